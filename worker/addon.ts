@@ -1,0 +1,227 @@
+/**
+ * The whole native surface as one interface; native/binding/ implements it, nothing else calls it.
+ *
+ * Only integers, typed arrays and plain objects cross. Native code parses no JSON and guesses no
+ * path: worker/files/ turns directories into the specs below. Tensors never cross, only where they
+ * lie on disk. Failures from native code are Errors with `code` (a LoraxErrorCode) and `data`.
+ */
+
+/** Where one tensor lies on disk: `rows x cols` row-major (a vector has rows = 1). */
+export interface NativeTensor {
+  /** Full name in the file, for errors. */
+  name: string;
+  /** Index into `files`. */
+  file: number;
+  dtype: 'F32' | 'F16' | 'BF16';
+  rows: number;
+  cols: number;
+  /** Bytes from the start of the file. */
+  offset: number;
+}
+
+/** Flat numbers; every variant of the decoder is a field here. */
+export interface DecoderConfig {
+  architecture: string;
+  vocabSize: number;
+  hiddenSize: number;
+  intermediateSize: number;
+  numLayers: number;
+  numHeads: number;
+  numKvHeads: number;
+  headDim: number;
+  rmsNormEps: number;
+  /** max_position_embeddings. */
+  contextTokens: number;
+  tiedEmbeddings: boolean;
+  qkvBias: boolean;
+  qkNorm: boolean;
+  /** 0 = full attention. */
+  slidingWindow: number;
+  ropeTheta: number;
+  rope:
+    | { type: 'default' }
+    | { type: 'linear'; factor: number }
+    /** Base already frozen at contextTokens: native treats it as 'default' with `theta`. */
+    | { type: 'dynamic'; factor: number; originalContext: number }
+    | {
+        type: 'llama3';
+        factor: number;
+        lowFreqFactor: number;
+        highFreqFactor: number;
+        originalContext: number;
+      }
+    | {
+        type: 'yarn';
+        factor: number;
+        originalContext: number;
+        betaFast: number;
+        betaSlow: number;
+        /** Resolved: multiplies cos and sin. */
+        attentionFactor: number;
+        truncate: boolean;
+      };
+}
+
+export interface NativeModelSpec {
+  config: DecoderConfig;
+  /** Absolute paths. */
+  files: string[];
+  /** Hugging Face names ("model.layers.0.self_attn.q_proj.weight"). Complete and of right shape. */
+  tensors: NativeTensor[];
+}
+
+/** Ids of the seven projections; order is part of the contract (native/lora/adapter.h). */
+export const MODULES = [
+  'q_proj',
+  'k_proj',
+  'v_proj',
+  'o_proj',
+  'gate_proj',
+  'up_proj',
+  'down_proj',
+] as const;
+
+export interface NativeAdapterModule {
+  layer: number;
+  /** Index into MODULES. */
+  module: number;
+  rank: number;
+  /** lora_alpha / r, or lora_alpha / sqrt(r). */
+  scale: number;
+  /** [rank, d_in] */
+  a: NativeTensor;
+  /** [d_out, rank] */
+  b: NativeTensor;
+}
+
+export interface NativeAdapterSpec {
+  /** sha256 of the content, hex. */
+  hash: string;
+  files: string[];
+  modules: NativeAdapterModule[];
+}
+
+export interface NativeEngineConfig {
+  model: NativeModelSpec;
+  device: 'auto' | 'cpu' | 'cuda';
+  precision: 'bfloat16' | 'float32';
+  /** 0 = choose. */
+  memoryBytes: number;
+  maxBatchTokens: number;
+  maxQueued: number;
+  /** 0 = one per core. */
+  threads: number;
+  /** Which instruction set the CPU backend uses; all but 'auto' are for tests. */
+  isa: 'auto' | 'amx' | 'avx512' | 'avx2' | 'portable';
+}
+
+/** Everything resolved: no field is optional. */
+export interface NativeSampling {
+  /** Tokens to generate at most; 0 = what context and pool allow. */
+  maxOutputTokens: number;
+  temperature: number;
+  topK: number;
+  topP: number;
+  minP: number;
+  repetitionPenalty: number;
+  frequencyPenalty: number;
+  presencePenalty: number;
+  logitBiasIds: Int32Array;
+  logitBiasValues: Float32Array;
+  /** Two 32-bit halves, low first. */
+  seed: [number, number];
+  /** -1 = none; else alternatives per token, 0..20. */
+  logprobs: number;
+  /** Generation stops when one of these is sampled (it is reported, as the last token). */
+  stopTokenIds: Int32Array;
+}
+
+export interface NativeEngineInfo {
+  device: 'cpu' | 'cuda';
+  deviceDescription: string;
+  numPages: number;
+  pageBytes: number;
+  blockTokens: number;
+}
+
+export interface NativeAdapterInfo {
+  handle: number;
+  bytes: number;
+  resident: boolean;
+  activeRequests: number;
+}
+
+export interface NativeStats {
+  pages: { total: number; free: number; kv: number; adapter: number; retiring: number };
+  running: number;
+  waiting: number;
+  steps: number;
+  promptTokens: number;
+  outputTokens: number;
+  preemptions: number;
+  adapterLoads: number;
+  adapterEvictions: number;
+  finished: number;
+  aborted: number;
+  failed: number;
+  /** Newest steps, oldest first: [prefillTokens, decodeTokens, adapters, microseconds] each. */
+  recentSteps: Int32Array;
+}
+
+/**
+ * Records of `StepEvents.ints`, one after another; the first word says which.
+ *
+ *   Started   [1, request, queueMicroseconds, cachedTokens]
+ *   Tokens    [2, request, count, numTop, tokenId x count, then if numTop >= 0:
+ *              topTokenId x (count * numTop)]      numTop = -1: no logprobs
+ *              and in `floats`: per token 1 + numTop logprobs (its own, then the alternatives')
+ *   Finished  [3, request, reason, outputTokens]   reason: FINISH_REASONS; follows its last Tokens
+ *   Aborted   [4, request, outputTokens]           the answer to cancel()
+ *   Failed    [5, request, indexIntoFailures, outputTokens]
+ *
+ * Exactly one of Finished, Aborted, Failed per submitted request; nothing for it afterwards.
+ */
+export const EVENT = { Started: 1, Tokens: 2, Finished: 3, Aborted: 4, Failed: 5 } as const;
+
+/** `StopToken`: one of stopTokenIds was sampled; it is the last token reported. */
+export const FINISH_REASONS = ['stop-token', 'max-output-tokens', 'context', 'pool'] as const;
+
+export interface NativeFailure {
+  code: string;
+  message: string;
+  data: Record<string, number | string>;
+}
+
+export interface StepEvents {
+  ints: Int32Array;
+  floats: Float32Array;
+  failures: NativeFailure[];
+}
+
+export interface NativeEngine {
+  info(): NativeEngineInfo;
+  /** Reads, checks and packs off the engine's thread. Resolves to a handle. */
+  addAdapter(spec: NativeAdapterSpec): Promise<number>;
+  /** Its requests in flight finish; its memory is freed with the last one. */
+  removeAdapter(handle: number): void;
+  adapters(): NativeAdapterInfo[];
+  /**
+   * `request`: the caller's id, unique among open ones, 1..2^31-1. `adapter`: handle, or -1 for the
+   * base. Refusals (CONTEXT_TOO_LONG, POOL_EXHAUSTED, QUEUE_FULL) arrive as Failed events.
+   */
+  submit(request: number, promptTokens: Int32Array, adapter: number, sampling: NativeSampling): void;
+  /** Unknown or ended ids are ignored. */
+  cancel(request: number): void;
+  stats(): NativeStats;
+  /** Fails what is open with DISPOSED, joins the thread, frees everything. Idempotent. */
+  stop(): Promise<void>;
+}
+
+export interface EngineAddon {
+  /** Loads weights off-thread. `onEvents`: at most once per engine step; coalesced if JS is late. */
+  createEngine(
+    config: NativeEngineConfig,
+    onEvents: (events: StepEvents) => void,
+    onProgress: (loadedBytes: number, totalBytes: number) => void,
+  ): Promise<NativeEngine>;
+}

@@ -1,0 +1,96 @@
+/**
+ * The border between the main thread and the worker: types only; the one worker file src/ imports.
+ *
+ * One MessagePort per engine. Text and ids cross, never a tensor: one message per engine step from
+ * the worker, one per microtask of the client. Every `generate` ends in exactly one of finish,
+ * aborted, failed.
+ */
+import type {
+  AdapterIdentity,
+  AdapterInfo,
+  ChatMessage,
+  EngineInfo,
+  EngineStats,
+  LoadProgress,
+  Sampling,
+  Timing,
+  TokenLogprob,
+  Usage,
+} from '../src/types.js';
+
+/** What the Piscina task is given; the port rides in its transfer list. */
+export interface ServeTask {
+  port: MessagePortLike;
+  options: ServeOptions;
+}
+
+/** The structural type of node:worker_threads' MessagePort, so that this file imports no module. */
+export interface MessagePortLike {
+  postMessage(message: unknown): void;
+  close(): void;
+}
+
+export interface ServeOptions {
+  model: string;
+  device: 'auto' | 'cpu' | 'cuda';
+  precision: 'auto' | 'bfloat16' | 'float32';
+  /** 0 = choose. */
+  memoryBytes: number;
+  maxBatchTokens: number;
+  maxQueued: number;
+  /** Candidate paths of lorax.node, in order; resolved by the main thread from literal URLs. */
+  addonPaths: string[];
+}
+
+export interface WireError {
+  code: string;
+  message: string;
+  data: Record<string, unknown>;
+}
+
+export type WirePrompt =
+  | { kind: 'messages'; messages: ChatMessage[] }
+  | { kind: 'text'; text: string }
+  | { kind: 'tokens'; tokens: number[] };
+
+export type ClientCommand =
+  | { type: 'generate'; id: number; prompt: WirePrompt; adapter: string | null; sampling: Sampling }
+  | { type: 'cancel'; id: number }
+  | { type: 'ready'; call: number }
+  | { type: 'addAdapter'; call: number; name: string; directory: string }
+  | { type: 'removeAdapter'; call: number; name: string }
+  | { type: 'listAdapters'; call: number }
+  | { type: 'stats'; call: number }
+  /** Ends every request, stops and joins the engine; the worker answers, then closes the port. */
+  | { type: 'dispose'; call: number };
+
+/** Adapter names are opaque here: src/ prefixes them per provider, the registry only compares them. */
+export type ClientMessage = ClientCommand[];
+
+export type WorkerEvent =
+  | {
+      type: 'start';
+      id: number;
+      adapter: AdapterIdentity | null;
+      promptTokens: number;
+      cachedTokens: number;
+      queueMs: number;
+    }
+  | { type: 'delta'; id: number; text: string; tokenIds: number[]; logprobs?: TokenLogprob[] }
+  | {
+      type: 'finish';
+      id: number;
+      reason: 'stop' | 'length';
+      rawReason: string;
+      usage: Usage;
+      timing: Timing;
+    }
+  | { type: 'aborted'; id: number; usage: Usage; timing: Timing }
+  | { type: 'failed'; id: number; error: WireError; usage: Usage; timing: Timing }
+  | { type: 'progress'; progress: LoadProgress }
+  | { type: 'result'; call: number; value: CallResult }
+  | { type: 'error'; call: number; error: WireError };
+
+export type CallResult = EngineInfo | AdapterIdentity | AdapterInfo[] | EngineStats | null;
+
+export type WorkerMessage = WorkerEvent[];
