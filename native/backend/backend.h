@@ -1,0 +1,198 @@
+// The operations of a decoder step on one device; implemented by native/cpu (and later native/cuda).
+//
+// A backend owns its buffers, threads, streams and copies; callers see opaque handles and integers.
+// One thread calls the step operations; pack_adapter may be called from any thread. The result of an
+// operation stays valid until that operation is called again, and is consumed in place where said.
+// Every output element has one order of accumulation, whatever the number of rows in the step:
+// a sequence's numbers do not depend on its neighbours, its chunks or preemptions.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/error.h"
+#include "backend/sampling.h"
+#include "backend/step_plan.h"
+
+namespace lorax {
+
+enum class DType : uint8_t { kF32, kF16, kBF16 };
+enum class Precision : uint8_t { kBFloat16, kFloat32 };
+
+inline int64_t dtype_bytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
+
+// A tensor in host memory, [rows, cols] row-major; not necessarily aligned.
+struct TensorView {
+  const void* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  const char* name = "";  // for errors
+};
+
+// A packed matrix W [n, k] of y = x W^T, optionally with a bias [n]. Layout is the backend's.
+class Weight {
+ public:
+  virtual ~Weight() = default;
+  int64_t n = 0;
+  int64_t k = 0;
+};
+
+// A float32 vector (norm gains). Layout is the backend's.
+class Vector {
+ public:
+  virtual ~Vector() = default;
+  int64_t size = 0;
+};
+
+// A [rows, cols] matrix in the backend's memory; element type is the backend's choice per operation.
+struct Activation {
+  void* data = nullptr;
+  int32_t rows = 0;
+  int32_t cols = 0;
+};
+
+// An adapter in host memory, packed exactly as its pages will be.
+class AdapterImage {
+ public:
+  virtual ~AdapterImage() = default;
+  int32_t num_pages = 0;
+  int64_t bytes = 0;
+};
+
+// An adapter whose image was copied into pool pages; dropped before its pages are freed.
+class ResidentAdapter {
+ public:
+  virtual ~ResidentAdapter() = default;
+};
+
+// Values of one adapted module, as read from disk.
+struct AdapterModule {
+  int32_t layer = 0;
+  int32_t module = 0;
+  int32_t rank = 0;
+  float scale = 0.0f;
+  TensorView a;  // [rank, d_in]
+  TensorView b;  // [d_out, rank]
+};
+
+// One adapted module inside a fused linear: it writes columns [column, column + columns) of y.
+struct SitePart {
+  int32_t module = 0;
+  int32_t column = 0;
+  int32_t columns = 0;
+};
+
+// Where a linear stands, so that it finds each adapter's slices: (layer, parts).
+struct LoraSite {
+  int32_t layer = 0;
+  std::span<const SitePart> parts;
+};
+
+struct KvLayout {
+  int32_t num_layers = 0;
+  int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;
+};
+
+struct AttentionConfig {
+  int32_t num_heads = 0;
+  int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;
+  float scale = 0.0f;          // on q k^T
+  int32_t sliding_window = 0;  // 0 = all; else position p sees (p - window, p]
+};
+
+struct RopeConfig {
+  std::vector<float> inv_freq;  // [head_dim / 2], scaling already applied
+  float magnitude = 1.0f;       // multiplies cos and sin (yarn's attention factor)
+};
+
+struct BackendInfo {
+  std::string device;       // "cpu"
+  std::string description;  // what was chosen and why, one line
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual BackendInfo info() const = 0;
+  virtual Precision precision() const = 0;
+
+  // ---- load time ----
+
+  // Stacks tensors along rows into one W [n, k] (fused qkv, gate-up) and packs it; `biases` is empty
+  // or one vector per tensor. Throws MODEL_INVALID naming a tensor with NaN or Inf.
+  virtual std::unique_ptr<Weight> pack_weight(std::span<const TensorView> tensors,
+                                              std::span<const TensorView> biases) = 0;
+  virtual std::unique_ptr<Vector> pack_vector(const TensorView& tensor) = 0;
+
+  // Tokens a KV page holds and the bytes it takes: block_tokens x num_layers x (k and v).
+  virtual int32_t block_tokens() const = 0;
+  virtual int64_t page_bytes(const KvLayout& layout) const = 0;
+
+  // The arena of equal pages, sized last. `memory_bytes` 0 = the backend's choice, at least one
+  // sequence of `context_tokens`. Returns the number of pages; fixes page_bytes for pack_adapter.
+  virtual int32_t allocate_pages(const KvLayout& layout, int64_t memory_bytes,
+                                 int32_t context_tokens) = 0;
+
+  // Buffers for steps of at most `max_rows` rows, `max_logits_rows` of them sampled.
+  virtual void reserve(int32_t max_rows, int32_t max_logits_rows) = 0;
+
+  // ---- adapters ----
+
+  // Packs into page images of exact rank. Any thread. Throws ADAPTER_INVALID naming a tensor with
+  // NaN or Inf. Weights take the backend's compute type (float32 in Precision::kFloat32).
+  virtual std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> modules) = 0;
+
+  // Copies the image into `pages` [image.num_pages]. Step thread.
+  virtual std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
+                                                         std::span<const int32_t> pages) = 0;
+
+  // ---- one step; the plan outlives it ----
+
+  virtual void begin_step(const StepPlan& plan, const RopeConfig& rope) = 0;
+
+  // residual[row] = table[token_ids[row]]                       [num_rows, hidden]
+  virtual Activation embed(const Weight& table) = 0;
+
+  // y = x / sqrt(mean(x^2) + eps) * gain                        (Zhang & Sennrich 2019)
+  virtual Activation rms_norm(const Activation& residual, const Vector& gain, float eps) = 0;
+
+  // residual += delta, in place; returns rms_norm(residual). With `rows` (indices into the
+  // residual) only those rows are normed and returned, in that order.
+  virtual Activation add_rms_norm(Activation& residual, const Activation& delta,
+                                  const Vector& gain, float eps,
+                                  std::span<const int32_t> rows) = 0;
+
+  // y = x W^T + bias, then y[rows of a] += weight * scale_a (x A_a^T) B_a^T for every segment a of
+  // the plan that has slices at `site`. `site` null: base only (the head).   [rows, n]
+  virtual Activation linear(const Activation& x, const Weight& weight, const LoraSite* site) = 0;
+
+  // In place on qkv [num_rows, (heads + 2 kv_heads) * head_dim]: optional per-head RMS norm of q and
+  // k (Qwen3), rotary embedding of q and k (Su et al. 2021, halves rotated), k and v stored into the
+  // pages of their sequences.
+  virtual void rope_and_store_kv(Activation& qkv, int32_t layer, const AttentionConfig& config,
+                                 const Vector* q_gain, const Vector* k_gain, float eps) = 0;
+
+  // softmax(scale q k^T) v, causal, over the pages of each row's sequence; fixed KV blocks from
+  // position 0, online softmax (Milakov & Gimelshein 2018).     [num_rows, heads * head_dim]
+  virtual Activation attention(const Activation& qkv, int32_t layer,
+                               const AttentionConfig& config) = 0;
+
+  // y = silu(gate) * up, x = [gate | up]                        [rows, intermediate]
+  virtual Activation silu_mul(const Activation& gate_up) = 0;
+
+  // results[i] from logits row i with plan.samples[i] (sampling.h says how).
+  virtual void sample(const Activation& logits, std::span<SampleResult> results) = 0;
+
+  // logits [rows, vocab] as float32 on the host, for tests and goldens.
+  virtual void read_logits(const Activation& logits, std::span<float> out) = 0;
+};
+
+}  // namespace lorax

@@ -1,0 +1,125 @@
+// The engine: one thread that owns the pool, the adapters and the sequences.
+//
+// submit, cancel, adapters and stats may be called from any thread; they only post commands or read
+// a snapshot. Every submitted request ends in exactly one Finished, Aborted or Failed event. The
+// sink is told once per step, from the engine thread, and never blocks it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/error.h"
+#include "model/model.h"
+
+namespace lorax {
+
+struct SamplingParams {
+  int32_t max_output_tokens = 0;  // 0 = what context and pool allow
+  float temperature = 0.0f;
+  int32_t top_k = 0;
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+  float repetition_penalty = 1.0f;
+  float frequency_penalty = 0.0f;
+  float presence_penalty = 0.0f;
+  std::vector<int32_t> bias_ids;
+  std::vector<float> bias_values;
+  uint64_t seed = 0;
+  int32_t num_logprobs = -1;
+  std::vector<int32_t> stop_token_ids;
+};
+
+struct Request {
+  int32_t id = 0;
+  std::vector<int32_t> prompt;
+  int32_t adapter = -1;  // handle from add_adapter; -1 = base
+  SamplingParams sampling;
+};
+
+struct EngineLimits {
+  int32_t max_batch_tokens = 512;
+  int32_t max_queued = 1024;
+  int32_t max_sequences = 256;  // running at once
+};
+
+// The order is FINISH_REASONS in worker/addon.ts.
+enum class FinishReason : int32_t { kStopToken, kMaxOutputTokens, kContext, kPool };
+
+struct Failure {
+  std::string code;
+  std::string message;
+  ErrorData data;
+};
+
+// Records as worker/addon.ts describes them (StepEvents); appended by the engine, taken by the sink.
+struct StepEvents {
+  std::vector<int32_t> ints;
+  std::vector<float> floats;
+  std::vector<Failure> failures;
+
+  bool empty() const { return ints.empty(); }
+};
+
+struct EngineStats {
+  struct Pages {
+    int32_t total = 0, free = 0, kv = 0, adapter = 0, retiring = 0;
+  } pages;
+  struct Step {
+    int32_t prefill_tokens = 0, decode_tokens = 0, adapters = 0, us = 0;
+  };
+  int32_t running = 0;
+  int32_t waiting = 0;
+  int64_t steps = 0, prompt_tokens = 0, output_tokens = 0, preemptions = 0;
+  int64_t adapter_loads = 0, adapter_evictions = 0;
+  int64_t finished = 0, aborted = 0, failed = 0;
+  std::vector<Step> recent_steps;  // oldest first, at most 256
+};
+
+struct AdapterStatus {
+  int32_t handle = 0;
+  int64_t bytes = 0;
+  bool resident = false;
+  int32_t active_requests = 0;
+};
+
+class Engine {
+ public:
+  // `notify` is called from the engine thread when take_events() has something new; it must only
+  // schedule the taking.
+  Engine(std::unique_ptr<Model> model, EngineLimits limits, std::function<void()> notify);
+  ~Engine();  // stop()
+
+  void start();  // starts the thread; without it, tests call step() themselves
+
+  // One turn: drain commands, schedule, forward, emit. False when there was nothing to do.
+  bool step();
+
+  void submit(Request request);
+  void cancel(int32_t id);
+
+  // Any thread; reads and packs on the calling thread, then registers. Throws Error.
+  int32_t add_adapter(const AdapterSpec& spec);
+  void remove_adapter(int32_t handle);
+  std::vector<AdapterStatus> adapters() const;
+
+  StepEvents take_events();
+  EngineStats stats() const;
+  ModelLimits limits() const;
+  BackendInfo info() const;
+
+  // Fails open requests with DISPOSED, joins the thread. Idempotent.
+  void stop();
+
+  // Every structure's invariants; throws std::logic_error with what is broken. For tests.
+  void check_invariants() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lorax

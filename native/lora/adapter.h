@@ -1,0 +1,45 @@
+// What a LoRA adapter is before any backend packs it: where its tensors lie, or their values.
+//
+// worker/files/peft-adapter.ts makes the spec (worker/addon.ts, NativeAdapterSpec); model/ reads the
+// tensors; a backend packs them into page images.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace lorax {
+
+// Ids of the seven projections; the order is MODULES in worker/addon.ts.
+enum Module : int32_t { kQProj, kKProj, kVProj, kOProj, kGateProj, kUpProj, kDownProj, kNumModules };
+
+const char* module_name(int32_t module);
+
+// Where one tensor lies on disk: [rows, cols] row-major.
+struct TensorRef {
+  std::string name;  // in the file, for errors
+  int32_t file = 0;  // into the spec's files
+  DType dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t offset = 0;  // bytes from the start of the file
+};
+
+struct AdapterModuleSpec {
+  int32_t layer = 0;
+  int32_t module = 0;  // Module
+  int32_t rank = 0;
+  float scale = 0.0f;  // alpha / r or alpha / sqrt(r); never folded into the weights
+  TensorRef a;         // [rank, d_in]
+  TensorRef b;         // [d_out, rank]
+};
+
+struct AdapterSpec {
+  std::string hash;
+  std::vector<std::string> files;
+  std::vector<AdapterModuleSpec> modules;
+};
+
+}  // namespace lorax

@@ -1,0 +1,42 @@
+// What the engine knows of a model: limits, adapters, and one call per step.
+//
+// Implemented by model/decoder.cc over a Backend, and by fakes in tests. The engine thread calls
+// forward and place_adapter; read_adapter may be called from any thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "backend/backend.h"
+#include "backend/step_plan.h"
+#include "lora/adapter.h"
+
+namespace lorax {
+
+struct ModelLimits {
+  int32_t vocab_size = 0;
+  int32_t context_tokens = 0;
+  int32_t num_pages = 0;
+  int64_t page_bytes = 0;
+  int32_t block_tokens = 0;
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  virtual ModelLimits limits() const = 0;
+  virtual BackendInfo info() const = 0;
+
+  // Reads (pread), checks and packs. Throws ADAPTER_INVALID naming file and tensor.
+  virtual std::unique_ptr<AdapterImage> read_adapter(const AdapterSpec& spec) = 0;
+  virtual std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
+                                                         std::span<const int32_t> pages) = 0;
+
+  // Computes the step: stores KV of every row, samples plan.logits_rows into results
+  // [plan.samples.size()].
+  virtual void forward(const StepPlan& plan, std::span<SampleResult> results) = 0;
+};
+
+}  // namespace lorax
