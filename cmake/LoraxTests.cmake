@@ -1,0 +1,19 @@
+# lorax_tests: every test/native/**/*.cc in one executable, on the system's GoogleTest.
+enable_testing()
+# scripts/test.mjs reads GTest_DIR from the cache to tell "not installed" from a failure.
+find_package(GTest CONFIG)
+if(NOT GTest_FOUND)
+  message(FATAL_ERROR "GoogleTest is not installed (Debian: apt install libgtest-dev)")
+endif()
+include(GoogleTest)
+
+file(GLOB_RECURSE test_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/test/native/*.cc)
+if(test_sources)
+  add_executable(lorax_tests ${test_sources})
+  target_link_libraries(lorax_tests PRIVATE core backend_cpu GTest::gtest GTest::gtest_main)
+  # Fixtures are found from here, never from the working directory.
+  target_compile_definitions(lorax_tests PRIVATE LORAX_SOURCE_DIR="${CMAKE_CURRENT_SOURCE_DIR}")
+  gtest_discover_tests(lorax_tests DISCOVERY_MODE PRE_TEST)
+else()
+  message(STATUS "test/native holds no sources: no lorax_tests")
+endif()

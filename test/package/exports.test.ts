@@ -1,0 +1,55 @@
+// What the published package promises to resolvers: entries for import and require, and a module
+// that explains itself where there is no Node.
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, test } from 'vitest';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const manifest: { exports: Record<string, unknown> } = JSON.parse(
+  readFileSync(`${root}/package.json`, 'utf8'),
+);
+
+/** Every file path named anywhere in the exports map. */
+function targets(node: unknown): string[] {
+  if (typeof node === 'string') return [node];
+  return Object.values(node as object).flatMap(targets);
+}
+
+/** Resolves in a process of its own, as a user's program would. */
+function resolveWith(condition: string, specifier: string): string {
+  const code = `console.log(import.meta.resolve(${JSON.stringify(specifier)}))`;
+  const args = ['-C', condition, '--input-type=module', '-e', code];
+  return execFileSync(process.execPath, args, { cwd: root, encoding: 'utf8' }).trim();
+}
+
+describe('package exports', () => {
+  test('every file they name is built', () => {
+    const files = targets(manifest.exports);
+    expect(files.length).toBeGreaterThan(10);
+    expect(files.filter((file) => !existsSync(`${root}/${file}`))).toEqual([]);
+    expect(existsSync(`${root}/dist/worker.mjs`)).toBe(true);
+  });
+
+  test.each(['lorax-js', 'lorax-js/engine', 'lorax-js/ai6', 'lorax-js/test'])(
+    '%s loads by import and by require',
+    async (specifier) => {
+      const code = `import(${JSON.stringify(specifier)}).then((m) => console.log(typeof m))`;
+      const imported = execFileSync(process.execPath, ['--input-type=module', '-e', code], {
+        cwd: root,
+        encoding: 'utf8',
+      });
+      expect(imported.trim()).toBe('object');
+      expect(typeof createRequire(`${root}/x.cjs`)(specifier)).toBe('object');
+    },
+  );
+
+  test.each(['browser', 'edge-light'])('under %s they throw what to do', async (condition) => {
+    const resolved = resolveWith(condition, 'lorax-js');
+    expect(resolved).toMatch(/dist\/node-only\.mjs$/);
+    await expect(import(/* @vite-ignore */ resolved)).rejects.toThrow(
+      'lorax-js needs the Node runtime',
+    );
+  });
+});

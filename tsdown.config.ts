@@ -1,0 +1,45 @@
+// What is published: flat ESM and CJS entries in dist/, and one ESM-only dist/worker.mjs that is
+// found beside them by a literal new URL('./worker.mjs', import.meta.url) (`shims` makes the same
+// line work in CJS). devDependencies that are imported (the AI SDK's specification) are bundled;
+// dependencies stay external.
+import { defineConfig } from 'tsdown';
+
+const shared = {
+  platform: 'node',
+  target: 'node20.19',
+  outDir: 'dist',
+  shims: true,
+  sourcemap: true,
+  hash: false,
+  fixedExtension: true,
+  report: false,
+  // Cleaning is scripts/bootstrap.mjs's job: these configurations share one directory.
+  clean: false,
+} as const;
+
+export default defineConfig([
+  {
+    ...shared,
+    entry: {
+      index: 'src/index.ts',
+      engine: 'src/engine.ts',
+      ai6: 'src/ai6.ts',
+      test: 'src/test.ts',
+    },
+    format: ['esm', 'cjs'],
+    dts: { sourcemap: false },
+    // The types of the AI SDK's specification are part of ours, so they are bundled as well.
+    inlineOnly: false,
+  },
+  {
+    ...shared,
+    entry: {
+      worker: 'worker/main.ts',
+      cli: 'src/cli/main.ts',
+      'node-only': 'src/node-only.ts',
+    },
+    format: ['esm'],
+    dts: false,
+    inlineOnly: false,
+  },
+]);

@@ -1,0 +1,25 @@
+// Unit tests import src/ and worker/ directly; tests with a real worker import `lorax-js` by
+// self-reference, which is dist/ as users get it (test/global-setup.ts has built it by then).
+import { fileURLToPath } from 'node:url';
+import { defineConfig } from 'vitest/config';
+
+const dist = (file: string) => fileURLToPath(new URL(`./dist/${file}`, import.meta.url));
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    exclude: ['**/node_modules/**', 'test/native/**'],
+    globalSetup: ['test/global-setup.ts'],
+    // Tests with worker threads and process exits of their own need real processes.
+    pool: 'forks',
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    server: { deps: { external: [/\/dist\/[^/]+\.[mc]js$/] } },
+  },
+  resolve: {
+    alias: [
+      { find: /^lorax-js$/, replacement: dist('index.mjs') },
+      { find: /^lorax-js\/(engine|ai6|test)$/, replacement: dist('$1.mjs') },
+    ],
+  },
+});
