@@ -209,7 +209,12 @@ export interface NativeEngine {
    * `request`: the caller's id, unique among open ones, 1..2^31-1. `adapter`: handle, or -1 for the
    * base. Refusals (CONTEXT_TOO_LONG, POOL_EXHAUSTED, QUEUE_FULL) arrive as Failed events.
    */
-  submit(request: number, promptTokens: Int32Array, adapter: number, sampling: NativeSampling): void;
+  submit(
+    request: number,
+    promptTokens: Int32Array,
+    adapter: number,
+    sampling: NativeSampling,
+  ): void;
   /** Unknown or ended ids are ignored. */
   cancel(request: number): void;
   stats(): NativeStats;
