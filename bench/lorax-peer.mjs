@@ -1,0 +1,103 @@
+// lorax-js as a peer of bench/run.mjs: one JSON command a line on stdin, one JSON answer a line.
+//
+// Everything goes the way users write it: one streamText() of the AI SDK per sequence.
+//   {"case":"prefill","prompt":512,"adapters":0|1}              -> tokens of the prompt per second
+//   {"case":"decode","sequences":16,"adapters":8,"tokens":96,"prompt":32}
+//        -> tokens per second of all sequences together, counted from the moment each of them has
+//           its first token to the end
+// `adapters`: how many distinct rank-16 adapters the sequences are spread over; 0 = base only.
+
+import { readdirSync } from 'node:fs';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { parseArgs } from 'node:util';
+import { streamText } from 'ai';
+import { createLorax } from 'lorax-js';
+
+const { values } = parseArgs({
+  options: { model: { type: 'string' }, adapters: { type: 'string' } },
+});
+const names = values.adapters
+  ? readdirSync(values.adapters, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => entry.name)
+      .sort()
+  : [];
+const lorax = createLorax({
+  model: values.model,
+  adapters: Object.fromEntries(names.map((name) => [name, path.join(values.adapters, name)])),
+});
+
+const WORDS = ['the', 'sea', 'ship', 'sun', 'and', 'wind', 'over', 'hill', 'road', 'old', 'house'];
+
+const answers = createInterface({ input: process.stdin });
+reply({ ready: (await lorax.engine.ready()).deviceDescription });
+for await (const line of answers) {
+  const command = JSON.parse(line);
+  try {
+    reply(command.case === 'prefill' ? await prefill(command) : await decode(command));
+  } catch (error) {
+    reply({ error: `${error.name}: ${error.message}` });
+  }
+}
+await lorax.dispose();
+
+function reply(answer) {
+  process.stdout.write(JSON.stringify(answer) + '\n');
+}
+
+/** About `tokens` tokens (one a word, and the chat template's), different for each sequence. */
+function promptOf(tokens, sequence) {
+  const word = (i) => WORDS[(i * (sequence + 3) + sequence + ((i * i) % 7)) % WORDS.length];
+  return Array.from({ length: Math.max(1, tokens - 30) }, (_, i) => word(i)).join(' ');
+}
+
+function modelFor(sequence, adapters) {
+  return adapters === 0 ? lorax() : lorax(names[sequence % adapters]);
+}
+
+function stream(sequence, { prompt, adapters, tokens }) {
+  return streamText({
+    model: modelFor(sequence, adapters),
+    prompt: promptOf(prompt, sequence),
+    temperature: 0,
+    maxOutputTokens: tokens,
+    maxRetries: 0,
+    providerOptions: { lorax: { ignoreEos: true } },
+    onError: ({ error }) => {
+      throw error;
+    },
+  });
+}
+
+async function prefill({ prompt, adapters }) {
+  const startedAt = performance.now();
+  const result = stream(Math.floor(Math.random() * 1e6), { prompt, adapters, tokens: 1 });
+  await result.consumeStream();
+  const seconds = (performance.now() - startedAt) / 1000;
+  const usage = await result.usage;
+  return { tokensPerSecond: usage.inputTokens / seconds, promptTokens: usage.inputTokens };
+}
+
+async function decode({ sequences, adapters, tokens, prompt }) {
+  const before = new Array(sequences).fill(0); // pieces seen until every sequence had its first
+  let waiting = sequences;
+  let countingFrom = 0;
+  const usages = await Promise.all(
+    Array.from({ length: sequences }, async (_, sequence) => {
+      const result = stream(sequence, { prompt, adapters, tokens });
+      let pieces = 0;
+      // eslint-disable-next-line no-unused-vars -- only the arrival counts
+      for await (const _text of result.textStream) {
+        pieces += 1;
+        if (pieces === 1 && --waiting === 0) countingFrom = performance.now();
+        if (waiting > 0) before[sequence] = pieces;
+      }
+      return result.usage;
+    }),
+  );
+  const seconds = (performance.now() - countingFrom) / 1000;
+  const generated = usages.reduce((sum, usage) => sum + usage.outputTokens, 0);
+  const early = before.reduce((sum, pieces) => sum + pieces, 0);
+  return { tokensPerSecond: (generated - early) / seconds, generated };
+}
