@@ -41,7 +41,10 @@ export interface DecoderConfig {
   rope:
     | { type: 'default' }
     | { type: 'linear'; factor: number }
-    /** Base already frozen at contextTokens: native treats it as 'default' with `theta`. */
+    /**
+     * Native freezes the base at contextTokens C, with ropeTheta as the config has it:
+     * theta * (factor * C / originalContext - (factor - 1)) ^ (headDim / (headDim - 2)).
+     */
     | { type: 'dynamic'; factor: number; originalContext: number }
     | {
         type: 'llama3';
@@ -222,6 +225,17 @@ export interface NativeEngine {
   stop(): Promise<void>;
 }
 
+/** One sequence at a time, outside any batch: what goldens and accuracy tests read logits from. */
+export interface NativeEvaluator {
+  /** Reads, checks and packs; stays resident. Returns a handle. */
+  addAdapter(spec: NativeAdapterSpec): number;
+  /**
+   * Float32 logits of every position, [tokens, vocabSize] row-major. `adapter`: handle, or -1 for
+   * the base. Prefills in steps of maxBatchTokens rows.
+   */
+  logits(tokens: Int32Array, adapter: number): Float32Array;
+}
+
 export interface EngineAddon {
   /** Loads weights off-thread. `onEvents`: at most once per engine step; coalesced if JS is late. */
   createEngine(
@@ -229,4 +243,6 @@ export interface EngineAddon {
     onEvents: (events: StepEvents) => void,
     onProgress: (loadedBytes: number, totalBytes: number) => void,
   ): Promise<NativeEngine>;
+  /** For tests and goldens: the same decoder without an engine. Loads and runs on the calling thread. */
+  createEvaluator(config: NativeEngineConfig): NativeEvaluator;
 }
