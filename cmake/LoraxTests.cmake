@@ -11,6 +11,7 @@ file(GLOB_RECURSE test_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/tes
 if(test_sources)
   add_executable(lorax_tests ${test_sources})
   target_link_libraries(lorax_tests PRIVATE core backend_cpu GTest::gtest GTest::gtest_main)
+  target_include_directories(lorax_tests PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/test/native)
   # Fixtures are found from here, never from the working directory.
   target_compile_definitions(lorax_tests PRIVATE LORAX_SOURCE_DIR="${CMAKE_CURRENT_SOURCE_DIR}")
   gtest_discover_tests(lorax_tests DISCOVERY_MODE PRE_TEST)
