@@ -1,0 +1,148 @@
+// Checks first, then reads: nothing is allocated from a number that was not compared with the base.
+#include "lora/adapter_reader.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "backend/error.h"
+
+namespace lorax {
+namespace {
+
+// No rank is useful above the smaller side of the largest projections.
+constexpr int32_t kMaxRank = 1 << 16;
+
+class File {
+ public:
+  explicit File(const std::string& path) : path_(path) {
+    file_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file_ < 0) {
+      throw Error("ADAPTER_INVALID", path + ": cannot be opened: " + std::strerror(errno),
+                  {{"file", path}});
+    }
+    // A directory or a pipe opens too, and a pipe would block.
+    struct stat status = {};
+    if (::fstat(file_, &status) != 0 || !S_ISREG(status.st_mode)) {
+      ::close(file_);
+      throw Error("ADAPTER_INVALID", path + ": is not a regular file", {{"file", path}});
+    }
+    bytes_ = status.st_size;
+  }
+  ~File() { ::close(file_); }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  std::vector<uint8_t> read(const TensorRef& tensor) const {
+    const int64_t bytes = tensor.rows * tensor.cols * dtype_bytes(tensor.dtype);
+    if (tensor.offset < 0 || bytes > bytes_ || tensor.offset > bytes_ - bytes) {
+      fail(tensor, "ends at byte " + std::to_string(tensor.offset + bytes) + " of a file of " +
+                       std::to_string(bytes_) + " bytes: the file is cut off");
+    }
+    std::vector<uint8_t> out(static_cast<size_t>(bytes));
+    int64_t done = 0;
+    while (done < bytes) {
+      const ssize_t got = ::pread(file_, out.data() + done, static_cast<size_t>(bytes - done),
+                                  tensor.offset + done);
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) fail(tensor, std::string("cannot be read: ") + std::strerror(errno));
+      if (got == 0) fail(tensor, "ended while it was read: the file was cut off");
+      done += got;
+    }
+    return out;
+  }
+
+ private:
+  [[noreturn]] void fail(const TensorRef& tensor, const std::string& what) const {
+    throw Error("ADAPTER_INVALID", path_ + ": tensor " + tensor.name + " " + what,
+                {{"file", path_}, {"tensor", tensor.name}});
+  }
+
+  const std::string& path_;
+  int file_ = -1;
+  int64_t bytes_ = 0;
+};
+
+[[noreturn]] void fail(const AdapterSpec& spec, const TensorRef& tensor, const std::string& what) {
+  const bool known = tensor.file >= 0 && static_cast<size_t>(tensor.file) < spec.files.size();
+  const std::string file = known ? spec.files[tensor.file] : "";
+  throw Error("ADAPTER_INVALID", (known ? file + ": " : "") + "tensor " + tensor.name + " " + what,
+              {{"file", file}, {"tensor", tensor.name}});
+}
+
+void check_tensor(const AdapterSpec& spec, const TensorRef& tensor, int64_t rows, int64_t cols) {
+  if (tensor.file < 0 || static_cast<size_t>(tensor.file) >= spec.files.size()) {
+    fail(spec, tensor, "is in file " + std::to_string(tensor.file) + ", which is not listed");
+  }
+  if (tensor.rows != rows || tensor.cols != cols) {
+    fail(spec, tensor,
+         "has shape [" + std::to_string(tensor.rows) + ", " + std::to_string(tensor.cols) +
+             "], the base model and its rank ask for [" + std::to_string(rows) + ", " +
+             std::to_string(cols) + "]");
+  }
+}
+
+void check_module(const AdapterSpec& spec, const AdapterShapes& shapes,
+                  const AdapterModuleSpec& module) {
+  if (module.module < 0 || module.module >= kNumModules) {
+    fail(spec, module.a, "belongs to unknown module " + std::to_string(module.module));
+  }
+  if (module.layer < 0 || module.layer >= shapes.num_layers) {
+    fail(spec, module.a, "belongs to layer " + std::to_string(module.layer) +
+                             " of a base model with " + std::to_string(shapes.num_layers));
+  }
+  if (module.rank < 1 || module.rank > kMaxRank) {
+    fail(spec, module.a, "has rank " + std::to_string(module.rank));
+  }
+  if (!std::isfinite(module.scale)) fail(spec, module.a, "has a scale that is not finite");
+  check_tensor(spec, module.a, module.rank, shapes.d_in[module.module]);
+  check_tensor(spec, module.b, shapes.d_out[module.module], module.rank);
+}
+
+}  // namespace
+
+AdapterTensors read_adapter_tensors(const AdapterSpec& spec, const AdapterShapes& shapes) {
+  std::set<std::pair<int32_t, int32_t>> seen;
+  for (const AdapterModuleSpec& module : spec.modules) {
+    check_module(spec, shapes, module);
+    if (!seen.emplace(module.layer, module.module).second) {
+      fail(spec, module.a, std::string("is the second for ") + module_name(module.module) +
+                               " of layer " + std::to_string(module.layer));
+    }
+  }
+  std::vector<std::unique_ptr<File>> files;
+  for (const std::string& path : spec.files) files.push_back(std::make_unique<File>(path));
+
+  AdapterTensors out;
+  const auto read = [&](const TensorRef& tensor) {
+    out.storage.push_back(files[tensor.file]->read(tensor));
+    TensorView view;
+    view.data = out.storage.back().data();
+    view.dtype = tensor.dtype;
+    view.rows = tensor.rows;
+    view.cols = tensor.cols;
+    view.name = tensor.name.c_str();
+    return view;
+  };
+  for (const AdapterModuleSpec& spec_module : spec.modules) {
+    AdapterModule module;
+    module.layer = spec_module.layer;
+    module.module = spec_module.module;
+    module.rank = spec_module.rank;
+    module.scale = spec_module.scale;
+    module.a = read(spec_module.a);
+    module.b = read(spec_module.b);
+    out.modules.push_back(module);
+  }
+  return out;
+}
+
+}  // namespace lorax

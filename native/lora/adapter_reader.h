@@ -1,0 +1,31 @@
+// Reads an adapter's tensors from disk into host memory, checked against the shapes of its base.
+//
+// Always pread, never a mapping: an adapter file that someone truncates while we serve must be an
+// ADAPTER_INVALID error, not a SIGBUS. Any thread. Called by model/decoder.cc.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "lora/adapter.h"
+
+namespace lorax {
+
+// What a base model has at each module.
+struct AdapterShapes {
+  int32_t num_layers = 0;
+  std::array<int64_t, kNumModules> d_in = {};
+  std::array<int64_t, kNumModules> d_out = {};
+};
+
+// Values of an adapter; `modules` point into `storage` and at the spec's names.
+struct AdapterTensors {
+  std::vector<std::vector<uint8_t>> storage;
+  std::vector<AdapterModule> modules;
+};
+
+// Throws ADAPTER_INVALID naming file and tensor. `spec` must outlive the result.
+AdapterTensors read_adapter_tensors(const AdapterSpec& spec, const AdapterShapes& shapes);
+
+}  // namespace lorax

@@ -1,0 +1,134 @@
+// One step of the decoder, top to bottom:
+//
+//   h = embed(tokens)
+//   h += W_o attention(rope(W_qkv norm(h)));  h += W_down silu_mul(W_gate_up norm(h))   per layer
+//   logits = W_head norm(h[logits rows])
+//
+// Every W but the head carries its adapters' low-rank terms (Hu et al. 2021).
+#include "model/decoder.h"
+
+#include <cmath>
+#include <utility>
+
+#include "backend/error.h"
+#include "model/rope.h"
+
+namespace lorax {
+namespace {
+
+AttentionConfig make_attention(const DecoderConfig& config) {
+  AttentionConfig out;
+  out.num_heads = config.num_heads;
+  out.num_kv_heads = config.num_kv_heads;
+  out.head_dim = config.head_dim;
+  out.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
+  out.sliding_window = config.sliding_window;
+  return out;
+}
+
+AdapterShapes make_adapter_shapes(const DecoderConfig& config) {
+  const int64_t hidden = config.hidden_size;
+  const int64_t inner = config.intermediate_size;
+  const int64_t q = config.q_size();
+  const int64_t kv = config.kv_size();
+  AdapterShapes out;
+  out.num_layers = config.num_layers;
+  //            q_proj  k_proj  v_proj  o_proj  gate    up      down
+  out.d_in = {hidden, hidden, hidden, q, hidden, hidden, inner};
+  out.d_out = {q, kv, kv, hidden, inner, inner, hidden};
+  return out;
+}
+
+const DecoderConfig& checked(const DecoderConfig& config) {
+  check_decoder_config(config);
+  return config;
+}
+
+}  // namespace
+
+Decoder::Decoder(std::unique_ptr<Backend> backend, const ModelSpec& spec,
+                 const DecoderOptions& options)
+    : backend_(std::move(backend)),
+      config_(checked(spec.config)),
+      rope_(make_rope(config_)),
+      attention_(make_attention(config_)),
+      adapter_shapes_(make_adapter_shapes(config_)),
+      qkv_parts_{SitePart{kQProj, 0, config_.q_size()},
+                 SitePart{kKProj, config_.q_size(), config_.kv_size()},
+                 SitePart{kVProj, config_.q_size() + config_.kv_size(), config_.kv_size()}},
+      o_parts_{SitePart{kOProj, 0, config_.hidden_size}},
+      gate_up_parts_{SitePart{kGateProj, 0, config_.intermediate_size},
+                     SitePart{kUpProj, config_.intermediate_size, config_.intermediate_size}},
+      down_parts_{SitePart{kDownProj, 0, config_.hidden_size}},
+      weights_(load_weights(spec, *backend_, options.progress)) {
+  backend_->reserve(options.max_rows, options.max_logits_rows);
+  const KvLayout layout{config_.num_layers, config_.num_kv_heads, config_.head_dim};
+  limits_.vocab_size = config_.vocab_size;
+  limits_.context_tokens = config_.context_tokens;
+  limits_.num_pages =
+      backend_->allocate_pages(layout, options.memory_bytes, config_.context_tokens);
+  limits_.page_bytes = backend_->page_bytes(layout);
+  limits_.block_tokens = backend_->block_tokens();
+}
+
+ModelLimits Decoder::limits() const { return limits_; }
+
+BackendInfo Decoder::info() const { return backend_->info(); }
+
+std::unique_ptr<AdapterImage> Decoder::read_adapter(const AdapterSpec& spec) {
+  const AdapterTensors tensors = read_adapter_tensors(spec, adapter_shapes_);
+  return backend_->pack_adapter(tensors.modules);
+}
+
+std::unique_ptr<ResidentAdapter> Decoder::place_adapter(const AdapterImage& image,
+                                                        std::span<const int32_t> pages) {
+  return backend_->place_adapter(image, pages);
+}
+
+std::optional<Activation> Decoder::compute(const StepPlan& plan) {
+  Backend& backend = *backend_;
+  const float eps = config_.rms_norm_eps;
+  backend.begin_step(plan, rope_);
+
+  Activation residual = backend.embed(*weights_.embedding);  // [rows, hidden]
+  Activation x = backend.rms_norm(residual, *weights_.layers[0].attention_norm, eps);
+  for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
+    const LayerWeights& weights = weights_.layers[layer];
+    const bool last = layer + 1 == config_.num_layers;
+    const LoraSite qkv_site{layer, qkv_parts_};
+    const LoraSite o_site{layer, o_parts_};
+    const LoraSite gate_up_site{layer, gate_up_parts_};
+    const LoraSite down_site{layer, down_parts_};
+
+    Activation qkv = backend.linear(x, *weights.qkv, &qkv_site);
+    backend.rope_and_store_kv(qkv, layer, attention_, weights.q_norm.get(), weights.k_norm.get(),
+                              eps);
+    // With the last keys and values stored, a chunk that samples nothing has done its work.
+    if (last && plan.logits_rows.empty()) return std::nullopt;
+    const Activation mixed = backend.attention(qkv, layer, attention_);
+    const Activation o = backend.linear(mixed, *weights.o, &o_site);  // [rows, hidden]
+    x = backend.add_rms_norm(residual, o, *weights.mlp_norm, eps, {});
+
+    const Activation gate_up = backend.linear(x, *weights.gate_up, &gate_up_site);
+    const Activation inner = backend.silu_mul(gate_up);                        // [rows, inner]
+    const Activation down = backend.linear(inner, *weights.down, &down_site);  // [rows, hidden]
+    if (last) {
+      x = backend.add_rms_norm(residual, down, *weights_.final_norm, eps, plan.logits_rows);
+    } else {
+      x = backend.add_rms_norm(residual, down, *weights_.layers[layer + 1].attention_norm, eps, {});
+    }
+  }
+  return backend.linear(x, weights_.head(), nullptr);  // [logits rows, vocab]
+}
+
+void Decoder::forward(const StepPlan& plan, std::span<SampleResult> results) {
+  const std::optional<Activation> logits = compute(plan);
+  if (logits) backend_->sample(*logits, results);
+}
+
+void Decoder::forward_logits(const StepPlan& plan, std::span<float> out) {
+  const std::optional<Activation> logits = compute(plan);
+  if (logits) backend_->read_logits(*logits, out);
+}
+
+}  // namespace lorax

@@ -1,0 +1,61 @@
+// The only transformer: a decoder of the Llama family over a Backend's operations.
+//
+// Variants (qkv bias, q/k norm, sliding window, tied head, rope scaling) are fields of
+// DecoderConfig. Owns the backend and the packed weights. Made by binding/ and by tests; the engine
+// thread calls it through Model.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "lora/adapter_reader.h"
+#include "model/model.h"
+#include "model/weights.h"
+
+namespace lorax {
+
+struct DecoderOptions {
+  int64_t memory_bytes = 0;        // of the page arena; 0 = the backend's choice
+  int32_t max_rows = 512;          // of one step
+  int32_t max_logits_rows = 256;   // of one step
+  LoadProgress progress = nullptr;
+};
+
+class Decoder : public Model {
+ public:
+  // Loads and packs the weights, then sizes the arena. Throws MODEL_INVALID.
+  Decoder(std::unique_ptr<Backend> backend, const ModelSpec& spec, const DecoderOptions& options);
+
+  ModelLimits limits() const override;
+  BackendInfo info() const override;
+  std::unique_ptr<AdapterImage> read_adapter(const AdapterSpec& spec) override;
+  std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
+                                                 std::span<const int32_t> pages) override;
+  void forward(const StepPlan& plan, std::span<SampleResult> results) override;
+
+  // As forward, but gives the logits themselves: out [plan.logits_rows.size(), vocab].
+  void forward_logits(const StepPlan& plan, std::span<float> out);
+
+ private:
+  // Logits of plan.logits_rows; nothing when there are none.
+  std::optional<Activation> compute(const StepPlan& plan);
+
+  std::unique_ptr<Backend> backend_;
+  DecoderConfig config_;
+  RopeConfig rope_;
+  AttentionConfig attention_;
+  AdapterShapes adapter_shapes_;
+  // Columns of the seven projections inside the four fused linears.
+  std::array<SitePart, 3> qkv_parts_;
+  std::array<SitePart, 1> o_parts_;
+  std::array<SitePart, 2> gate_up_parts_;
+  std::array<SitePart, 1> down_parts_;
+  DecoderWeights weights_;
+  ModelLimits limits_;
+};
+
+}  // namespace lorax
