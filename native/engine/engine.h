@@ -14,24 +14,9 @@
 
 #include "backend/error.h"
 #include "model/model.h"
+#include "sampling/sampling_params.h"
 
 namespace lorax {
-
-struct SamplingParams {
-  int32_t max_output_tokens = 0;  // 0 = what context and pool allow
-  float temperature = 0.0f;
-  int32_t top_k = 0;
-  float top_p = 1.0f;
-  float min_p = 0.0f;
-  float repetition_penalty = 1.0f;
-  float frequency_penalty = 0.0f;
-  float presence_penalty = 0.0f;
-  std::vector<int32_t> bias_ids;
-  std::vector<float> bias_values;
-  uint64_t seed = 0;
-  int32_t num_logprobs = -1;
-  std::vector<int32_t> stop_token_ids;
-};
 
 struct Request {
   int32_t id = 0;

@@ -1,0 +1,100 @@
+// Refusals: each names what is too much, how much there is, and what to do.
+#include "engine/admission.h"
+
+#include <string>
+
+#include "memory/block_table.h"
+
+namespace lorax {
+
+namespace {
+
+std::string number(int64_t value) { return std::to_string(value); }
+
+std::optional<Failure> refuse_malformed(const Request& request, const ModelLimits& model) {
+  if (request.prompt.empty()) {
+    return Failure{"INVALID_OPTIONS",
+                   "The prompt has no tokens; it needs at least one.",
+                   {{"field", "promptTokens"}}};
+  }
+  for (size_t i = 0; i < request.prompt.size(); ++i) {
+    const int32_t token = request.prompt[i];
+    if (token >= 0 && token < model.vocab_size) continue;
+    return Failure{"INVALID_OPTIONS",
+                   "promptTokens[" + number(i) + "] is " + number(token) +
+                       "; token ids of this model are 0 to " + number(model.vocab_size - 1) + ".",
+                   {{"field", "promptTokens"},
+                    {"index", static_cast<double>(i)},
+                    {"token", static_cast<double>(token)},
+                    {"vocabSize", static_cast<double>(model.vocab_size)}}};
+  }
+  try {
+    check_sampling_params(request.sampling, model.vocab_size);
+  } catch (const Error& error) {
+    return Failure{error.code(), error.what(), error.data()};
+  }
+  return std::nullopt;
+}
+
+// "and 30 to generate" or "and at least 1 to generate".
+std::string outputs_text(const SamplingParams& sampling) {
+  if (sampling.max_output_tokens == 0) return "and at least 1 to generate";
+  return "and " + number(sampling.max_output_tokens) + " to generate (maxOutputTokens)";
+}
+
+}  // namespace
+
+std::optional<Failure> refuse(const Request& request, const ModelLimits& model,
+                              int32_t adapter_pages) {
+  if (auto failure = refuse_malformed(request, model)) return failure;
+  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  const bool has_maximum = request.sampling.max_output_tokens > 0;
+  const int64_t outputs = has_maximum ? request.sampling.max_output_tokens : 1;
+  ErrorData data = {{"promptTokens", static_cast<double>(prompt)}};
+  if (has_maximum) data["maxOutputTokens"] = static_cast<double>(outputs);
+
+  if (prompt + outputs > model.context_tokens) {
+    data["contextTokens"] = static_cast<double>(model.context_tokens);
+    return Failure{"CONTEXT_TOO_LONG",
+                   "The prompt has " + number(prompt) + " tokens " +
+                       outputs_text(request.sampling) + ": more than the model's context of " +
+                       number(model.context_tokens) + " tokens.",
+                   std::move(data)};
+  }
+
+  // The KV of the last token is never read, so it takes no room.
+  const int64_t kv_pages = blocks_for(prompt + outputs - 1, model.block_tokens);
+  if (kv_pages + adapter_pages > model.num_pages) {
+    data["kvPages"] = static_cast<double>(kv_pages);
+    data["adapterPages"] = static_cast<double>(adapter_pages);
+    data["poolPages"] = static_cast<double>(model.num_pages);
+    data["blockTokens"] = static_cast<double>(model.block_tokens);
+    data["pageBytes"] = static_cast<double>(model.page_bytes);
+    return Failure{"POOL_EXHAUSTED",
+                   "The prompt has " + number(prompt) + " tokens " +
+                       outputs_text(request.sampling) + ": " + number(kv_pages) + " pages of " +
+                       number(model.block_tokens) + " tokens and " + number(adapter_pages) +
+                       " for its adapter, but the pool has " + number(model.num_pages) +
+                       ". Raise memoryBytes or ask for less.",
+                   std::move(data)};
+  }
+  return std::nullopt;
+}
+
+Failure adapter_not_found(int32_t handle) {
+  return Failure{"ADAPTER_NOT_FOUND",
+                 "There is no adapter with handle " + number(handle) + "; it may have been removed.",
+                 {{"adapter", static_cast<double>(handle)}}};
+}
+
+Failure queue_full(int32_t num_waiting, int32_t num_running, int32_t max_queued) {
+  return Failure{"QUEUE_FULL",
+                 number(num_waiting) + " requests wait and " + number(num_running) +
+                     " run; at most " + number(max_queued) +
+                     " may wait (maxQueued). Try again later.",
+                 {{"waiting", static_cast<double>(num_waiting)},
+                  {"running", static_cast<double>(num_running)},
+                  {"maxQueued", static_cast<double>(max_queued)}}};
+}
+
+}  // namespace lorax

@@ -1,0 +1,21 @@
+// Which requests are refused before they are queued, and the words and numbers of the refusal.
+//
+// A pure function of the request and what the engine is; called when a submission is drained.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "engine/engine.h"
+
+namespace lorax {
+
+// `adapter_pages`: pages of the request's adapter; 0 for the base. Refuses what is malformed
+// (INVALID_OPTIONS) and what can never fit (CONTEXT_TOO_LONG, POOL_EXHAUSTED).
+std::optional<Failure> refuse(const Request& request, const ModelLimits& model,
+                              int32_t adapter_pages);
+
+Failure adapter_not_found(int32_t handle);
+Failure queue_full(int32_t num_waiting, int32_t num_running, int32_t max_queued);
+
+}  // namespace lorax

@@ -1,0 +1,149 @@
+// The scheduling policy; scheduler.h says what it guarantees.
+#include "engine/scheduler.h"
+
+#include <algorithm>
+
+#include "memory/block_table.h"
+
+namespace lorax {
+
+namespace {
+
+// The pages and adapters as they will be once what was decided so far is applied.
+class Ledger {
+ public:
+  Ledger(const SchedulerState& state, Schedule* schedule)
+      : schedule_(schedule),
+        free_(state.free_pages),
+        adapters_(state.adapters.begin(), state.adapters.end()) {}
+
+  int32_t free() const { return free_; }
+  bool resident(int32_t adapter) const { return adapters_[adapter].resident; }
+  int32_t pages_of(int32_t adapter) const { return adapters_[adapter].num_pages; }
+
+  // Pages of idle adapters, `except` one (-1 = none).
+  int32_t evictable(int32_t except) const {
+    int32_t pages = 0;
+    for (int32_t i = 0; i < static_cast<int32_t>(adapters_.size()); ++i) {
+      if (i != except && idle(i)) pages += adapters_[i].num_pages;
+    }
+    return pages;
+  }
+
+  // Evicts idle adapters, the least recently used first, until `pages` are free; bringing one back
+  // is a copy, while a preempted sequence has to be computed again. False if that is not enough.
+  bool make_free(int32_t pages, int32_t except) {
+    while (free_ < pages) {
+      int32_t victim = -1;
+      for (int32_t i = 0; i < static_cast<int32_t>(adapters_.size()); ++i) {
+        if (i == except || !idle(i)) continue;
+        const bool older =
+            victim < 0 || adapters_[i].last_used_step < adapters_[victim].last_used_step;
+        if (older) victim = i;
+      }
+      if (victim < 0) return false;
+      adapters_[victim].resident = false;
+      free_ += adapters_[victim].num_pages;
+      schedule_->evicted.push_back(victim);
+    }
+    return true;
+  }
+
+  void take(int32_t pages) { free_ -= pages; }
+
+  void admit(const ScheduledSequence& sequence, int32_t kv_pages) {
+    take(kv_pages);
+    if (sequence.adapter < 0) return;
+    ScheduledAdapter& adapter = adapters_[sequence.adapter];
+    if (!adapter.resident) take(adapter.num_pages);
+    adapter.resident = true;
+    ++adapter.num_running;
+  }
+
+  void release(const ScheduledSequence& sequence) {
+    free_ += sequence.num_blocks;
+    if (sequence.adapter >= 0) --adapters_[sequence.adapter].num_running;
+  }
+
+ private:
+  bool idle(int32_t i) const { return adapters_[i].resident && adapters_[i].num_running == 0; }
+
+  Schedule* schedule_;
+  int32_t free_;
+  std::vector<ScheduledAdapter> adapters_;
+};
+
+int32_t remaining(const ScheduledSequence& sequence) {
+  return sequence.num_tokens - sequence.num_computed;
+}
+
+}  // namespace
+
+int32_t max_running_sequences(int32_t max_sequences, int32_t max_batch_tokens) {
+  return std::max(1, std::min(max_sequences, max_batch_tokens / 2));
+}
+
+Schedule make_schedule(const SchedulerState& state) {
+  const SchedulerLimits& limits = state.limits;
+  Schedule schedule;
+  Ledger ledger(state, &schedule);
+  int32_t budget = limits.max_batch_tokens;
+  // Running sequences [0, num_running) stay; victims are taken from the end.
+  int32_t num_running = static_cast<int32_t>(state.running.size());
+
+  // Decodes. A sequence that finds no page preempts the newest, which is at worst itself.
+  for (int32_t i = 0; i < num_running && budget > 0; ++i) {
+    const ScheduledSequence& sequence = state.running[i];
+    if (remaining(sequence) != 1) continue;
+    const int32_t missing =
+        blocks_for(sequence.num_tokens, limits.block_tokens) - sequence.num_blocks;
+    while (i < num_running && !ledger.make_free(missing, -1)) {
+      const int32_t newest = num_running - 1;
+      ledger.release(state.running[newest]);
+      if (newest == 0) {
+        schedule.pool_full = newest;
+      } else {
+        schedule.preempted.push_back(newest);
+      }
+      --num_running;
+    }
+    if (i >= num_running) break;
+    ledger.take(missing);
+    schedule.chunks.push_back({i, 1});
+    --budget;
+  }
+
+  // Prefill chunks. Their pages were taken at admission.
+  for (int32_t i = 0; i < num_running && budget > 0; ++i) {
+    const int32_t tokens = std::min(remaining(state.running[i]), budget);
+    if (remaining(state.running[i]) == 1) continue;
+    schedule.chunks.push_back({i, tokens});
+    budget -= tokens;
+  }
+
+  // Admissions, strictly in order: one that does not fit holds the others back, so it waits only
+  // for those before it. Beside others a page is kept in reserve for each running sequence, or the
+  // newcomer would be preempted at once; and nobody comes in the step in which somebody had to go.
+  for (int32_t i = 0; schedule.preempted.empty() && i < static_cast<int32_t>(state.waiting.size());
+       ++i) {
+    if (budget <= 0 || num_running >= limits.max_running) break;
+    const ScheduledSequence& sequence = state.waiting[i];
+    const int32_t kv_pages = blocks_for(sequence.num_tokens, limits.block_tokens);
+    const bool loads = sequence.adapter >= 0 && !ledger.resident(sequence.adapter);
+    const int32_t pages = kv_pages + (loads ? ledger.pages_of(sequence.adapter) : 0);
+    if (pages + num_running > ledger.free() + ledger.evictable(sequence.adapter)) break;
+    ledger.make_free(pages, sequence.adapter);
+    ledger.admit(sequence, kv_pages);
+    ++num_running;
+    ++schedule.num_admitted;
+    const int32_t tokens = std::min(remaining(sequence), budget);
+    schedule.chunks.push_back({static_cast<int32_t>(state.running.size()) + i, tokens});
+    budget -= tokens;
+  }
+
+  const auto by_arrival = [](const Chunk& a, const Chunk& b) { return a.sequence < b.sequence; };
+  std::sort(schedule.chunks.begin(), schedule.chunks.end(), by_arrival);
+  return schedule;
+}
+
+}  // namespace lorax

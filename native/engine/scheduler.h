@@ -1,0 +1,64 @@
+// Which sequences run in a step and how many tokens of each: a pure function of integers.
+//
+// Decodes come first, so nobody's long prompt stalls another's stream; prefill chunks get the rest
+// of the token budget, oldest first; then requests are admitted in order of arrival. Always holds:
+// every running sequence arrived before every waiting one, so the oldest is never preempted and
+// finishes, whatever the others do: no deadlock, no livelock, no starvation.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace lorax {
+
+struct SchedulerLimits {
+  int32_t max_batch_tokens = 0;  // rows of one step
+  int32_t max_running = 0;       // at most max_running_sequences() of the budget
+  int32_t block_tokens = 0;
+};
+
+// Decodes take at most half of a step, so a prefill always has the other half.
+int32_t max_running_sequences(int32_t max_sequences, int32_t max_batch_tokens);
+
+struct ScheduledSequence {
+  int32_t num_tokens = 0;    // known: prompt and generated
+  int32_t num_computed = 0;  // positions whose KV is in pages; < num_tokens
+  int32_t num_blocks = 0;    // held; 0 when waiting
+  int32_t adapter = -1;      // index into SchedulerState::adapters; -1 = base
+};
+
+struct ScheduledAdapter {
+  int32_t num_pages = 0;
+  bool resident = false;
+  int32_t num_running = 0;  // running sequences that use it: not evictable while > 0
+  int64_t last_used_step = 0;
+};
+
+struct SchedulerState {
+  SchedulerLimits limits;
+  int32_t free_pages = 0;
+  std::span<const ScheduledSequence> running;  // in order of arrival
+  std::span<const ScheduledSequence> waiting;  // in order of arrival; enough of the front
+  std::span<const ScheduledAdapter> adapters;
+};
+
+// `sequence` counts the running ones first, then the waiting ones.
+struct Chunk {
+  int32_t sequence = 0;
+  int32_t num_tokens = 0;
+};
+
+// To be applied in this order.
+struct Schedule {
+  int32_t pool_full = -1;            // running sequence that is alone and finds no page: it ends
+  std::vector<int32_t> preempted;    // running sequences that go back to wait, newest first
+  std::vector<int32_t> evicted;      // adapters whose pages are freed
+  int32_t num_admitted = 0;          // from the front of waiting; each gets pages for all its
+                                     // known tokens and, if it is not resident, its adapter
+  std::vector<Chunk> chunks;         // in order of arrival; a decode is a chunk of one
+};
+
+Schedule make_schedule(const SchedulerState& state);
+
+}  // namespace lorax

@@ -1,0 +1,79 @@
+// One pass over the sequences, sorted by adapter.
+#include "engine/step_planner.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "memory/block_table.h"
+
+namespace lorax {
+
+namespace {
+
+void clear(StepPlan* plan) {
+  plan->token_ids.clear();
+  plan->positions.clear();
+  plan->spans.clear();
+  plan->block_tables.clear();
+  plan->segments.clear();
+  plan->segment_rows.clear();
+  plan->segment_weights.clear();
+  plan->logits_rows.clear();
+  plan->samples.clear();
+}
+
+void append_span(const PlannedSequence& sequence, int32_t block_tokens, StepPlan* plan) {
+  SequenceSpan span;
+  span.first_row = plan->num_rows();
+  span.num_rows = sequence.num_rows;
+  span.first_position = sequence.first_position;
+  span.block_table_begin = static_cast<int32_t>(plan->block_tables.size());
+  span.num_blocks = blocks_for(sequence.first_position + sequence.num_rows, block_tokens);
+  plan->spans.push_back(span);
+
+  const auto pages = sequence.pages.first(span.num_blocks);
+  plan->block_tables.insert(plan->block_tables.end(), pages.begin(), pages.end());
+  const auto tokens = sequence.tokens.subspan(sequence.first_position, sequence.num_rows);
+  plan->token_ids.insert(plan->token_ids.end(), tokens.begin(), tokens.end());
+  for (int32_t i = 0; i < sequence.num_rows; ++i) {
+    plan->positions.push_back(sequence.first_position + i);
+  }
+}
+
+// Adds the newest span's rows to its adapter's segment; they follow the segment's other rows.
+void append_segment(const PlannedSequence& sequence, StepPlan* plan) {
+  if (sequence.adapter == nullptr) return;
+  if (plan->segments.empty() || plan->segments.back().adapter != sequence.adapter) {
+    const auto begin = static_cast<int32_t>(plan->segment_rows.size());
+    plan->segments.push_back({sequence.adapter, begin, begin});
+  }
+  const int32_t first_row = plan->spans.back().first_row;
+  for (int32_t i = 0; i < sequence.num_rows; ++i) plan->segment_rows.push_back(first_row + i);
+  plan->segment_weights.resize(plan->segment_rows.size(), 1.0f);
+  plan->segments.back().rows_end += sequence.num_rows;
+}
+
+}  // namespace
+
+void make_step_plan(int64_t step, int32_t block_tokens, std::span<const PlannedSequence> sequences,
+                    StepPlan* plan, std::vector<int32_t>* sampled) {
+  clear(plan);
+  sampled->clear();
+  plan->step = step;
+  std::vector<int32_t> order(sequences.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+    return sequences[a].adapter_handle < sequences[b].adapter_handle;
+  });
+  for (const int32_t index : order) {
+    const PlannedSequence& sequence = sequences[index];
+    append_span(sequence, block_tokens, plan);
+    append_segment(sequence, plan);
+    if (!sequence.samples) continue;
+    plan->logits_rows.push_back(plan->num_rows() - 1);
+    plan->samples.push_back(sequence.sample);
+    sampled->push_back(index);
+  }
+}
+
+}  // namespace lorax

@@ -1,0 +1,31 @@
+// Lays the scheduled chunks out as the index arrays of a StepPlan: a pure function.
+//
+// Sequences of one adapter are adjacent, base first, then by handle, then by arrival, so equal
+// inputs give equal plans. Called by the engine once per step.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backend/step_plan.h"
+
+namespace lorax {
+
+struct PlannedSequence {
+  std::span<const int32_t> tokens;  // all known ones
+  int32_t first_position = 0;
+  int32_t num_rows = 0;
+  std::span<const int32_t> pages;  // at least what covers first_position + num_rows
+  int32_t adapter_handle = -1;
+  const ResidentAdapter* adapter = nullptr;  // null = base
+  bool samples = false;  // the rows reach the end of `tokens`: the next token is sampled
+  SampleRow sample;
+};
+
+// Fills `plan` (its buffers are reused) from sequences in order of arrival. `sampled` [number of
+// logits rows]: which of `sequences` each logits row belongs to.
+void make_step_plan(int64_t step, int32_t block_tokens, std::span<const PlannedSequence> sequences,
+                    StepPlan* plan, std::vector<int32_t>* sampled);
+
+}  // namespace lorax

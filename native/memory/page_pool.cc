@@ -1,0 +1,150 @@
+// How pages move between free, used and retiring; see page_pool.h for what always holds.
+#include "memory/page_pool.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+namespace lorax {
+
+namespace {
+
+[[noreturn]] void broken(const std::string& what) {
+  throw std::logic_error("page pool: " + what);
+}
+
+}  // namespace
+
+PageRun::PageRun(PageRun&& other) noexcept
+    : pool_(std::exchange(other.pool_, nullptr)), pages_(std::move(other.pages_)) {
+  other.pages_.clear();
+}
+
+PageRun& PageRun::operator=(PageRun&& other) noexcept {
+  if (this != &other) {
+    truncate(0);
+    pool_ = std::exchange(other.pool_, nullptr);
+    pages_ = std::move(other.pages_);
+    other.pages_.clear();
+  }
+  return *this;
+}
+
+void PageRun::truncate(int32_t size) {
+  // Last first, so that a run taken again has its pages in the same order.
+  while (static_cast<int32_t>(pages_.size()) > size) {
+    pool_->release(pages_.back());
+    pages_.pop_back();
+  }
+}
+
+void PageRun::append(PageRun other) {
+  if (pool_ == nullptr) pool_ = other.pool_;
+  pages_.insert(pages_.end(), other.pages_.begin(), other.pages_.end());
+  other.pages_.clear();
+}
+
+PagePool::PagePool(int32_t num_pages) : states_(num_pages, State::kFree) {
+  free_.reserve(num_pages);
+  for (int32_t page = num_pages - 1; page >= 0; --page) free_.push_back(page);
+  counts_.total = counts_.free = num_pages;
+}
+
+int32_t& PagePool::count_of(State state) {
+  switch (state) {
+    case State::kFree:
+      return counts_.free;
+    case State::kKv:
+      return counts_.kv;
+    case State::kAdapter:
+      return counts_.adapter;
+    case State::kRetiring:
+      break;
+  }
+  return counts_.retiring;
+}
+
+void PagePool::move_to(int32_t page, State state) {
+  --count_of(states_[page]);
+  ++count_of(state);
+  states_[page] = state;
+}
+
+std::optional<PageRun> PagePool::take(PageKind kind, int32_t count) {
+  if (!broken_.empty()) broken(broken_);
+  if (count > counts_.free) return std::nullopt;
+  std::vector<int32_t> pages(count);
+  for (int32_t& page : pages) {
+    page = free_.back();
+    free_.pop_back();
+    move_to(page, kind == PageKind::kKv ? State::kKv : State::kAdapter);
+  }
+  return PageRun(this, std::move(pages));
+}
+
+void PagePool::release(int32_t page) {
+  const bool used = page >= 0 && page < counts_.total &&
+                    (states_[page] == State::kKv || states_[page] == State::kAdapter);
+  if (!used) {
+    broken_ = "page " + std::to_string(page) + " was released but is not in use";
+    return;
+  }
+  if (submitted_step_ > completed_step_) {
+    move_to(page, State::kRetiring);
+    retired_.push_back({submitted_step_, page});
+  } else {
+    move_to(page, State::kFree);
+    free_.push_back(page);
+  }
+}
+
+void PagePool::submitted(int64_t step) {
+  if (step <= submitted_step_) broken("steps must ascend");
+  submitted_step_ = step;
+}
+
+void PagePool::completed(int64_t step) {
+  if (step > submitted_step_) broken("a step completed that was never submitted");
+  completed_step_ = std::max(completed_step_, step);
+  while (!retired_.empty() && retired_.front().step <= completed_step_) {
+    const int32_t page = retired_.front().page;
+    retired_.pop_front();
+    move_to(page, State::kFree);
+    free_.push_back(page);
+  }
+}
+
+std::optional<PageKind> PagePool::use_of(int32_t page) const {
+  if (page < 0 || page >= counts_.total) return std::nullopt;
+  if (states_[page] == State::kKv) return PageKind::kKv;
+  if (states_[page] == State::kAdapter) return PageKind::kAdapter;
+  return std::nullopt;
+}
+
+void PagePool::check_invariants() const {
+  if (!broken_.empty()) broken(broken_);
+  if (counts_.free + counts_.kv + counts_.adapter + counts_.retiring != counts_.total) {
+    broken("free + used + retiring is not all");
+  }
+  Counts seen;
+  for (const State state : states_) {
+    seen.kv += state == State::kKv;
+    seen.adapter += state == State::kAdapter;
+  }
+  if (seen.kv != counts_.kv || seen.adapter != counts_.adapter) broken("counts are off");
+
+  std::vector<bool> listed(states_.size(), false);
+  const auto list = [&](int32_t page, State state) {
+    if (listed[page]) broken("page " + std::to_string(page) + " is listed twice");
+    if (states_[page] != state) broken("page " + std::to_string(page) + " is on the wrong list");
+    listed[page] = true;
+  };
+  for (const int32_t page : free_) list(page, State::kFree);
+  for (const Retired& retired : retired_) list(retired.page, State::kRetiring);
+  if (static_cast<int32_t>(free_.size()) != counts_.free ||
+      static_cast<int32_t>(retired_.size()) != counts_.retiring) {
+    broken("lists and counts differ");
+  }
+}
+
+}  // namespace lorax

@@ -1,0 +1,97 @@
+// The pool of equal pages, as integers: which page is free, used (and for what) or retiring.
+//
+// Always holds: every page is in exactly one of free, kv, adapter, retiring. A dropped page is
+// reusable only once the newest step submitted before the drop has completed. Knows neither models
+// nor LoRA. Owned and changed by the engine thread alone; outlives its runs.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace lorax {
+
+enum class PageKind : uint8_t { kKv, kAdapter };
+
+class PagePool;
+
+// Owns pages of one kind, in order; they go back when it is destroyed. Move-only.
+class PageRun {
+ public:
+  PageRun() = default;
+  PageRun(PageRun&& other) noexcept;
+  PageRun& operator=(PageRun&& other) noexcept;
+  PageRun(const PageRun&) = delete;
+  PageRun& operator=(const PageRun&) = delete;
+  ~PageRun() { truncate(0); }
+
+  std::span<const int32_t> pages() const { return pages_; }
+  int32_t size() const { return static_cast<int32_t>(pages_.size()); }
+
+  // Keeps the first `size` pages.
+  void truncate(int32_t size);
+
+  // Takes `other`'s pages, after its own. Both are of one pool and kind.
+  void append(PageRun other);
+
+ private:
+  friend class PagePool;
+  PageRun(PagePool* pool, std::vector<int32_t> pages) : pool_(pool), pages_(std::move(pages)) {}
+
+  PagePool* pool_ = nullptr;
+  std::vector<int32_t> pages_;
+};
+
+class PagePool {
+ public:
+  struct Counts {
+    int32_t total = 0, free = 0, kv = 0, adapter = 0, retiring = 0;
+  };
+
+  explicit PagePool(int32_t num_pages);
+  PagePool(const PagePool&) = delete;
+  PagePool& operator=(const PagePool&) = delete;
+
+  // All `count` pages or, when fewer are free, none.
+  std::optional<PageRun> take(PageKind kind, int32_t count);
+
+  // The fence: pages dropped after submitted(s) are retiring until completed(s). Steps ascend.
+  void submitted(int64_t step);
+  void completed(int64_t step);
+
+  Counts counts() const { return counts_; }
+  int32_t num_free() const { return counts_.free; }
+
+  // What a page is in use for; nothing when it is free or retiring.
+  std::optional<PageKind> use_of(int32_t page) const;
+
+  // Throws std::logic_error.
+  void check_invariants() const;
+
+ private:
+  friend class PageRun;
+  enum class State : uint8_t { kFree, kKv, kAdapter, kRetiring };
+  struct Retired {
+    int64_t step;  // reusable once this one has completed
+    int32_t page;
+  };
+
+  int32_t& count_of(State state);
+  void move_to(int32_t page, State state);
+  void release(int32_t page);
+
+  std::vector<State> states_;   // [total]
+  std::vector<int32_t> free_;   // a stack: the warmest page is taken first
+  std::deque<Retired> retired_;  // ascending step
+  Counts counts_;
+  int64_t submitted_step_ = 0;
+  int64_t completed_step_ = 0;
+  // Releases run in destructors, where nothing may be thrown: told by check_invariants and take.
+  std::string broken_;
+};
+
+}  // namespace lorax
