@@ -1,1 +1,91 @@
-export {};
+/**
+ * `lorax-js/ai6`: the same provider for ai 6, which knows spec V3.
+ *
+ * Text-only prompts and answers are the same in both; only the version's name differs. What V3
+ * says otherwise (files, tools) is refused before the difference could matter.
+ */
+import type {
+  LanguageModelV3,
+  LanguageModelV3CallOptions,
+  LanguageModelV4CallOptions,
+  ProviderV3,
+} from '@ai-sdk/provider';
+import type { LoraxLanguageModel } from './ai-sdk/language-model.js';
+import type { LoraxGenerateResult, LoraxStreamResult } from './ai-sdk/model-types.js';
+import { createLorax as createLoraxV4 } from './ai-sdk/provider.js';
+import type {
+  LoraxOptions,
+  LoraxProvider as LoraxProviderV4,
+  ModelName,
+} from './ai-sdk/provider.js';
+import { lorax as loraxV4 } from './default-provider.js';
+
+export type { LoraxOptions } from './ai-sdk/provider.js';
+export type { LoraxProviderOptions } from './ai-sdk/convert-options.js';
+export type { LoraxProviderMetadata } from './ai-sdk/model-types.js';
+export { ERROR_CODES, LoraxError } from './errors.js';
+export type { LoraxErrorCode, LoraxErrorData } from './errors.js';
+export type * from './types.js';
+
+export interface LoraxProvider<NAME extends string = string>
+  extends
+    ProviderV3,
+    Pick<LoraxProviderV4, 'adapters' | 'engine' | 'stats' | 'dispose' | typeof Symbol.asyncDispose> {
+  (name?: ModelName<NAME>): LanguageModelV3;
+  languageModel(name?: ModelName<NAME>): LanguageModelV3;
+  fromDirectory(directory: string): LanguageModelV3;
+}
+
+export function createLorax<NAME extends string = string>(
+  options: LoraxOptions<NAME>,
+): LoraxProvider<NAME> {
+  return asProviderV3(createLoraxV4(options));
+}
+
+export const lorax: LoraxProvider = asProviderV3(loraxV4);
+
+export function asProviderV3<NAME extends string>(
+  v4: LoraxProviderV4<NAME>,
+): LoraxProvider<NAME> {
+  const languageModel = (name?: ModelName<NAME>) => new LanguageModelAsV3(v4(name));
+  const methods = {
+    specificationVersion: 'v3' as const,
+    languageModel,
+    fromDirectory: (directory: string) => new LanguageModelAsV3(v4.fromDirectory(directory)),
+    embeddingModel: (modelId: string) => v4.embeddingModel(modelId) as never,
+    imageModel: (modelId: string) => v4.imageModel(modelId) as never,
+    adapters: v4.adapters,
+    engine: v4.engine,
+    stats: () => v4.stats(),
+    dispose: () => v4.dispose(),
+    [Symbol.asyncDispose]: () => v4.dispose(),
+  };
+  return Object.assign((name?: ModelName<NAME>) => languageModel(name), methods);
+}
+
+class LanguageModelAsV3 implements LanguageModelV3 {
+  readonly specificationVersion = 'v3';
+  readonly supportedUrls = {};
+  readonly provider: string;
+  readonly modelId: string;
+  readonly #model: LoraxLanguageModel;
+
+  constructor(model: LoraxLanguageModel) {
+    this.#model = model;
+    this.provider = model.provider;
+    this.modelId = model.modelId;
+  }
+
+  doGenerate(options: LanguageModelV3CallOptions): Promise<LoraxGenerateResult> {
+    return this.#model.doGenerate(asV4(options));
+  }
+
+  doStream(options: LanguageModelV3CallOptions): Promise<LoraxStreamResult> {
+    return this.#model.doStream(asV4(options));
+  }
+}
+
+/** Text parts are equal in both versions, and convertPrompt refuses every other kind by its type. */
+function asV4(options: LanguageModelV3CallOptions): LanguageModelV4CallOptions {
+  return options as unknown as LanguageModelV4CallOptions;
+}

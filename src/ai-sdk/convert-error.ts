@@ -1,0 +1,35 @@
+/**
+ * Failures in the AI SDK's terms: what may be retried is an APICallError that says so, an unknown
+ * adapter is a NoSuchModelError. Everything else, reasons of aborts included, stays what it is.
+ */
+import { APICallError, NoSuchModelError } from '@ai-sdk/provider';
+import { LoraxError } from '../errors.js';
+import type { LoraxErrorCode } from '../errors.js';
+
+const RETRYABLE: Partial<Record<LoraxErrorCode, number>> = { QUEUE_FULL: 429, WORKER_DIED: 503 };
+
+export function convertError(error: unknown, modelId: string): unknown {
+  if (!LoraxError.isInstance(error)) return error;
+  if (error.code === 'ADAPTER_NOT_FOUND') return noSuchModel(modelId, error);
+  const statusCode = RETRYABLE[error.code];
+  if (statusCode === undefined) return error;
+  return new APICallError({
+    message: error.message,
+    // There is no server; the name of the engine stands where others have an address.
+    url: 'lorax-js:engine',
+    requestBodyValues: { modelId },
+    statusCode,
+    isRetryable: true,
+    data: { code: error.code, ...error.data },
+    cause: error,
+  });
+}
+
+export function noSuchModel(modelId: string, cause: LoraxError): NoSuchModelError {
+  const error = new NoSuchModelError({
+    modelId,
+    modelType: 'languageModel',
+    message: cause.message,
+  });
+  return Object.assign(error, { cause });
+}

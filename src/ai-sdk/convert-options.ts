@@ -1,0 +1,69 @@
+/**
+ * The AI SDK's call settings as Sampling, under the provider's defaults.
+ *
+ * What cannot be honoured is an error if the answer would be wrong without it (tools, JSON) and a
+ * warning if it would only be different. `providerOptions.lorax` holds what the AI SDK has no
+ * setting for.
+ */
+import type { LanguageModelV4CallOptions } from '@ai-sdk/provider';
+import { checkObject } from '../check-shape.js';
+import { checkSampling } from '../sampling-options.js';
+import type { Sampling } from '../types.js';
+import { unsupported } from './convert-prompt.js';
+import type { LoraxWarning } from './model-types.js';
+
+/** `providerOptions: { lorax: { ... } satisfies LoraxProviderOptions }` */
+export type LoraxProviderOptions = Pick<
+  Sampling,
+  'minP' | 'repetitionPenalty' | 'logitBias' | 'logprobs' | 'stopTokenIds' | 'ignoreEos'
+>;
+
+const PROVIDER_OPTION_KEYS = [
+  'minP',
+  'repetitionPenalty',
+  'logitBias',
+  'logprobs',
+  'stopTokenIds',
+  'ignoreEos',
+] as const satisfies readonly (keyof LoraxProviderOptions)[];
+
+export interface ConvertedOptions {
+  sampling: Sampling;
+  warnings: LoraxWarning[];
+}
+
+export function convertOptions(
+  options: LanguageModelV4CallOptions,
+  defaults: Sampling,
+): ConvertedOptions {
+  const warnings: LoraxWarning[] = [];
+  if (options.tools !== undefined && options.tools.length > 0) throw unsupported('tools');
+  if (options.responseFormat?.type === 'json') throw unsupported('JSON response formats');
+  if (options.reasoning !== undefined && options.reasoning !== 'provider-default') {
+    warnings.push({
+      type: 'unsupported',
+      feature: 'reasoning',
+      details: 'lorax-js has no reasoning effort; the setting is ignored.',
+    });
+  }
+  if (options.toolChoice !== undefined && !['auto', 'none'].includes(options.toolChoice.type)) {
+    throw unsupported(`tool choices of type ${options.toolChoice.type}`);
+  }
+  const field = 'providerOptions.lorax';
+  const extra = options.providerOptions?.lorax ?? {};
+  checkObject(extra, field, PROVIDER_OPTION_KEYS);
+  const settings = checkSampling(
+    {
+      maxOutputTokens: options.maxOutputTokens,
+      temperature: options.temperature,
+      topK: options.topK,
+      topP: options.topP,
+      frequencyPenalty: options.frequencyPenalty,
+      presencePenalty: options.presencePenalty,
+      seed: options.seed,
+      stop: options.stopSequences,
+    },
+    'settings',
+  );
+  return { sampling: { ...defaults, ...settings, ...checkSampling(extra, field) }, warnings };
+}

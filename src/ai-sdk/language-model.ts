@@ -1,0 +1,210 @@
+/**
+ * One adapter (or the base) as the AI SDK's language model, spec V4.
+ *
+ * doStream resolves when the engine has admitted the request, so that what may be retried (a full
+ * queue) rejects the call and is retried by the AI SDK. Leaving the stream cancels the request.
+ */
+import type { LanguageModelV4, LanguageModelV4CallOptions } from '@ai-sdk/provider';
+import { BASE_MODEL, isAdapterName } from '../adapter-name.js';
+import { LoraxError } from '../errors.js';
+import type { DeltaEvent, Engine, FinishEvent, Sampling, StartEvent, TokenEvent } from '../types.js';
+import { convertError, noSuchModel } from './convert-error.js';
+import { convertOptions } from './convert-options.js';
+import { convertPrompt } from './convert-prompt.js';
+import type {
+  LogprobJson,
+  LoraxGenerateResult,
+  LoraxProviderMetadata,
+  LoraxStreamPart,
+  LoraxStreamResult,
+  LoraxWarning,
+  ResponseMetadata,
+} from './model-types.js';
+
+export interface LanguageModelConfig {
+  provider: string;
+  engine: Engine;
+  defaults: Sampling;
+}
+
+/** How a model names its weights: by a registered name, or by the engine's name of a directory. */
+export type ModelTarget = { name: string } | { directory: string };
+
+interface Call {
+  events: AsyncIterator<TokenEvent>;
+  warnings: LoraxWarning[];
+}
+
+const TEXT_ID = '0';
+
+export class LoraxLanguageModel implements LanguageModelV4 {
+  readonly specificationVersion = 'v4';
+  readonly supportedUrls = {};
+  readonly provider: string;
+  readonly modelId: string;
+  readonly #config: LanguageModelConfig;
+  readonly #adapter: string;
+  readonly #isName: boolean;
+
+  /** `modelId` is what the caller wrote, for people to read. */
+  constructor(config: LanguageModelConfig, target: ModelTarget, modelId: string) {
+    this.#config = config;
+    this.#isName = 'name' in target;
+    this.#adapter = 'name' in target ? target.name : target.directory;
+    this.provider = config.provider;
+    // The AI SDK takes an empty id for a missing one.
+    this.modelId = modelId === '' ? '(empty name)' : modelId;
+  }
+
+  async doGenerate(options: LanguageModelV4CallOptions): Promise<LoraxGenerateResult> {
+    const { events, warnings } = this.#start(options);
+    const answer = new Answer(this.modelId);
+    let text = '';
+    try {
+      for (;;) {
+        const { done, value } = await events.next();
+        if (done === true) throw cutOff();
+        if (value.type === 'start') answer.start(value);
+        else if (value.type === 'delta') text += answer.delta(value);
+        else return { content: contentOf(text), ...answer.finish(value), ...answer.meta(), warnings };
+      }
+    } catch (error) {
+      throw convertError(error, this.modelId);
+    }
+  }
+
+  async doStream(options: LanguageModelV4CallOptions): Promise<LoraxStreamResult> {
+    const { events, warnings } = this.#start(options);
+    const answer = new Answer(this.modelId);
+    try {
+      const first = await events.next();
+      if (first.done === true || first.value.type !== 'start') throw cutOff();
+      answer.start(first.value);
+    } catch (error) {
+      throw convertError(error, this.modelId);
+    }
+    const stream = new ReadableStream<LoraxStreamPart>(
+      {
+        start: (controller) => {
+          controller.enqueue({ type: 'stream-start', warnings });
+          controller.enqueue({ type: 'response-metadata', ...answer.meta().response });
+          controller.enqueue({ type: 'text-start', id: TEXT_ID });
+        },
+        pull: async (controller) => {
+          try {
+            for (;;) {
+              const { done, value } = await events.next();
+              if (done === true) throw cutOff();
+              if (value.type === 'delta') {
+                const delta = answer.delta(value);
+                // Half a character, or what may become a stop string: nothing to show yet.
+                if (delta === '') continue;
+                controller.enqueue({ type: 'text-delta', id: TEXT_ID, delta });
+              } else if (value.type === 'finish') {
+                controller.enqueue({ type: 'text-end', id: TEXT_ID });
+                controller.enqueue({ type: 'finish', ...answer.finish(value) });
+                controller.close();
+              }
+              return;
+            }
+          } catch (error) {
+            throw convertError(error, this.modelId);
+          }
+        },
+        cancel: async () => {
+          await events.return?.();
+        },
+      },
+      // Nothing is pulled ahead of the reader; meanwhile the engine's stream joins deltas.
+      { highWaterMark: 0 },
+    );
+    return { stream };
+  }
+
+  #start(options: LanguageModelV4CallOptions): Call {
+    const { defaults, engine } = this.#config;
+    this.#checkName();
+    const prompt = convertPrompt(options.prompt);
+    const { sampling, warnings } = convertOptions(options, defaults);
+    const events = engine.generate({
+      messages: prompt.messages,
+      adapter: this.#adapter,
+      sampling,
+      ...(options.abortSignal === undefined ? {} : { signal: options.abortSignal }),
+    });
+    return {
+      events: events[Symbol.asyncIterator](),
+      warnings: [...prompt.warnings, ...warnings],
+    };
+  }
+
+  /** Names come from apps' clients: what cannot be a name is no model, before anything is asked. */
+  #checkName(): void {
+    if (!this.#isName || this.#adapter === BASE_MODEL || isAdapterName(this.#adapter)) return;
+    const message =
+      `${JSON.stringify(this.#adapter.slice(0, 100))} is no adapter name: a name has letters, ` +
+      'digits and _ . - / @ :, starts with a letter or digit and holds no "..". ' +
+      'A directory is opened with fromDirectory().';
+    const cause = new LoraxError('ADAPTER_NOT_FOUND', message, { data: { adapter: this.#adapter } });
+    throw noSuchModel(this.modelId, cause);
+  }
+}
+
+/** What is gathered from a request's events. */
+class Answer {
+  #start: StartEvent | undefined;
+  #logprobs: LogprobJson[] | undefined;
+  readonly #timestamp = new Date();
+
+  constructor(private readonly modelId: string) {}
+
+  start(event: StartEvent): void {
+    this.#start = event;
+  }
+
+  delta({ text, logprobs }: DeltaEvent): string {
+    if (logprobs !== undefined) (this.#logprobs ??= []).push(...logprobs);
+    return text;
+  }
+
+  meta(): { response: ResponseMetadata } {
+    const id = this.#start?.id ?? '';
+    return { response: { id, timestamp: this.#timestamp, modelId: this.modelId } };
+  }
+
+  finish({ reason, rawReason, usage, timing }: FinishEvent): Pick<
+    LoraxGenerateResult,
+    'finishReason' | 'usage' | 'providerMetadata'
+  > {
+    const { promptTokens, cachedTokens, outputTokens } = usage;
+    const lorax: LoraxProviderMetadata = {
+      adapter: this.#start?.adapter?.name ?? null,
+      adapterHash: this.#start?.adapter?.hash ?? null,
+      queueMs: timing.queueMs,
+      timeToFirstTokenMs: timing.timeToFirstTokenMs,
+    };
+    if (this.#logprobs !== undefined) lorax.logprobs = this.#logprobs;
+    return {
+      finishReason: { unified: reason, raw: rawReason },
+      usage: {
+        inputTokens: {
+          total: promptTokens,
+          noCache: promptTokens - cachedTokens,
+          cacheRead: cachedTokens,
+          cacheWrite: undefined,
+        },
+        outputTokens: { total: outputTokens, text: outputTokens, reasoning: undefined },
+        raw: { promptTokens, cachedTokens, outputTokens },
+      },
+      providerMetadata: { lorax },
+    };
+  }
+}
+
+function contentOf(text: string): { type: 'text'; text: string }[] {
+  return text === '' ? [] : [{ type: 'text', text }];
+}
+
+function cutOff(): LoraxError {
+  return new LoraxError('ENGINE_LOST', "The engine's answer ended without its last event.");
+}

@@ -1,0 +1,140 @@
+/**
+ * The provider function: `lorax('pirate')` is a language model.
+ *
+ * Making one costs nothing: no disk, no worker, until a model is called. Adapters and defaults
+ * belong to the provider; the engine behind it is shared (shared-engines.ts).
+ */
+import type { EmbeddingModelV4, ImageModelV4, ProviderV4 } from '@ai-sdk/provider';
+import { NoSuchModelError } from '@ai-sdk/provider';
+import { resolve } from 'node:path';
+import { BASE_MODEL, checkAdapterName } from '../adapter-name.js';
+import { checkObject, checkString, invalidOptions } from '../check-shape.js';
+import { ENGINE_OPTION_KEYS, pickEngineOptions, resolveAdapterSource } from '../engine-options.js';
+import { checkSampling } from '../sampling-options.js';
+import { ScopedEngine } from '../shared-engines.js';
+import type { AdapterSource, Engine, EngineOptions, EngineStats, Sampling } from '../types.js';
+import type { Connect } from '../worker-connection.js';
+import { LoraxLanguageModel } from './language-model.js';
+
+export interface LoraxOptions<NAME extends string = string> extends EngineOptions {
+  /** name -> PEFT directory. Loaded when first asked for. */
+  adapters?: Record<NAME, AdapterSource>;
+  /** For all calls of this provider that do not say otherwise. */
+  defaults?: Sampling;
+  /** What models call their provider. Default 'lorax'. */
+  name?: string;
+}
+
+export interface LoraxProvider<NAME extends string = string> extends ProviderV4 {
+  /** No name or 'base' = the base model. An unknown name rejects at the call. */
+  (name?: ModelName<NAME>): LoraxLanguageModel;
+  languageModel(name?: ModelName<NAME>): LoraxLanguageModel;
+  /** A PEFT directory without a name. Never pass a client's text here. */
+  fromDirectory(directory: string): LoraxLanguageModel;
+  /** Throws NoSuchModelError. */
+  embeddingModel(modelId: string): EmbeddingModelV4;
+  /** Throws NoSuchModelError. */
+  imageModel(modelId: string): ImageModelV4;
+  adapters: Engine['adapters'];
+  engine: Engine;
+  stats(): Promise<EngineStats>;
+  /** Ends this provider's requests; the engine stops with its last provider. */
+  dispose(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+// `string & {}` keeps the known names in an editor's completion.
+export type ModelName<NAME extends string> = NAME | 'base' | (string & {});
+
+const LORAX_OPTION_KEYS = [...ENGINE_OPTION_KEYS, 'adapters', 'defaults', 'name'];
+
+/** Throws INVALID_OPTIONS for options of a wrong shape; files are looked at when called. */
+export function createLorax<NAME extends string = string>(
+  options: LoraxOptions<NAME>,
+): LoraxProvider<NAME> {
+  return createLoraxOn(undefined, options);
+}
+
+/** @internal With another way to a worker, for tests. */
+export function createLoraxOn<NAME extends string = string>(
+  connect: Connect | undefined,
+  options: LoraxOptions<NAME>,
+): LoraxProvider<NAME> {
+  const fields = checkObject(options, 'options', LORAX_OPTION_KEYS);
+  const engineOptions = pickEngineOptions(fields);
+  const defaults = checkSampling(fields.defaults, 'options.defaults');
+  const name = checkString(fields.name, 'options.name');
+  const engine = new ScopedEngine(() => engineOptions, connect);
+  for (const [adapter, directory] of checkAdapters(fields.adapters)) {
+    engine.declareAdapter(adapter, directory);
+  }
+  return buildProvider<NAME>({ engine, defaults, name: name ?? 'lorax' });
+}
+
+export function checkAdapters(adapters: unknown): Map<string, string> {
+  const directories = new Map<string, string>();
+  if (adapters === undefined) return directories;
+  if (typeof adapters !== 'object' || adapters === null || Array.isArray(adapters)) {
+    throw invalidOptions(
+      'options.adapters',
+      'options.adapters must be an object from name to PEFT directory.',
+      adapters,
+    );
+  }
+  for (const [name, source] of Object.entries(adapters as Record<string, AdapterSource>)) {
+    const field = `options.adapters[${JSON.stringify(name)}]`;
+    directories.set(checkAdapterName(name, field), resolveAdapterSource(source, field));
+  }
+  return directories;
+}
+
+/** An engine that can be told of adapters without loading them. */
+export interface ProviderEngine extends Engine {
+  declareAdapter(name: string, directory: string): void;
+}
+
+export interface ProviderParts {
+  engine: ProviderEngine;
+  defaults: Sampling;
+  name: string;
+}
+
+export function buildProvider<NAME extends string = string>({
+  engine,
+  defaults,
+  name: provider,
+}: ProviderParts): LoraxProvider<NAME> {
+  const config = { provider, engine, defaults };
+  const languageModel = (name: string = BASE_MODEL): LoraxLanguageModel => {
+    if (typeof name !== 'string') {
+      throw invalidOptions('name', "A model's name must be a string.", name);
+    }
+    return new LoraxLanguageModel(config, { name }, name);
+  };
+  const fromDirectory = (directory: string): LoraxLanguageModel => {
+    if (checkString(directory, 'directory') === undefined) {
+      throw invalidOptions('directory', 'fromDirectory() needs the path of a PEFT directory.');
+    }
+    // An absolute path is no adapter name, so the two cannot meet.
+    const absolute = resolve(directory);
+    engine.declareAdapter(absolute, absolute);
+    return new LoraxLanguageModel(config, { directory: absolute }, directory);
+  };
+  const methods = {
+    specificationVersion: 'v4' as const,
+    languageModel,
+    fromDirectory,
+    embeddingModel(modelId: string): never {
+      throw new NoSuchModelError({ modelId, modelType: 'embeddingModel' });
+    },
+    imageModel(modelId: string): never {
+      throw new NoSuchModelError({ modelId, modelType: 'imageModel' });
+    },
+    adapters: engine.adapters,
+    engine,
+    stats: () => engine.stats(),
+    dispose: () => engine.dispose(),
+    [Symbol.asyncDispose]: () => engine.dispose(),
+  };
+  return Object.assign((name?: string) => languageModel(name), methods);
+}

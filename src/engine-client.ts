@@ -1,0 +1,458 @@
+/**
+ * The main thread's end of one engine: requests and calls out, events back, one connection at most.
+ *
+ * Every request ends exactly once for its reader and fires onUsage exactly once. The connection is
+ * made at the first command and anew after the worker's death; it keeps the process alive only
+ * while something is open. Names carry the caller's scope as a prefix, so that several providers
+ * can share an engine. Called by createEngine and shared-engines.ts.
+ */
+import { randomUUID } from 'node:crypto';
+import type {
+  CallResult,
+  ClientCommand,
+  ServeOptions,
+  WireError,
+  WorkerEvent,
+  WorkerMessage,
+} from '../worker/protocol.js';
+import { AdapterTable } from './adapter-table.js';
+import type { ResolvedEngineOptions } from './engine-options.js';
+import { ERROR_CODES, LoraxError } from './errors.js';
+import type { LoraxErrorCode } from './errors.js';
+import { OpenRequest } from './open-request.js';
+import { TokenStream } from './token-stream.js';
+import type {
+  AdapterIdentity,
+  AdapterInfo,
+  EngineInfo,
+  EngineStats,
+  GenerateRequest,
+  LoadProgress,
+} from './types.js';
+import { addonPaths, workerDied } from './worker-connection.js';
+import type { Connect, WorkerConnection } from './worker-connection.js';
+
+interface PendingCall {
+  resolve(value: CallResult): void;
+  reject(error: LoraxError): void;
+}
+
+type Unnumbered<T> = T extends { call: number } ? Omit<T, 'call'> : never;
+type CallCommand = Unnumbered<ClientCommand>;
+
+/** How long a worker may take to answer `dispose` before its thread is ended. */
+const DISPOSE_TIMEOUT_MS = 10_000;
+
+/** While nothing was served, these mean that this worker never will serve. */
+const LOAD_FAILURES: readonly string[] = ['MODEL_INVALID', 'MODEL_UNSUPPORTED', 'ADDON_NOT_BUILT'];
+
+export class EngineClient {
+  /** Called each time the last open request has ended. */
+  onIdle: (() => void) | undefined;
+  readonly #options: ServeOptions;
+  readonly #connect: Connect;
+  readonly #gate: Promise<unknown> | undefined;
+  readonly #progress = new Map<string, (progress: LoadProgress) => void>();
+  readonly #adapters: AdapterTable;
+  #connection: WorkerConnection | undefined;
+  #connecting = false;
+  #served = false;
+  #outbox: ClientCommand[] = [];
+  #flushing = false;
+  #nextId = 1;
+  readonly #requests = new Map<number, OpenRequest>();
+  readonly #calls = new Map<number, PendingCall>();
+  #disposing: Promise<void> | undefined;
+
+  /** The first connection waits for `gate`. */
+  constructor(options: ResolvedEngineOptions, connect: Connect, gate?: Promise<unknown>) {
+    const { model, device, precision, memoryBytes, maxBatchTokens, maxQueued } = options;
+    this.#options = {
+      ...{ model, device, precision, memoryBytes, maxBatchTokens, maxQueued },
+      addonPaths: addonPaths(),
+    };
+    this.#connect = connect;
+    this.#gate = gate;
+    this.#adapters = new AdapterTable((name, directory) =>
+      this.#call<AdapterIdentity>({ type: 'addAdapter', name, directory }),
+    );
+  }
+
+  get numOpen(): number {
+    return this.#requests.size;
+  }
+
+  get disposed(): boolean {
+    return this.#disposing !== undefined;
+  }
+
+  /** Sends the request on its way; all failures arrive through the stream. */
+  open(request: GenerateRequest, scope = ''): TokenStream {
+    const id = this.#nextId++;
+    const stream = new TokenStream(() => this.#leave(id));
+    const open = new OpenRequest(id, stream, scope);
+    try {
+      open.start(request, () => this.#abort(id));
+    } catch (error) {
+      open.failLocally(error);
+      return stream;
+    }
+    if (this.disposed) {
+      open.failLocally(disposedError());
+      return stream;
+    }
+    if (request.signal?.aborted === true) {
+      open.failLocally(request.signal.reason);
+      return stream;
+    }
+    this.#requests.set(id, open);
+    this.#submit(open);
+    return stream;
+  }
+
+  ready(): Promise<EngineInfo> {
+    return this.#call<EngineInfo>({ type: 'ready' });
+  }
+
+  /** Knows the adapter from now on; loads it when it is first asked for. */
+  declareAdapter(scope: string, name: string, directory: string): void {
+    this.#adapters.declare(scope + name, directory);
+  }
+
+  async addAdapter(scope: string, name: string, directory: string): Promise<AdapterIdentity> {
+    try {
+      const { hash } = await this.#adapters.add(scope + name, directory);
+      return { name, hash };
+    } catch (error) {
+      throw withoutScope(error, scope);
+    }
+  }
+
+  async removeAdapter(scope: string, name: string): Promise<void> {
+    if (this.disposed) throw disposedError();
+    const remove = (wireName: string) => this.#call<null>({ type: 'removeAdapter', name: wireName });
+    try {
+      if (await this.#adapters.remove(scope + name, remove)) return;
+    } catch (error) {
+      throw withoutScope(error, scope);
+    }
+    throw this.#unknownAdapter(scope, name);
+  }
+
+  async listAdapters(scope: string): Promise<AdapterInfo[]> {
+    try {
+      await this.#adapters.loadAll(scope);
+      const all = await this.#call<AdapterInfo[]>({ type: 'listAdapters' });
+      return all
+        .filter((info) => info.name.startsWith(scope))
+        .map((info) => ({ ...info, name: info.name.slice(scope.length) }));
+    } catch (error) {
+      throw withoutScope(error, scope);
+    }
+  }
+
+  stats(): Promise<EngineStats> {
+    return this.#call<EngineStats>({ type: 'stats' });
+  }
+
+  setProgressListener(scope: string, listener: ((p: LoadProgress) => void) | undefined): void {
+    if (listener === undefined) this.#progress.delete(scope);
+    else this.#progress.set(scope, listener);
+  }
+
+  /** Ends a scope's requests with DISPOSED and forgets its adapters; others go on. */
+  async endScope(scope: string): Promise<void> {
+    for (const open of [...this.#requests.values()]) {
+      if (open.scope !== scope) continue;
+      open.fail(disposedError(), { discard: true });
+      this.#cancel(open);
+    }
+    this.#progress.delete(scope);
+    if (this.disposed) return;
+    await this.#adapters.removeScope(scope, (name) =>
+      this.#call<null>({ type: 'removeAdapter', name }),
+    );
+  }
+
+  /** Ends every request with DISPOSED and the worker with them. Idempotent. */
+  dispose(): Promise<void> {
+    return (this.#disposing ??= Promise.resolve().then(() => this.#dispose()));
+  }
+
+  async #dispose(): Promise<void> {
+    for (const open of [...this.#requests.values()]) {
+      if (open.state === 'held') this.#settleLocally(open, disposedError());
+    }
+    const connection = this.#connection;
+    if (connection !== undefined) {
+      const timer = setTimeout(() => this.#failAll(disposedError()), DISPOSE_TIMEOUT_MS);
+      await this.#post<null>({ type: 'dispose' }).catch(() => undefined);
+      clearTimeout(timer);
+    }
+    this.#failAll(disposedError());
+    this.#connection = undefined;
+    await connection?.close();
+  }
+
+  #submit(open: OpenRequest): void {
+    const { name, scope } = open;
+    if (name !== null && !this.#adapters.has(scope + name)) {
+      this.#settleLocally(open, this.#unknownAdapter(scope, name));
+      return;
+    }
+    const loading = name === null ? undefined : this.#adapters.load(scope + name);
+    if (loading === undefined) {
+      this.#send(open);
+      return;
+    }
+    loading.then(
+      () => {
+        if (open.state === 'held') this.#send(open);
+      },
+      (error: unknown) => {
+        if (open.state === 'held') this.#settleLocally(open, withoutScope(error, scope));
+      },
+    );
+  }
+
+  #send(open: OpenRequest): void {
+    open.state = 'sent';
+    this.#enqueue(open.command());
+    this.#updateRef();
+  }
+
+  #leave(id: number): void {
+    const open = this.#requests.get(id);
+    if (open !== undefined) this.#cancel(open);
+  }
+
+  #abort(id: number): void {
+    const open = this.#requests.get(id);
+    if (open === undefined) return;
+    open.fail(open.signal?.reason, { discard: true });
+    this.#cancel(open);
+  }
+
+  /** Its reader has been answered; the worker's last word brings the usage. */
+  #cancel(open: OpenRequest): void {
+    open.detach();
+    const { id } = open;
+    const unsent = this.#outbox.findIndex((c) => c.type === 'generate' && c.id === id);
+    if (unsent >= 0) this.#outbox.splice(unsent, 1);
+    if (open.state === 'held' || unsent >= 0) this.#settleLocally(open, undefined);
+    else this.#enqueue({ type: 'cancel', id });
+  }
+
+  #settleLocally(open: OpenRequest, error: unknown): void {
+    open.failLocally(error);
+    this.#forget(open);
+  }
+
+  #forget(open: OpenRequest): void {
+    if (!this.#requests.delete(open.id)) return;
+    this.#updateRef();
+    if (this.#requests.size === 0) this.onIdle?.();
+  }
+
+  async #call<T extends CallResult>(command: CallCommand): Promise<T> {
+    if (this.disposed) throw disposedError();
+    return this.#post<T>(command);
+  }
+
+  #post<T extends CallResult>(command: CallCommand): Promise<T> {
+    const call = this.#nextId++;
+    return new Promise<T>((resolve, reject) => {
+      // The protocol pairs each call with its result's type.
+      this.#calls.set(call, { resolve: (value) => resolve(value as T), reject });
+      this.#enqueue({ ...command, call });
+      this.#updateRef();
+    });
+  }
+
+  #enqueue(command: ClientCommand): void {
+    this.#outbox.push(command);
+    if (this.#flushing) return;
+    this.#flushing = true;
+    queueMicrotask(() => {
+      this.#flushing = false;
+      this.#flush();
+    });
+  }
+
+  #flush(): void {
+    if (this.#outbox.length === 0) return;
+    if (this.#connection === undefined) {
+      this.#startConnection();
+      return;
+    }
+    const message = this.#outbox;
+    this.#outbox = [];
+    this.#connection.post(message);
+  }
+
+  #startConnection(): void {
+    if (this.#connecting) return;
+    this.#connecting = true;
+    const start = () => {
+      this.#connecting = false;
+      // Disposed meanwhile, or everything was cancelled: nobody is waiting.
+      if (this.#requests.size + this.#calls.size === 0) this.#outbox = [];
+      if (this.#outbox.length === 0) return;
+      const connection = this.#connect(this.#options, {
+        onMessage: (message) => this.#receive(message),
+        onLost: (cause) => this.#lose(connection, workerDied(cause)),
+      });
+      this.#served = false;
+      this.#connection = connection;
+      this.#updateRef();
+      this.#flush();
+    };
+    if (this.#gate === undefined) start();
+    else this.#gate.then(start, start);
+  }
+
+  /** Fails everything open; the next command makes a new connection. */
+  #lose(connection: WorkerConnection, error: LoraxError): void {
+    if (this.#connection !== connection) return;
+    this.#connection = undefined;
+    this.#adapters.forgetLoaded();
+    this.#failAll(this.disposed ? disposedError() : error);
+  }
+
+  #failAll(error: LoraxError): void {
+    this.#outbox = [];
+    const calls = [...this.#calls.values()];
+    this.#calls.clear();
+    for (const call of calls) call.reject(error);
+    for (const open of [...this.#requests.values()]) this.#settleLocally(open, error);
+  }
+
+  #updateRef(): void {
+    if (this.#requests.size + this.#calls.size > 0) this.#connection?.ref();
+    else this.#connection?.unref();
+  }
+
+  #receive(message: WorkerMessage): void {
+    let fatal: LoraxError | undefined;
+    for (const event of message) {
+      const error = this.#handle(event);
+      if (error !== undefined && this.#isFatal(error)) fatal = error;
+    }
+    const connection = this.#connection;
+    if (fatal === undefined || connection === undefined || this.disposed) return;
+    this.#lose(connection, fatal);
+    void connection.close();
+  }
+
+  #isFatal({ code }: LoraxError): boolean {
+    return code === 'ENGINE_LOST' || (!this.#served && LOAD_FAILURES.includes(code));
+  }
+
+  /** Returns the error that the event carries, if it does. */
+  #handle(event: WorkerEvent): LoraxError | undefined {
+    switch (event.type) {
+      case 'delta':
+        this.#requests.get(event.id)?.delta(event);
+        return undefined;
+      case 'start':
+        this.#served = true;
+        this.#requests.get(event.id)?.started(`lorax-${randomUUID()}`, event);
+        return undefined;
+      case 'progress':
+        this.#reportProgress(event.progress);
+        return undefined;
+      case 'result':
+      case 'error':
+        return this.#answerCall(event);
+      case 'finish':
+      case 'aborted':
+      case 'failed':
+        return this.#endRequest(event);
+    }
+  }
+
+  #answerCall(event: WorkerEvent & { type: 'result' | 'error' }): LoraxError | undefined {
+    const call = this.#calls.get(event.call);
+    this.#calls.delete(event.call);
+    this.#updateRef();
+    if (event.type === 'result') {
+      this.#served = true;
+      call?.resolve(event.value);
+      return undefined;
+    }
+    const error = fromWire(event.error);
+    call?.reject(error);
+    return error;
+  }
+
+  #endRequest(
+    event: WorkerEvent & { type: 'finish' | 'aborted' | 'failed' },
+  ): LoraxError | undefined {
+    const open = this.#requests.get(event.id);
+    if (open === undefined) return undefined;
+    let error: LoraxError | undefined;
+    if (event.type === 'finish') {
+      open.finished(event);
+    } else if (event.type === 'failed') {
+      error = fromWire(event.error);
+      open.fail(withoutScope(error, open.scope));
+    } else {
+      // The answer to a cancel, after which nobody reads; unless the engine is going away.
+      open.fail(this.disposed ? disposedError() : unaskedAbort());
+    }
+    open.settle(event.usage, event.timing);
+    this.#forget(open);
+    return error;
+  }
+
+  #reportProgress(progress: LoadProgress): void {
+    for (const [scope, listener] of this.#progress) {
+      if (progress.stage === 'adapter' && !progress.name.startsWith(scope)) continue;
+      const name =
+        progress.stage === 'adapter' ? progress.name.slice(scope.length) : progress.name;
+      // In a microtask: a throwing listener must not stop the events of others.
+      queueMicrotask(() => listener({ ...progress, name }));
+    }
+  }
+
+  #unknownAdapter(scope: string, name: string): LoraxError {
+    const known = this.#adapters.names(scope);
+    const list = known.length === 0 ? 'none is registered' : `registered: ${known.join(', ')}`;
+    return new LoraxError(
+      'ADAPTER_NOT_FOUND',
+      `There is no adapter named ${JSON.stringify(name)} (${list}).`,
+      { data: { adapter: name, known } },
+    );
+  }
+}
+
+export function disposedError(): LoraxError {
+  return new LoraxError('DISPOSED', 'This engine or provider has been disposed.');
+}
+
+function unaskedAbort(): LoraxError {
+  return new LoraxError('ENGINE_LOST', 'The engine ended this request without being asked to.');
+}
+
+function fromWire({ code, message, data }: WireError): LoraxError {
+  const known: readonly string[] = ERROR_CODES;
+  // A code this version does not know can only be a defect of the engine.
+  const knownCode = known.includes(code) ? (code as LoraxErrorCode) : 'ENGINE_LOST';
+  return new LoraxError(knownCode, message, { data });
+}
+
+/** The same error in the names its caller used. */
+function withoutScope(error: unknown, scope: string): unknown {
+  if (scope === '' || !LoraxError.isInstance(error)) return error;
+  const strip = (value: unknown): unknown => {
+    if (typeof value === 'string') return value.replaceAll(scope, '');
+    return Array.isArray(value) ? value.map(strip) : value;
+  };
+  const data = Object.fromEntries(
+    Object.entries(error.data).map(([key, value]) => [key, strip(value)]),
+  );
+  return new LoraxError(error.code, error.message.replaceAll(scope, ''), {
+    data,
+    ...(error.cause === undefined ? {} : { cause: error.cause }),
+  });
+}

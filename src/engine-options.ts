@@ -1,0 +1,85 @@
+/**
+ * EngineOptions, checked and completed: the one place where an engine's defaults are decided.
+ *
+ * Only the shape is looked at, never the disk; relative paths are resolved against the working
+ * directory at the moment of the call. Called by createEngine and createLorax.
+ */
+import { resolve } from 'node:path';
+import {
+  checkFunction,
+  checkNumber,
+  checkObject,
+  checkOneOf,
+  checkString,
+  invalidOptions,
+} from './check-shape.js';
+import type { Fields } from './check-shape.js';
+import type { AdapterSource, Device, EngineOptions, LoadProgress, Precision } from './types.js';
+
+export const ENGINE_OPTION_KEYS = [
+  'model',
+  'device',
+  'precision',
+  'memoryBytes',
+  'maxBatchTokens',
+  'maxQueued',
+  'onProgress',
+] as const satisfies readonly (keyof EngineOptions)[];
+
+export interface ResolvedEngineOptions {
+  /** Absolute. */
+  model: string;
+  device: Device;
+  precision: Precision;
+  /** 0 = let the engine choose. */
+  memoryBytes: number;
+  maxBatchTokens: number;
+  maxQueued: number;
+  onProgress: ((progress: LoadProgress) => void) | undefined;
+}
+
+const MAX_INT32 = 2 ** 31 - 1;
+
+export function resolveEngineOptions(options: EngineOptions): ResolvedEngineOptions {
+  return pickEngineOptions(checkObject(options, 'options', ENGINE_OPTION_KEYS));
+}
+
+/** The engine's part of an object whose keys have been checked already. */
+export function pickEngineOptions(fields: Fields): ResolvedEngineOptions {
+  const model = checkString(fields.model, 'options.model');
+  if (model === undefined) {
+    throw invalidOptions(
+      'options.model',
+      'options.model is missing: give the path of a Hugging Face model directory.',
+    );
+  }
+  checkFunction(fields.onProgress, 'options.onProgress');
+  const count = { min: 1, max: MAX_INT32, integer: true };
+  return {
+    model: resolve(model),
+    device: checkOneOf(fields.device, 'options.device', ['auto', 'cpu', 'cuda']) ?? 'auto',
+    precision:
+      checkOneOf(fields.precision, 'options.precision', ['auto', 'bfloat16', 'float32']) ?? 'auto',
+    memoryBytes:
+      checkNumber(fields.memoryBytes, 'options.memoryBytes', {
+        min: 1,
+        max: Number.MAX_SAFE_INTEGER,
+        integer: true,
+      }) ?? 0,
+    maxBatchTokens: checkNumber(fields.maxBatchTokens, 'options.maxBatchTokens', count) ?? 512,
+    maxQueued: checkNumber(fields.maxQueued, 'options.maxQueued', count) ?? 1024,
+    onProgress: fields.onProgress as ResolvedEngineOptions['onProgress'],
+  };
+}
+
+/** The absolute directory an AdapterSource names. */
+export function resolveAdapterSource(source: AdapterSource, field: string): string {
+  const directory =
+    typeof source === 'string'
+      ? checkString(source, field)
+      : checkString(checkObject(source, field, ['directory']).directory, `${field}.directory`);
+  if (directory === undefined) {
+    throw invalidOptions(field, `${field} must name the directory of a PEFT adapter.`);
+  }
+  return resolve(directory);
+}

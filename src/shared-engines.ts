@@ -1,0 +1,265 @@
+/**
+ * Engines shared by everything in the process that asks for the same engine options.
+ *
+ * A ScopedEngine is one provider's view: its adapters' names and its requests are its own, the
+ * engine behind it is looked up at each call. The registry hangs on globalThis, so that the ESM and
+ * CJS copies of the package and re-evaluated modules meet in it. An engine stops with the last
+ * scope that uses it. Called by ai-sdk/provider.ts and default-provider.ts.
+ */
+import { realpathSync } from 'node:fs';
+import { checkAdapterName } from './adapter-name.js';
+import { EngineClient, disposedError } from './engine-client.js';
+import { resolveAdapterSource } from './engine-options.js';
+import type { ResolvedEngineOptions } from './engine-options.js';
+import { LoraxError } from './errors.js';
+import { TokenStream } from './token-stream.js';
+import type {
+  AdapterIdentity,
+  AdapterSource,
+  Engine,
+  EngineInfo,
+  EngineStats,
+  GenerateRequest,
+} from './types.js';
+import { connectWorker } from './worker-connection.js';
+import type { Connect } from './worker-connection.js';
+
+interface SharedEngine {
+  key: string;
+  /** Real path. */
+  model: string;
+  client: EngineClient;
+  users: Set<Lease>;
+  /** Replaced or stopped: nobody may start anything on it. */
+  retired: boolean;
+}
+
+/** What a scope holds of the registry; outlives the scope's object until that is collected. */
+interface Lease {
+  scope: string;
+  /** For calls that start now. */
+  current: SharedEngine | undefined;
+  /** Also those that were replaced and still finish this scope's requests. */
+  engines: Set<SharedEngine>;
+}
+
+interface Registry {
+  nextScope: number;
+  engines: Map<string, SharedEngine>;
+}
+
+/** The layout's version is in the name: copies that would not understand each other do not meet. */
+const REGISTRY = Symbol.for('lorax-js.engines');
+const LAYOUT = 1;
+
+function registry(): Registry {
+  const holder = globalThis as { [REGISTRY]?: Map<number, Registry> };
+  const byLayout = (holder[REGISTRY] ??= new Map<number, Registry>());
+  let found = byLayout.get(LAYOUT);
+  if (found === undefined) {
+    found = { nextScope: 1, engines: new Map() };
+    byLayout.set(LAYOUT, found);
+  }
+  return found;
+}
+
+/** A provider that was dropped without dispose() (a module run again) leaves nothing behind. */
+const dropped = new FinalizationRegistry<Lease>((lease) => {
+  void release(lease).catch(() => undefined);
+});
+
+let replacementNoticed = false;
+
+export class ScopedEngine implements Engine {
+  readonly adapters: Engine['adapters'];
+  readonly #resolve: () => ResolvedEngineOptions;
+  readonly #connect: Connect;
+  readonly #directories = new Map<string, string>();
+  #options: ResolvedEngineOptions | undefined;
+  #lease: Lease | undefined;
+  #disposing: Promise<void> | undefined;
+
+  /** `resolve` runs at the first call; what it throws rejects that call. */
+  constructor(resolve: () => ResolvedEngineOptions, connect: Connect = connectWorker) {
+    this.#resolve = resolve;
+    this.#connect = connect;
+    this.adapters = {
+      add: (name, source) => this.#addAdapter(name, source),
+      remove: (name) => this.#removeAdapter(name),
+      list: async () => {
+        const { shared, scope } = this.#acquire();
+        return shared.client.listAdapters(scope);
+      },
+    };
+  }
+
+  /** Known from now on, loaded when first asked for. Touches nothing. */
+  declareAdapter(name: string, directory: string): void {
+    this.#directories.set(name, directory);
+    if (this.#lease === undefined) return;
+    const { current, scope } = this.#lease;
+    if (current?.retired === false) current.client.declareAdapter(scope, name, directory);
+  }
+
+  async ready(): Promise<EngineInfo> {
+    return this.#acquire().shared.client.ready();
+  }
+
+  generate(request: GenerateRequest): TokenStream {
+    try {
+      const { shared, scope } = this.#acquire();
+      const stream = shared.client.open(request, scope);
+      stream.owner = this;
+      return stream;
+    } catch (error) {
+      return failedStream(request, error);
+    }
+  }
+
+  async stats(): Promise<EngineStats> {
+    return this.#acquire().shared.client.stats();
+  }
+
+  dispose(): Promise<void> {
+    return (this.#disposing ??= this.#dispose());
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  async #dispose(): Promise<void> {
+    if (this.#lease === undefined) return;
+    dropped.unregister(this);
+    await release(this.#lease);
+  }
+
+  async #addAdapter(name: string, source: AdapterSource): Promise<AdapterIdentity> {
+    checkAdapterName(name, 'name');
+    const directory = resolveAdapterSource(source, 'source');
+    const { shared, scope } = this.#acquire();
+    const identity = await shared.client.addAdapter(scope, name, directory);
+    this.#directories.set(name, directory);
+    return identity;
+  }
+
+  async #removeAdapter(name: string): Promise<void> {
+    const { shared, scope } = this.#acquire();
+    this.#directories.delete(name);
+    await shared.client.removeAdapter(scope, name);
+  }
+
+  /** The engine for a call that starts now. */
+  #acquire(): { shared: SharedEngine; scope: string } {
+    if (this.#disposing !== undefined) throw disposedError();
+    this.#options ??= this.#resolve();
+    if (this.#lease === undefined) {
+      const scope = `${registry().nextScope++}\u0000`;
+      this.#lease = { scope, current: undefined, engines: new Set() };
+      dropped.register(this, this.#lease, this);
+    }
+    const lease = this.#lease;
+    const { scope } = lease;
+    let shared = lease.current;
+    if (shared === undefined || shared.retired) {
+      shared = findOrCreate(this.#options, this.#connect);
+      lease.current = shared;
+      lease.engines.add(shared);
+      shared.users.add(lease);
+      shared.client.setProgressListener(scope, this.#options.onProgress);
+      for (const [name, directory] of this.#directories) {
+        shared.client.declareAdapter(scope, name, directory);
+      }
+    }
+    return { shared, scope };
+  }
+}
+
+function findOrCreate(options: ResolvedEngineOptions, connect: Connect): SharedEngine {
+  const model = realModelPath(options.model);
+  const { device, precision, memoryBytes, maxBatchTokens, maxQueued } = options;
+  const key = JSON.stringify([model, device, precision, memoryBytes, maxBatchTokens, maxQueued]);
+  const { engines } = registry();
+  const found = engines.get(key);
+  if (found !== undefined) return found;
+  // In development an edit of the options should not leave the old engine's memory taken.
+  const replaced =
+    process.env.NODE_ENV === 'production'
+      ? []
+      : [...engines.values()].filter((other) => other.model === model);
+  const gate =
+    replaced.length === 0 ? undefined : Promise.allSettled(replaced.map(stopOnceIdle));
+  if (replaced.length > 0) noticeReplacement(model);
+  const client = new EngineClient({ ...options, model }, connect, gate);
+  const shared = { key, model, client, users: new Set<Lease>(), retired: false };
+  engines.set(key, shared);
+  return shared;
+}
+
+function realModelPath(model: string): string {
+  try {
+    return realpathSync(model);
+  } catch (cause) {
+    throw new LoraxError(
+      'MODEL_INVALID',
+      `There is no model directory ${model}: give the path of a Hugging Face model directory ` +
+        '(config.json, *.safetensors, tokenizer.json).',
+      { data: { file: model }, cause },
+    );
+  }
+}
+
+function noticeReplacement(model: string): void {
+  if (replacementNoticed) return;
+  replacementNoticed = true;
+  process.emitWarning(
+    `The engine of ${model} is replaced by one with other options, as is done outside of ` +
+      'production. With NODE_ENV=production both would run side by side.',
+    { type: 'LoraxWarning', code: 'LORAX_ENGINE_REPLACED' },
+  );
+}
+
+/** Takes the engine out of the registry; its open requests may finish. */
+function stopOnceIdle(shared: SharedEngine): Promise<void> {
+  const idle = new Promise<void>((resolve) => {
+    if (shared.client.numOpen === 0) resolve();
+    else shared.client.onIdle = resolve;
+  });
+  retire(shared);
+  return idle.then(async () => {
+    await shared.client.dispose();
+    for (const lease of shared.users) lease.engines.delete(shared);
+  });
+}
+
+function retire(shared: SharedEngine): void {
+  shared.retired = true;
+  const { engines } = registry();
+  if (engines.get(shared.key) === shared) engines.delete(shared.key);
+}
+
+/** Ends what the scope has on its engines, and each engine with its last user. */
+async function release(lease: Lease): Promise<void> {
+  const engines = [...lease.engines];
+  lease.engines.clear();
+  await Promise.all(
+    engines.map((shared) => {
+      shared.users.delete(lease);
+      if (shared.users.size > 0) return shared.client.endScope(lease.scope);
+      retire(shared);
+      return shared.client.dispose();
+    }),
+  );
+}
+
+function failedStream(request: GenerateRequest, error: unknown): TokenStream {
+  const stream = new TokenStream(() => undefined);
+  stream.fail(error);
+  const onUsage: unknown = (request as Partial<GenerateRequest> | undefined)?.onUsage;
+  if (typeof onUsage === 'function') {
+    const usage = { promptTokens: 0, cachedTokens: 0, outputTokens: 0 };
+    const timing = { queueMs: 0, timeToFirstTokenMs: null, totalMs: 0 };
+    queueMicrotask(() => (onUsage as NonNullable<GenerateRequest['onUsage']>)(usage, timing));
+  }
+  return stream;
+}

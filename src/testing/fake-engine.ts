@@ -1,0 +1,308 @@
+/**
+ * An engine without a model, for the tests of apps: scripted answers, everything else as the real
+ * one: the same events, checks, errors, usage and abort. No worker, no native code, no disk.
+ *
+ * A "token" is a word with the blanks before it. Called through `lorax-js/test`.
+ */
+import { createHash, randomUUID } from 'node:crypto';
+import { performance } from 'node:perf_hooks';
+import { BASE_MODEL, checkAdapterName } from '../adapter-name.js';
+import { checkNumber, checkObject } from '../check-shape.js';
+import { disposedError } from '../engine-client.js';
+import { resolveAdapterSource } from '../engine-options.js';
+import { LoraxError } from '../errors.js';
+import { checkGenerateRequest } from '../generate-request.js';
+import type { CheckedRequest } from '../generate-request.js';
+import { TokenStream } from '../token-stream.js';
+import type {
+  AdapterIdentity,
+  AdapterInfo,
+  ChatMessage,
+  Engine,
+  EngineInfo,
+  EngineStats,
+  GenerateRequest,
+  Usage,
+} from '../types.js';
+
+/** What a fake adapter answers: a text, an error, or a function of the request that gives either. */
+export type FakeAnswer = string | Error | ((request: FakeRequest) => FakeReply);
+
+/** A text; an error before the first token; or an error after the tokens of `text`. */
+export type FakeReply = string | Error | { text: string; thenFail: Error };
+
+export interface FakeRequest {
+  adapter: string;
+  /** A prompt that is no chat arrives as one user message. */
+  messages: ChatMessage[];
+  sampling: NonNullable<GenerateRequest['sampling']>;
+}
+
+export interface FakeEngineOptions {
+  /** By adapter name; 'base' is the base model. Its names are registered from the start. */
+  answers?: Record<string, FakeAnswer>;
+  /** Pause before each token, ms. Default 0: one turn of the event loop. */
+  tokenMs?: number;
+}
+
+interface Run {
+  stream: TokenStream;
+  end(error: unknown): void;
+}
+
+export class FakeEngine implements Engine {
+  readonly adapters: Engine['adapters'];
+  readonly #answers: Map<string, FakeAnswer>;
+  readonly #tokenMs: number;
+  readonly #adapters = new Map<string, string>();
+  readonly #runs = new Set<Run>();
+  #disposed = false;
+  readonly #totals = {
+    ...{ steps: 0, promptTokens: 0, outputTokens: 0, preemptions: 0, adapterLoads: 0 },
+    ...{ adapterEvictions: 0, finished: 0, aborted: 0, failed: 0 },
+  };
+
+  constructor(options: FakeEngineOptions = {}) {
+    checkObject(options, 'options', ['answers', 'tokenMs']);
+    this.#tokenMs =
+      checkNumber(options.tokenMs, 'options.tokenMs', { min: 0, max: 60_000 }) ?? 0;
+    this.#answers = new Map(Object.entries(options.answers ?? {}));
+    for (const name of this.#answers.keys()) {
+      if (name !== BASE_MODEL) this.declareAdapter(name, `/fake/${name}`);
+    }
+    this.adapters = {
+      add: async (name, source) => {
+        this.#checkOpen();
+        checkAdapterName(name, 'name');
+        this.declareAdapter(name, resolveAdapterSource(source, 'source'));
+        return this.#identity(name);
+      },
+      remove: async (name) => {
+        this.#checkOpen();
+        if (!this.#adapters.delete(name)) throw this.#unknownAdapter(name);
+      },
+      list: async () => {
+        this.#checkOpen();
+        return [...this.#adapters.keys()].map((name) => this.#adapterInfo(name));
+      },
+    };
+  }
+
+  declareAdapter(name: string, directory: string): void {
+    this.#adapters.set(name, directory);
+  }
+
+  async ready(): Promise<EngineInfo> {
+    this.#checkOpen();
+    return {
+      model: '/fake',
+      architecture: 'FakeForCausalLM',
+      device: 'cpu',
+      deviceDescription: 'fake: scripted answers, no model',
+      precision: 'float32',
+      contextTokens: 4096,
+      vocabSize: 1 << 16,
+      numPages: 1,
+      pageBytes: 1,
+      blockTokens: 16,
+    };
+  }
+
+  generate(request: GenerateRequest): TokenStream {
+    const openedAt = performance.now();
+    const usage: Usage = { promptTokens: 0, cachedTokens: 0, outputTokens: 0 };
+    let firstTokenAt: number | null = null;
+    const timing = () => ({
+      queueMs: 0,
+      timeToFirstTokenMs: firstTokenAt === null ? null : firstTokenAt - openedAt,
+      totalMs: performance.now() - openedAt,
+    });
+    const signal = (request as Partial<GenerateRequest> | undefined)?.signal;
+    const onUsage = (request as Partial<GenerateRequest> | undefined)?.onUsage;
+    const settle = (outcome: 'finished' | 'aborted' | 'failed') => {
+      if (!this.#runs.delete(run)) return false;
+      this.#totals[outcome] += 1;
+      signal?.removeEventListener?.('abort', onAbort);
+      const finalTiming = timing();
+      if (typeof onUsage === 'function') queueMicrotask(() => onUsage({ ...usage }, finalTiming));
+      return true;
+    };
+    const stream = new TokenStream(() => settle('aborted'));
+    const run: Run = {
+      stream,
+      end: (error) => {
+        if (settle('failed')) stream.fail(error, { discard: false });
+      },
+    };
+    const onAbort = () => {
+      if (settle('aborted')) stream.fail(signal?.reason, { discard: true });
+    };
+    this.#runs.add(run);
+    try {
+      const checked = checkGenerateRequest(request);
+      this.#checkOpen();
+      if (signal?.aborted === true) {
+        onAbort();
+        return stream;
+      }
+      signal?.addEventListener('abort', onAbort, { once: true });
+      const { adapter, reply } = this.#reply(checked);
+      if (reply instanceof Error) throw reply;
+      const { text, thenFail } =
+        typeof reply === 'string' ? { text: reply, thenFail: undefined } : reply;
+      usage.promptTokens = countPromptTokens(checked);
+      this.#totals.promptTokens += usage.promptTokens;
+      stream.push({
+        type: 'start',
+        id: `lorax-fake-${randomUUID()}`,
+        adapter: adapter === null ? null : this.#identity(adapter),
+        promptTokens: usage.promptTokens,
+        cachedTokens: 0,
+        queueMs: 0,
+      });
+      const tokens = splitTokens(text);
+      const cut = cutAtStop(tokens, checked.sampling);
+      this.#play(cut.tokens, (token) => {
+        if (!this.#runs.has(run)) return false;
+        if (token !== undefined) {
+          firstTokenAt ??= performance.now();
+          usage.outputTokens += 1;
+          this.#totals.outputTokens += 1;
+          this.#totals.steps += 1;
+          stream.push({ type: 'delta', text: token, tokenIds: [tokenId(token)] });
+          return true;
+        }
+        if (thenFail !== undefined && cut.rawReason === 'eos') {
+          run.end(thenFail);
+        } else {
+          const { reason, rawReason } = cut;
+          stream.push({ type: 'finish', reason, rawReason, usage: { ...usage }, timing: timing() });
+          stream.end();
+          settle('finished');
+        }
+        return false;
+      });
+    } catch (error) {
+      run.end(error);
+    }
+    return stream;
+  }
+
+  async stats(): Promise<EngineStats> {
+    this.#checkOpen();
+    return {
+      pages: { total: 1, free: 1, kv: 0, adapter: 0, retiring: 0 },
+      requests: { running: this.#runs.size, waiting: 0 },
+      totals: { ...this.#totals },
+      recentSteps: [],
+    };
+  }
+
+  async dispose(): Promise<void> {
+    this.#disposed = true;
+    for (const run of [...this.#runs]) run.end(disposedError());
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  #checkOpen(): void {
+    if (this.#disposed) throw disposedError();
+  }
+
+  #reply(checked: CheckedRequest): { adapter: string | null; reply: FakeReply } {
+    const { adapter, sampling } = checked;
+    if (adapter !== null && !this.#adapters.has(adapter)) throw this.#unknownAdapter(adapter);
+    const name = adapter ?? BASE_MODEL;
+    const answer = this.#answers.get(name) ?? `This is the fake answer of ${name}.`;
+    if (typeof answer !== 'function') return { adapter, reply: answer };
+    return { adapter, reply: answer({ adapter: name, messages: messagesOf(checked), sampling }) };
+  }
+
+  /** One token a turn; `emit` says whether to go on, and gets undefined after the last. */
+  #play(tokens: string[], emit: (token: string | undefined) => boolean): void {
+    let index = 0;
+    const step = () => {
+      if (emit(tokens[index++])) next();
+    };
+    const next = () => {
+      if (this.#tokenMs > 0) setTimeout(step, this.#tokenMs);
+      else setImmediate(step);
+    };
+    next();
+  }
+
+  #identity(name: string): AdapterIdentity {
+    const directory = this.#adapters.get(name) ?? '';
+    return { name, hash: createHash('sha256').update(`${name}\n${directory}`).digest('hex') };
+  }
+
+  #adapterInfo(name: string): AdapterInfo {
+    const directory = this.#adapters.get(name) ?? '';
+    return {
+      ...this.#identity(name),
+      ...{ directory, bytes: 0, rank: 8, resident: true, activeRequests: 0 },
+    };
+  }
+
+  #unknownAdapter(name: string): LoraxError {
+    const known = [...this.#adapters.keys()];
+    return new LoraxError(
+      'ADAPTER_NOT_FOUND',
+      `There is no adapter named ${JSON.stringify(name)} (registered: ${known.join(', ')}).`,
+      { data: { adapter: name, known } },
+    );
+  }
+}
+
+function messagesOf({ prompt }: CheckedRequest): ChatMessage[] {
+  if (prompt.kind === 'messages') return prompt.messages;
+  const content = prompt.kind === 'text' ? prompt.text : prompt.tokens.join(' ');
+  return [{ role: 'user', content }];
+}
+
+function countPromptTokens({ prompt }: CheckedRequest): number {
+  if (prompt.kind === 'tokens') return prompt.tokens.length;
+  const texts = prompt.kind === 'text' ? [prompt.text] : prompt.messages.map((m) => m.content);
+  return texts.reduce((sum, text) => sum + splitTokens(text).length, 0);
+}
+
+function splitTokens(text: string): string[] {
+  return text.match(/\s*\S+|\s+$/g) ?? [];
+}
+
+/** The same word has the same id, always. */
+function tokenId(token: string): number {
+  return createHash('sha256').update(token).digest().readUInt16LE(0);
+}
+
+interface Cut {
+  tokens: string[];
+  reason: 'stop' | 'length';
+  rawReason: string;
+}
+
+/** What a request's stop strings and maximum leave of an answer. */
+function cutAtStop(tokens: string[], { stop, maxOutputTokens }: CheckedRequest['sampling']): Cut {
+  const text = tokens.join('');
+  const hits = (stop ?? [])
+    .map((string) => ({ string, at: text.indexOf(string) }))
+    .filter(({ at }) => at >= 0)
+    .sort((a, b) => a.at - b.at);
+  const hit = hits[0];
+  const cut: Cut =
+    hit === undefined
+      ? { tokens, reason: 'stop', rawReason: 'eos' }
+      : {
+          tokens: splitTokens(text.slice(0, hit.at)),
+          reason: 'stop',
+          rawReason: `stop-string:${hit.string}`,
+        };
+  if (maxOutputTokens === undefined || cut.tokens.length <= maxOutputTokens) return cut;
+  return {
+    tokens: cut.tokens.slice(0, maxOutputTokens),
+    reason: 'length',
+    rawReason: 'max-output-tokens',
+  };
+}

@@ -1,0 +1,98 @@
+/**
+ * One worker thread and the port to it.
+ *
+ * Piscina owns the thread: one thread, and a task that wires the port and returns. The connection
+ * keeps the process alive only while it is ref()ed. `onLost` fires at most once, when the thread
+ * has died, and never after close(). Used by the engine client, which starts a new connection then.
+ */
+import { fileURLToPath } from 'node:url';
+import { MessageChannel } from 'node:worker_threads';
+import { Piscina } from 'piscina';
+import type { ClientMessage, ServeOptions, WorkerMessage } from '../worker/protocol.js';
+import { LoraxError } from './errors.js';
+
+export interface WorkerConnection {
+  post(message: ClientMessage): void;
+  ref(): void;
+  unref(): void;
+  /** Ends the thread, wherever it is. Idempotent. */
+  close(): Promise<void>;
+}
+
+export interface ConnectionHandlers {
+  onMessage(message: WorkerMessage): void;
+  /** `cause`: what is known about the thread's end. */
+  onLost(cause: unknown): void;
+}
+
+export type Connect = (options: ServeOptions, handlers: ConnectionHandlers) => WorkerConnection;
+
+export const connectWorker: Connect = (options, handlers) => {
+  const pool = new Piscina({
+    filename: fileURLToPath(new URL('./worker.mjs', import.meta.url)),
+    name: 'serve',
+    minThreads: 1,
+    maxThreads: 1,
+    idleTimeout: Number.POSITIVE_INFINITY,
+    // With 'sync' the thread would hear nothing from its own ports between two tasks.
+    atomics: 'disabled',
+    recordTiming: false,
+  });
+  const { port1: port, port2 } = new MessageChannel();
+  let ended = false;
+  let destroyed: Promise<void> | undefined;
+
+  const destroy = () => (destroyed ??= pool.destroy());
+  const lose = (cause: unknown) => {
+    if (ended) return;
+    ended = true;
+    port.close();
+    // Piscina replaces a dead thread at once; the next call makes a pool of its own instead.
+    void destroy();
+    handlers.onLost(cause);
+  };
+
+  port.on('message', (message: WorkerMessage) => {
+    if (!ended) handlers.onMessage(message);
+  });
+  port.on('messageerror', lose);
+  // An uncaught exception's report may be just behind the port's close: it makes the better cause.
+  port.on('close', () => setImmediate(() => lose(undefined)));
+  pool.on('error', lose);
+  pool.run({ port: port2, options }, { transferList: [port2] }).catch(lose);
+
+  return {
+    post: (message) => port.postMessage(message),
+    ref: () => port.ref(),
+    unref: () => port.unref(),
+    async close() {
+      ended = true;
+      port.close();
+      await destroy();
+    },
+  };
+};
+
+/** Where lorax.node may be, in order; literal URLs, so that tracers of bundles find the files. */
+export function addonPaths(): string[] {
+  const built = fileURLToPath(new URL('../build/Release/lorax.node', import.meta.url));
+  const prebuilt = prebuiltAddons[`${process.platform}-${process.arch}`];
+  return prebuilt === undefined ? [built] : [built, fileURLToPath(prebuilt())];
+}
+
+const prebuiltAddons: Record<string, () => URL> = {
+  'linux-x64': () => new URL('../prebuilds/linux-x64/lorax.node', import.meta.url),
+  'linux-arm64': () => new URL('../prebuilds/linux-arm64/lorax.node', import.meta.url),
+  'darwin-x64': () => new URL('../prebuilds/darwin-x64/lorax.node', import.meta.url),
+  'darwin-arm64': () => new URL('../prebuilds/darwin-arm64/lorax.node', import.meta.url),
+  'win32-x64': () => new URL('../prebuilds/win32-x64/lorax.node', import.meta.url),
+};
+
+export function workerDied(cause: unknown): LoraxError {
+  const detail = cause instanceof Error ? ` (${cause.message})` : '';
+  return new LoraxError(
+    'WORKER_DIED',
+    `The engine's worker thread ended unexpectedly${detail}. The next call starts a new one.`,
+    cause === undefined ? {} : { cause },
+  );
+}
