@@ -3,7 +3,7 @@
  *
  * Nothing here needs a model, a worker or native code.
  */
-import { BASE_MODEL } from './adapter-name.js';
+import type { BASE_MODEL } from './adapter-name.js';
 import { buildProvider, checkAdapters } from './ai-sdk/provider.js';
 import type { LoraxProvider } from './ai-sdk/provider.js';
 import { checkObject, checkString } from './check-shape.js';
