@@ -1,0 +1,378 @@
+/**
+ * One MessagePort and the engine behind it: commands in, events out, one message per engine step.
+ *
+ * Always holds: every `generate` ends in exactly one finish, aborted or failed, every call in one
+ * result or error; a load that fails fails whoever waited, and the next command begins another; when
+ * the client is gone the engine stops. Made by main.ts; the client's side is src/engine-client.ts.
+ */
+import type { MessagePort } from 'node:worker_threads';
+import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
+import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
+import { FINISH_REASONS, type NativeAdapterSpec } from './addon.js';
+import { encodePrompt } from './encode-prompt.js';
+import { engineStats } from './engine-stats.js';
+import { loadEngine, type LoadedEngine, type LoadEngine } from './load-engine.js';
+import { OpenRequest, type Submission } from './open-request.js';
+import { Outbox } from './outbox.js';
+import { TextOutput, type TokenBatch } from './output/text-output.js';
+import type { CallResult, ClientCommand, ClientMessage, ServeOptions } from './protocol.js';
+import { resolveSampling } from './sampling-defaults.js';
+import { readStepEvents, type StepEventHandler } from './step-events.js';
+import { wireError } from './wire-error.js';
+
+type GenerateCommand = Extract<ClientCommand, { type: 'generate' }>;
+
+const PROGRESS_EVERY_MS = 50;
+const MAX_NATIVE_ID = 2 ** 31 - 1;
+
+export class EnginePort {
+  /** By the client's id, from receipt to the terminal event. */
+  private readonly requests = new Map<number, OpenRequest>();
+  /** By native id; an entry may outlive its request until native code's last word. */
+  private readonly submitted = new Map<number, OpenRequest>();
+  private readonly registry: AdapterRegistry;
+  private readonly stepHandler: StepEventHandler;
+  private loading: Promise<LoadedEngine> | null = null;
+  /** Why nothing can be served any more. */
+  private over: LoraxError | null = null;
+  private stopping: Promise<void> | null = null;
+  private readonly outbox: Outbox;
+  private lastNativeId = 0;
+  private lastProgressAt = 0;
+
+  constructor(
+    private readonly port: MessagePort,
+    private readonly options: ServeOptions,
+    private readonly load: LoadEngine = loadEngine,
+  ) {
+    this.outbox = new Outbox((message) => port.postMessage(message));
+    this.registry = new AdapterRegistry(async () => this.adapterBackend(await this.engine()));
+    this.stepHandler = {
+      started: (id, queueUs, cachedTokens) => this.onStarted(id, queueUs, cachedTokens),
+      tokens: (id, batch) => this.onTokens(id, batch),
+      finished: (id, reason) => this.onFinished(id, reason),
+      aborted: (id) => this.onLast(id, (request) => this.abort(request)),
+      failed: (id, failure) => this.onLast(id, (request) => this.fail(request, failure)),
+    };
+    port.on('message', (message: ClientMessage) => message.forEach((c) => this.receive(c)));
+    port.on('close', () => void this.stop(disposedError()));
+    // Begins to load; whoever asks hears of a failure.
+    this.engine().catch(() => undefined);
+  }
+
+  private receive(command: ClientCommand): void {
+    switch (command.type) {
+      case 'generate':
+        void this.generate(command);
+        return;
+      case 'cancel':
+        this.cancel(command.id);
+        return;
+      case 'ready':
+        this.answer(command.call, 'ENGINE_LOST', async () => (await this.engine()).info);
+        return;
+      case 'addAdapter':
+        this.answer(command.call, 'ADAPTER_INVALID', () =>
+          this.registry.add(command.name, command.directory),
+        );
+        return;
+      case 'removeAdapter':
+        this.answer(command.call, 'ENGINE_LOST', async () => {
+          await this.registry.remove(command.name);
+          return null;
+        });
+        return;
+      case 'listAdapters':
+        this.answer(command.call, 'ENGINE_LOST', () => this.registry.list());
+        return;
+      case 'stats':
+        this.answer(command.call, 'ENGINE_LOST', async () => {
+          const { native } = await this.engine();
+          return engineStats(native.stats(), this.numPreparing());
+        });
+        return;
+      case 'dispose':
+        this.answer(command.call, 'ENGINE_LOST', async () => {
+          await this.stop(disposedError());
+          // After the answer, which leaves in the flush that is already scheduled by then.
+          setImmediate(() => this.port.close());
+          return null;
+        });
+        return;
+    }
+  }
+
+  private answer(call: number, otherwise: LoraxErrorCode, run: () => Promise<CallResult>): void {
+    run().then(
+      (value) => this.outbox.emit({ type: 'result', call, value }),
+      (error: unknown) =>
+        this.outbox.emit({ type: 'error', call, error: wireError(error, otherwise) }),
+    );
+  }
+
+  // Loading and stopping.
+
+  private async engine(): Promise<LoadedEngine> {
+    if (this.over !== null) throw this.over;
+    this.loading ??= this.beginLoad();
+    const engine = await this.loading;
+    if (this.over !== null) throw this.over;
+    return engine;
+  }
+
+  private async beginLoad(): Promise<LoadedEngine> {
+    try {
+      return await this.load(this.options, {
+        onEvents: (events) => this.onStep(() => readStepEvents(events, this.stepHandler)),
+        onProgress: (loaded, total) => this.onModelProgress(loaded, total),
+      });
+    } catch (thrown) {
+      this.loading = null;
+      const { code, message, data } = wireError(thrown, 'MODEL_INVALID');
+      throw new LoraxError(code as LoraxErrorCode, message, { data, cause: thrown });
+    }
+  }
+
+  /** Ends every request with `reason`, then the engine. Idempotent; never rejects. */
+  private stop(reason: LoraxError): Promise<void> {
+    this.over ??= reason;
+    this.stopping ??= (async () => {
+      for (const request of [...this.requests.values()]) this.fail(request, reason);
+      const loading = this.loading;
+      if (loading === null) return;
+      const engine = await loading.catch(() => null);
+      await engine?.native.stop().catch(() => undefined);
+    })();
+    return this.stopping;
+  }
+
+  // One request's way in.
+
+  private async generate(command: GenerateCommand): Promise<void> {
+    // An id that is still open is the client's defect; the open request is not to pay for it.
+    if (this.requests.has(command.id)) return;
+    const request = new OpenRequest(command.id);
+    this.requests.set(command.id, request);
+    try {
+      // Taken at receipt: a later add or remove of the name does not concern this request.
+      const lease = command.adapter === null ? null : await this.registry.lease(command.adapter);
+      try {
+        const engine = await this.engine();
+        if (request.ended) return;
+        const { vocabSize } = engine.info;
+        const { sampling: defaults, eosTokenIds } = engine.defaults;
+        const sampling = resolveSampling(command.sampling, defaults, eosTokenIds, vocabSize);
+        const tokens = await encodePrompt(command.prompt, engine.tokenizer, engine.info);
+        if (request.ended) return;
+        request.promptTokens = tokens.length;
+        request.submission = {
+          nativeId: this.nextNativeId(),
+          adapter: lease?.identity ?? null,
+          output: new TextOutput(engine.tokenizer.table, sampling.stop, sampling.stopTokenIds),
+          sampling,
+          atMs: request.elapsedMs(),
+        };
+        this.submit(engine, request, request.submission, tokens, lease?.handle ?? -1);
+      } finally {
+        lease?.release();
+      }
+    } catch (error) {
+      this.fail(request, error);
+    }
+  }
+
+  private submit(
+    engine: LoadedEngine,
+    request: OpenRequest,
+    { nativeId, sampling }: Submission,
+    tokens: Int32Array,
+    adapter: number,
+  ): void {
+    this.submitted.set(nativeId, request);
+    try {
+      engine.native.submit(nativeId, tokens, adapter, sampling.native);
+    } catch (error) {
+      this.submitted.delete(nativeId);
+      throw error;
+    }
+  }
+
+  private nextNativeId(): number {
+    do {
+      this.lastNativeId = (this.lastNativeId % MAX_NATIVE_ID) + 1;
+    } while (this.submitted.has(this.lastNativeId));
+    return this.lastNativeId;
+  }
+
+  private cancel(id: number): void {
+    const request = this.requests.get(id);
+    if (request === undefined) return;
+    if (request.submission === null) this.abort(request);
+    else this.cancelNative(request.submission.nativeId);
+  }
+
+  private cancelNative(nativeId: number): void {
+    // Submitted, hence loaded.
+    void this.loading?.then((engine) => engine.native.cancel(nativeId)).catch(() => undefined);
+  }
+
+  // What native code reports.
+
+  private onStep(read: () => void): void {
+    try {
+      read();
+    } catch (cause) {
+      const message = cause instanceof Error ? cause.message : String(cause);
+      const lost = `The engine's report of a step cannot be read: ${message}`;
+      void this.stop(new LoraxError('ENGINE_LOST', lost, { cause }));
+    }
+    this.outbox.flush();
+  }
+
+  private onStarted(nativeId: number, queueMicroseconds: number, cachedTokens: number): void {
+    const request = this.submitted.get(nativeId);
+    if (request === undefined || request.ended || request.submission === null) return;
+    const queueMs = request.submission.atMs + queueMicroseconds / 1000;
+    request.queueMs = queueMs;
+    request.cachedTokens = cachedTokens;
+    const { id, promptTokens } = request;
+    const { adapter } = request.submission;
+    this.outbox.emit({ type: 'start', id, adapter, promptTokens, cachedTokens, queueMs });
+  }
+
+  private onTokens(nativeId: number, batch: TokenBatch): void {
+    const request = this.submitted.get(nativeId);
+    if (request === undefined || request.ended || request.submission === null) return;
+    request.timeToFirstTokenMs ??= request.elapsedMs();
+    const { text, tokenIds, logprobs, stop } = request.submission.output.push(batch);
+    const { id } = request;
+    if (tokenIds.length > 0) {
+      this.outbox.emit(
+        logprobs === undefined
+          ? { type: 'delta', id, text, tokenIds }
+          : { type: 'delta', id, text, tokenIds, logprobs },
+      );
+    }
+    if (stop === null) return;
+    this.finish(request, 'stop', `stop-string:${stop}`);
+    this.cancelNative(nativeId);
+  }
+
+  private onFinished(nativeId: number, reasonIndex: number): void {
+    this.onLast(nativeId, (request) => {
+      const { submission, id } = request;
+      if (submission === null) return;
+      const { text, stop } = submission.output.flush();
+      if (text !== '') this.outbox.emit({ type: 'delta', id, text, tokenIds: [] });
+      const reason = FINISH_REASONS[reasonIndex] ?? 'pool';
+      if (stop !== null) {
+        this.finish(request, 'stop', `stop-string:${stop}`);
+      } else if (reason === 'stop-token') {
+        const last = submission.output.lastTokenId;
+        const isEos = submission.sampling.eosTokenIds.has(last);
+        this.finish(request, 'stop', isEos ? 'eos' : `stop-token:${last}`);
+      } else {
+        this.finish(request, 'length', reason);
+      }
+    });
+  }
+
+  /** Native code's last word on a request; nobody listens where it has ended already. */
+  private onLast(nativeId: number, end: (request: OpenRequest) => void): void {
+    const request = this.submitted.get(nativeId);
+    this.submitted.delete(nativeId);
+    if (request !== undefined && !request.ended) end(request);
+  }
+
+  private onModelProgress(loadedBytes: number, totalBytes: number): void {
+    const now = performance.now();
+    if (loadedBytes < totalBytes && now - this.lastProgressAt < PROGRESS_EVERY_MS) return;
+    this.lastProgressAt = now;
+    const name = this.options.model;
+    this.outbox.emit({
+      type: 'progress',
+      progress: { stage: 'model', name, loadedBytes, totalBytes },
+    });
+  }
+
+  // Terminal events: the only places that end a request.
+
+  private finish(request: OpenRequest, reason: 'stop' | 'length', rawReason: string): void {
+    if (!this.end(request)) return;
+    const { id } = request;
+    const [usage, timing] = [request.usage(), request.timing()];
+    this.outbox.emit({ type: 'finish', id, reason, rawReason, usage, timing });
+  }
+
+  private abort(request: OpenRequest): void {
+    if (!this.end(request)) return;
+    const { id } = request;
+    this.outbox.emit({ type: 'aborted', id, usage: request.usage(), timing: request.timing() });
+  }
+
+  private fail(request: OpenRequest, thrown: unknown): void {
+    if (!this.end(request)) return;
+    const { id } = request;
+    const error = wireError(thrown, 'INVALID_OPTIONS');
+    this.outbox.emit({
+      type: 'failed',
+      id,
+      error,
+      usage: request.usage(),
+      timing: request.timing(),
+    });
+    // The client starts a new worker then; what is left here ends.
+    if (error.code === 'ENGINE_LOST') {
+      const { message, data } = error;
+      void this.stop(new LoraxError('ENGINE_LOST', message, { data }));
+    }
+  }
+
+  private end(request: OpenRequest): boolean {
+    if (request.ended) return false;
+    request.ended = true;
+    this.requests.delete(request.id);
+    return true;
+  }
+
+  // What the engine is asked for.
+
+  private adapterBackend({ native, readAdapter }: LoadedEngine): AdapterBackend {
+    return {
+      read: readAdapter,
+      add: async (spec, name) => {
+        const totalBytes = bytesOf(spec);
+        const report = (loadedBytes: number) =>
+          this.outbox.emit({
+            type: 'progress',
+            progress: { stage: 'adapter', name, loadedBytes, totalBytes },
+          });
+        report(0);
+        const handle = await native.addAdapter(spec);
+        report(totalBytes);
+        return handle;
+      },
+      remove: (handle) => native.removeAdapter(handle),
+      list: () => native.adapters(),
+    };
+  }
+
+  /** Those that native code has not been given yet. */
+  private numPreparing(): number {
+    let preparing = 0;
+    for (const request of this.requests.values()) if (request.submission === null) preparing++;
+    return preparing;
+  }
+}
+
+function disposedError(): LoraxError {
+  return new LoraxError('DISPOSED', 'The engine has been disposed.');
+}
+
+function bytesOf({ modules }: NativeAdapterSpec): number {
+  let bytes = 0;
+  for (const { a, b } of modules) {
+    for (const { rows, cols, dtype } of [a, b]) bytes += rows * cols * (dtype === 'F32' ? 4 : 2);
+  }
+  return bytes;
+}

@@ -1,0 +1,133 @@
+/**
+ * ServeOptions -> a running engine with everything a request needs: addon, weights, tokenizer,
+ * defaults.
+ *
+ * Always holds: either all of it is there, or the promise rejects and nothing stays loaded. Called
+ * by engine-port.ts; a later call after a failure begins afresh.
+ */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { LoraxError } from '../src/errors.js';
+import type { EngineInfo } from '../src/types.js';
+import type { EngineAddon, NativeAdapterSpec, NativeEngine, StepEvents } from './addon.js';
+import { readCheckpoint } from './files/checkpoint.js';
+import { readGenerationDefaults, type GenerationDefaults } from './files/generation-defaults.js';
+import { readPeftAdapter } from './files/peft-adapter.js';
+import type { ServeOptions } from './protocol.js';
+import { Tokenizer } from './tokenizer/tokenizer.js';
+
+export interface LoadedEngine {
+  native: NativeEngine;
+  tokenizer: Tokenizer;
+  defaults: GenerationDefaults;
+  readAdapter(directory: string): Promise<NativeAdapterSpec>;
+  info: EngineInfo;
+}
+
+export interface LoadEvents {
+  onEvents(events: StepEvents): void;
+  onProgress(loadedBytes: number, totalBytes: number): void;
+}
+
+export type LoadEngine = (options: ServeOptions, events: LoadEvents) => Promise<LoadedEngine>;
+
+export const loadEngine: LoadEngine = async (options, { onEvents, onProgress }) => {
+  const addon = loadAddon(options.addonPaths);
+  const spec = await readCheckpoint(options.model);
+  const { config } = spec;
+  const precision = options.precision === 'auto' ? 'bfloat16' : options.precision;
+  const loadingNative = addon.createEngine(
+    {
+      model: spec,
+      device: options.device,
+      precision,
+      memoryBytes: options.memoryBytes,
+      maxBatchTokens: options.maxBatchTokens,
+      maxQueued: options.maxQueued,
+      threads: 0,
+      isa: 'auto',
+    },
+    onEvents,
+    onProgress,
+  );
+  // The tokenizer is parsed while native threads read the weights.
+  const [native, tokenizer, defaults] = await Promise.allSettled([
+    loadingNative,
+    Tokenizer.load(options.model),
+    readGenerationDefaults(options.model, config.vocabSize),
+  ]);
+  if (native.status === 'rejected') throw native.reason;
+  if (tokenizer.status === 'rejected' || defaults.status === 'rejected') {
+    await native.value.stop();
+    throw tokenizer.status === 'rejected'
+      ? tokenizer.reason
+      : (defaults as PromiseRejectedResult).reason;
+  }
+  warnOfIgnored(options.model, defaults.value.ignored);
+  const { device, deviceDescription, numPages, pageBytes, blockTokens } = native.value.info();
+  return {
+    native: native.value,
+    tokenizer: tokenizer.value,
+    defaults: defaults.value,
+    readAdapter: (directory) => readPeftAdapter(directory, config),
+    info: {
+      model: options.model,
+      architecture: config.architecture,
+      device,
+      deviceDescription,
+      precision,
+      contextTokens: config.contextTokens,
+      vocabSize: config.vocabSize,
+      numPages,
+      pageBytes,
+      blockTokens,
+    },
+  };
+};
+
+function warnOfIgnored(model: string, fields: string[]): void {
+  if (fields.length === 0) return;
+  process.emitWarning(
+    `${model}/generation_config.json: not supported, ignored: ${fields.join(', ')}.`,
+    'LoraxWarning',
+  );
+}
+
+/** Opens the first of `paths` that exists. */
+export function loadAddon(paths: readonly string[]): EngineAddon {
+  const found = paths.find((candidate) => existsSync(candidate));
+  if (found === undefined) {
+    throw new LoraxError(
+      'ADDON_NOT_BUILT',
+      'The native engine (lorax.node) is not there: its install script did not run or failed. ' +
+        `Build it with \`npx lorax-js build\`. Looked at: ${paths.join(', ')}`,
+      { data: { paths: [...paths] } },
+    );
+  }
+  let addon: unknown;
+  try {
+    addon = createRequire(import.meta.url)(found);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new LoraxError(
+      'ADDON_NOT_BUILT',
+      `${found} cannot be opened on this machine: ${reason}. Build it here with ` +
+        '`npx lorax-js build`.',
+      { data: { paths: [found], reason }, cause },
+    );
+  }
+  if (isAddon(addon)) return addon;
+  throw new LoraxError(
+    'ADDON_NOT_BUILT',
+    `${found} is not this version's native engine. Build it with \`npx lorax-js build\`.`,
+    { data: { paths: [found] } },
+  );
+}
+
+function isAddon(value: unknown): value is EngineAddon {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    typeof (value as { createEngine?: unknown }).createEngine === 'function'
+  );
+}
