@@ -1,0 +1,167 @@
+// The shape of every options object: what is refused, and what the message says.
+import { describe, expect, it } from 'vitest';
+import { createLorax } from '../../src/ai-sdk/provider.js';
+import { createEngine } from '../../src/engine.js';
+import { resolveEngineOptions } from '../../src/engine-options.js';
+import { LoraxError } from '../../src/errors.js';
+import { checkGenerateRequest } from '../../src/generate-request.js';
+import { checkSampling } from '../../src/sampling-options.js';
+
+function refusal(run: () => unknown): LoraxError {
+  try {
+    run();
+  } catch (error) {
+    if (LoraxError.isInstance(error)) return error;
+    throw error;
+  }
+  throw new Error('it was accepted');
+}
+
+describe('engine options', () => {
+  it('fills in the defaults', () => {
+    expect(resolveEngineOptions({ model: '/m' })).toEqual({
+      ...{ model: '/m', device: 'auto', precision: 'auto', memoryBytes: 0, maxBatchTokens: 512 },
+      ...{ maxQueued: 1024, onProgress: undefined },
+    });
+  });
+
+  it.each([
+    [undefined, 'options'],
+    [null, 'options'],
+    ['./model', 'options'],
+    [[], 'options'],
+    [{}, 'options.model'],
+    [{ model: '' }, 'options.model'],
+    [{ model: 7 }, 'options.model'],
+    [{ model: 'a\u0000b' }, 'options.model'],
+    [{ model: 'm', device: 'gpu' }, 'options.device'],
+    [{ model: 'm', precision: 16 }, 'options.precision'],
+    [{ model: 'm', memoryBytes: -1 }, 'options.memoryBytes'],
+    [{ model: 'm', memoryBytes: Number.NaN }, 'options.memoryBytes'],
+    [{ model: 'm', memoryBytes: 1.5 }, 'options.memoryBytes'],
+    [{ model: 'm', memoryBytes: '1e9' }, 'options.memoryBytes'],
+    [{ model: 'm', memoryBytes: null }, 'options.memoryBytes'],
+    [{ model: 'm', maxBatchTokens: 0 }, 'options.maxBatchTokens'],
+    [{ model: 'm', maxQueued: Number.POSITIVE_INFINITY }, 'options.maxQueued'],
+    [{ model: 'm', onProgress: true }, 'options.onProgress'],
+  ])('createEngine(%j) names %s', (options, field) => {
+    const error = refusal(() => createEngine(options as never));
+    expect(error.code).toBe('INVALID_OPTIONS');
+    expect(error.data.field).toBe(field);
+    expect(error.message).toContain(field);
+  });
+
+  it.each([
+    ['maxBatchToken', 'maxBatchTokens'],
+    ['Device', 'device'],
+    ['memory_bytes', 'memoryBytes'],
+  ])('asks whether %s was meant to be %s', (key, near) => {
+    const error = refusal(() => createEngine({ model: 'm', [key]: 1 }));
+    expect(error.message).toBe(`options has no option "${key}". Did you mean "${near}"?`);
+  });
+
+  it('lists the known keys when none is near', () => {
+    const error = refusal(() => createEngine({ model: 'm', temperature: 1 } as never));
+    expect(error.message).toContain('Known: model, device');
+  });
+});
+
+describe('provider options', () => {
+  it.each([
+    [{ model: 'm', adapters: [] }, 'options.adapters'],
+    [{ model: 'm', adapters: { base: './x' } }, 'options.adapters["base"]'],
+    [{ model: 'm', adapters: { '../x': './x' } }, 'options.adapters["../x"]'],
+    [{ model: 'm', adapters: { a: 7 } }, 'options.adapters["a"]'],
+    [{ model: 'm', adapters: { a: { dir: './x' } } }, 'options.adapters["a"].dir'],
+    [{ model: 'm', adapters: { a: {} } }, 'options.adapters["a"]'],
+    [{ model: 'm', defaults: { topP: 0 } }, 'options.defaults.topP'],
+    [{ model: 'm', name: '' }, 'options.name'],
+    [{ model: 'm', adaptors: {} }, 'options.adaptors'],
+  ])('createLorax(%j) names %s', (options, field) => {
+    const error = refusal(() => createLorax(options as never));
+    expect(error.code).toBe('INVALID_OPTIONS');
+    expect(error.data.field).toBe(field);
+  });
+});
+
+describe('sampling', () => {
+  it('keeps what is set and nothing else', () => {
+    const given = { temperature: 0, topP: 1, stop: ['a'], logitBias: { 7: -100 }, seed: undefined };
+    expect(checkSampling(given)).toEqual({
+      ...{ temperature: 0, topP: 1, stop: ['a'], logitBias: { 7: -100 } },
+    });
+  });
+
+  const everyNumber = [
+    ...['maxOutputTokens', 'temperature', 'topK', 'topP', 'minP', 'repetitionPenalty'],
+    ...['frequencyPenalty', 'presencePenalty', 'seed', 'logprobs'],
+  ];
+  const wrongNumbers = [Number.NaN, Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY, '1', null];
+  it.each(everyNumber)('%s is a number, and no NaN', (key) => {
+    for (const value of [...wrongNumbers, true, {}, 1n]) {
+      const error = refusal(() => checkSampling({ [key]: value }));
+      expect(error.data.field).toBe(`sampling.${key}`);
+    }
+  });
+
+  it.each([
+    [{ maxOutputTokens: 0 }, 'maxOutputTokens'],
+    [{ maxOutputTokens: 1.5 }, 'maxOutputTokens'],
+    [{ temperature: -0.1 }, 'temperature'],
+    [{ topK: -1 }, 'topK'],
+    [{ topK: 2.5 }, 'topK'],
+    [{ topP: 0 }, 'topP'],
+    [{ topP: 1.01 }, 'topP'],
+    [{ minP: -0.01 }, 'minP'],
+    [{ minP: 1.01 }, 'minP'],
+    [{ repetitionPenalty: 0 }, 'repetitionPenalty'],
+    [{ frequencyPenalty: 2.1 }, 'frequencyPenalty'],
+    [{ presencePenalty: -2.1 }, 'presencePenalty'],
+    [{ seed: -1 }, 'seed'],
+    [{ seed: 2 ** 53 }, 'seed'],
+    [{ logprobs: 21 }, 'logprobs'],
+    [{ stop: 'END' }, 'stop'],
+    [{ stop: [''] }, 'stop[0]'],
+    [{ stop: ['a', 7] }, 'stop[1]'],
+    [{ stopTokenIds: [-1] }, 'stopTokenIds[0]'],
+    [{ stopTokenIds: [1, undefined] }, 'stopTokenIds[1]'],
+    [{ ignoreEos: 1 }, 'ignoreEos'],
+    [{ logitBias: { x: 1 } }, 'logitBias.x'],
+    [{ logitBias: { '-1': 1 } }, 'logitBias.-1'],
+    [{ logitBias: { 5: 101 } }, 'logitBias.5'],
+    [{ logitBias: { 5: Number.NaN } }, 'logitBias.5'],
+    [{ logitBias: [1] }, 'logitBias'],
+    [{ top_p: 0.5 }, 'top_p'],
+  ])('%j names %s', (sampling, field) => {
+    const error = refusal(() => checkSampling(sampling));
+    expect(error.code).toBe('INVALID_OPTIONS');
+    expect(error.data.field).toBe(`sampling.${field}`);
+  });
+});
+
+describe('requests', () => {
+  const messages = [{ role: 'user', content: 'hi' }];
+  it.each([
+    [{}, 'request.messages'],
+    [{ messages, prompt: 'x' }, 'request.messages'],
+    [{ messages: [] }, 'request.messages'],
+    [{ messages: [{ role: 'tool', content: 'x' }] }, 'request.messages[0].role'],
+    [{ messages: [{ content: 'x' }] }, 'request.messages[0].role'],
+    [{ messages: [{ role: 'user', content: [] }] }, 'request.messages[0].content'],
+    [{ messages: [{ role: 'user', content: 'x', name: 'y' }] }, 'request.messages[0].name'],
+    [{ prompt: 7 }, 'request.prompt'],
+    [{ promptTokens: [] }, 'request.promptTokens'],
+    [{ promptTokens: [1.5] }, 'request.promptTokens[0]'],
+    [{ messages, adapter: 7 }, 'request.adapter'],
+    [{ messages, signal: {} }, 'request.signal'],
+    [{ messages, onUsage: 1 }, 'request.onUsage'],
+    [{ messages, adaptor: 'x' }, 'request.adaptor'],
+  ])('%j names %s', (request, field) => {
+    expect(refusal(() => checkGenerateRequest(request as never)).data.field).toBe(field);
+  });
+
+  it('takes typed arrays of tokens', () => {
+    const request = checkGenerateRequest({ promptTokens: Int32Array.of(1, 2) } as never);
+    expect(request.prompt).toEqual({ kind: 'tokens', tokens: [1, 2] });
+  });
+});
