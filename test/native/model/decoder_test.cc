@@ -1,0 +1,245 @@
+// The decoder on every backend: against the reference, against itself cut into other steps, beside
+// neighbours, and with adapters against merged weights.
+#include "model/decoder.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+
+#include "../reference/reference_backend.h"
+#include "backend_cases.h"
+#include "step_runner.h"
+#include "tiny_model.h"
+
+namespace lorax {
+namespace {
+
+const std::vector<int32_t> kAllModules = {kQProj,    kKProj,  kVProj,   kOProj,
+                                          kGateProj, kUpProj, kDownProj};
+
+std::vector<int32_t> random_tokens(uint32_t seed, int32_t count, int32_t vocab) {
+  std::mt19937 rng(seed);
+  std::vector<int32_t> out(count);
+  for (int32_t& token : out) token = static_cast<int32_t>(rng() % vocab);
+  return out;
+}
+
+std::vector<float> reference_logits(const ModelSpec& spec, const std::vector<int32_t>& tokens) {
+  StepRunner runner(std::make_unique<ReferenceBackend>(), spec);
+  return runner.run_alone(tokens, nullptr, static_cast<int32_t>(tokens.size()));
+}
+
+class DecoderTest : public testing::TestWithParam<BackendCase> {
+ protected:
+  // bf16 weights and activations: a few tenths of a percent a layer.
+  double tolerance() const {
+    return GetParam().precision == Precision::kFloat32 ? 2e-5 : 3e-2;
+  }
+};
+
+struct Variant {
+  const char* name;
+  std::function<void(DecoderConfig&)> change;
+};
+
+std::vector<Variant> variants() {
+  return {
+      {"llama", [](DecoderConfig&) {}},
+      {"untied head", [](DecoderConfig& c) { c.tied_embeddings = false; }},
+      {"qkv bias", [](DecoderConfig& c) { c.qkv_bias = true; }},
+      {"q/k norm, own head size",
+       [](DecoderConfig& c) {
+         c.qk_norm = true;
+         c.head_dim = 16;
+       }},
+      {"sliding window", [](DecoderConfig& c) { c.sliding_window = 7; }},
+      {"no grouping", [](DecoderConfig& c) { c.num_kv_heads = c.num_heads; }},
+      {"yarn",
+       [](DecoderConfig& c) {
+         c.rope.type = RopeScaling::Type::kYarn;
+         c.rope.factor = 4;
+         c.rope.original_context = 32;
+         c.rope.attention_factor = 1.14;
+       }},
+      {"odd sizes",
+       [](DecoderConfig& c) {
+         c.vocab_size = 67;
+         c.hidden_size = 50;
+         c.intermediate_size = 53;
+         c.num_heads = 3;
+         c.num_kv_heads = 1;
+         c.head_dim = 10;
+       }},
+  };
+}
+
+TEST_P(DecoderTest, EveryVariantIsCloseToTheReference) {
+  for (const Variant& variant : variants()) {
+    SCOPED_TRACE(variant.name);
+    DecoderConfig config = tiny_config();
+    variant.change(config);
+    const TinyModel model(config);
+    const ModelSpec spec = model.write();
+    const auto tokens = random_tokens(3, 45, config.vocab_size);
+    const auto expected = reference_logits(spec, tokens);
+    StepRunner runner(GetParam().make(), spec);
+    EXPECT_LE(relative_error(runner.run_alone(tokens, nullptr, 45), expected), tolerance());
+  }
+}
+
+TEST_P(DecoderTest, EveryVariantChangesTheLogits) {
+  const TinyModel plain(tiny_config());
+  const auto tokens = random_tokens(3, 20, plain.config().vocab_size);
+  const auto base = reference_logits(plain.write(), tokens);
+  for (const Variant& variant : variants()) {
+    const std::string name = variant.name;
+    if (name == "llama" || name == "odd sizes") continue;
+    DecoderConfig config = tiny_config();
+    variant.change(config);
+    TinyModel model(config);
+    for (auto& [tensor, matrix] : model.tensors()) {
+      const auto same = plain.tensors().find(tensor);
+      const bool fits = same != plain.tensors().end() && same->second.rows == matrix.rows &&
+                        same->second.cols == matrix.cols;
+      if (fits) matrix = same->second;
+    }
+    StepRunner runner(GetParam().make(), model.write());
+    EXPECT_GT(relative_error(runner.run_alone(tokens, nullptr, 20), base), 1e-2) << name;
+  }
+}
+
+TEST_P(DecoderTest, ChunksDoNotChangeABit) {
+  DecoderConfig config = tiny_config();
+  config.sliding_window = 19;
+  config.qkv_bias = true;
+  const TinyModel model(config);
+  const auto adapter = model.random_adapter(5, 3, kAllModules);
+  StepRunner runner(GetParam().make(), model.write());
+  const auto* resident = runner.add_adapter(model.write_adapter(adapter, "adapter.bin"));
+  const auto tokens = random_tokens(4, 60, config.vocab_size);
+  for (const ResidentAdapter* a : {static_cast<const ResidentAdapter*>(nullptr), resident}) {
+    const auto whole = runner.run_alone(tokens, a, 60);
+    for (const int32_t chunk : {1, 2, 7, 16, 33}) {
+      EXPECT_EQ(runner.run_alone(tokens, a, chunk), whole) << "chunk " << chunk;
+    }
+  }
+}
+
+TEST_P(DecoderTest, AChunkWithoutLogitsLeavesTheSameKeysAndValues) {
+  const TinyModel model(tiny_config());
+  StepRunner runner(GetParam().make(), model.write());
+  const auto tokens = random_tokens(6, 30, model.config().vocab_size);
+  const auto whole = runner.run_alone(tokens, nullptr, 30);
+  TestSequence sequence;
+  const std::vector<int32_t> head(tokens.begin(), tokens.begin() + 21);
+  const std::vector<int32_t> tail(tokens.begin() + 21, tokens.end());
+  EXPECT_TRUE(runner.step({{&sequence, head, false}}).at(0).empty());
+  const auto logits = runner.step({{&sequence, tail, true}}).at(0);
+  const int64_t vocab = model.config().vocab_size;
+  EXPECT_EQ(logits, std::vector<float>(whole.begin() + 21 * vocab, whole.end()));
+}
+
+// Prefills and decodes of base and adapters side by side, as the scheduler mixes them.
+TEST_P(DecoderTest, NeighboursDoNotChangeABit) {
+  const TinyModel model(tiny_config());
+  StepRunner runner(GetParam().make(), model.write());
+  const auto* first = runner.add_adapter(
+      model.write_adapter(model.random_adapter(7, 2, kAllModules), "first.bin"));
+  const auto* second = runner.add_adapter(model.write_adapter(
+      model.random_adapter(8, 17, {kQProj, kVProj, kDownProj}), "second.bin"));
+  const ResidentAdapter* adapters[] = {nullptr, first, second, first, nullptr, second, nullptr};
+  const int32_t lengths[] = {9, 31, 17, 5, 40, 24, 1};
+
+  std::vector<std::vector<int32_t>> tokens;
+  std::vector<std::vector<float>> alone, together(7);
+  std::vector<TestSequence> sequences(7);
+  for (int32_t i = 0; i < 7; ++i) {
+    tokens.push_back(random_tokens(10 + i, lengths[i], model.config().vocab_size));
+    alone.push_back(runner.run_alone(tokens[i], adapters[i], lengths[i]));
+    sequences[i].adapter = adapters[i];
+  }
+  std::mt19937 rng(9);
+  for (;;) {
+    std::vector<TestChunk> chunks;
+    std::vector<int32_t> who;
+    for (int32_t i = 0; i < 7; ++i) {
+      const int32_t left = lengths[i] - sequences[i].position;
+      if (left == 0 || rng() % 4 == 0) continue;
+      const int32_t count = rng() % 2 == 0 ? 1 : std::min<int32_t>(left, 1 + rng() % 13);
+      const auto begin = tokens[i].begin() + sequences[i].position;
+      chunks.push_back({&sequences[i], {begin, begin + count}, true});
+      who.push_back(i);
+    }
+    if (chunks.empty()) {
+      const bool done = std::all_of(sequences.begin(), sequences.end(), [&](const auto& s) {
+        return s.position == lengths[&s - sequences.data()];
+      });
+      if (done) break;
+      continue;
+    }
+    const auto logits = runner.step(chunks);
+    for (size_t c = 0; c < chunks.size(); ++c) {
+      together[who[c]].insert(together[who[c]].end(), logits[c].begin(), logits[c].end());
+    }
+  }
+  for (int32_t i = 0; i < 7; ++i) EXPECT_EQ(together[i], alone[i]) << "sequence " << i;
+}
+
+TEST_P(DecoderTest, AnAdapterIsItsMergedWeights) {
+  const std::vector<std::vector<int32_t>> module_sets = {
+      kAllModules, {kQProj, kVProj}, {kKProj}, {kOProj}, {kUpProj}, {kGateProj, kDownProj}};
+  for (const auto& modules : module_sets) {
+    SCOPED_TRACE(module_name(modules.front()));
+    TinyModel model(tiny_config());
+    const auto adapter = model.random_adapter(11, 4, modules);
+    const ModelSpec base = model.write("base.bin");
+    const auto tokens = random_tokens(12, 25, model.config().vocab_size);
+    StepRunner runner(GetParam().make(), base);
+    const auto* resident = runner.add_adapter(model.write_adapter(adapter, "adapter.bin"));
+    const auto adapted = runner.run_alone(tokens, resident, 25);
+    const auto plain = runner.run_alone(tokens, nullptr, 25);
+    model.merge(adapter);
+    const auto merged = reference_logits(model.write("merged.bin"), tokens);
+    EXPECT_LE(relative_error(adapted, merged), tolerance());
+    EXPECT_GT(relative_error(plain, merged), 0.1);
+  }
+}
+
+TEST_P(DecoderTest, HalfPrecisionFilesAreReadAsTheyAre) {
+  const TinyModel model(tiny_config());
+  const auto adapter = model.random_adapter(13, 4, kAllModules);
+  const auto tokens = random_tokens(14, 25, model.config().vocab_size);
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    const ModelSpec spec = model.write("half.bin", dtype);
+    const AdapterSpec adapter_spec = model.write_adapter(adapter, "adapter.bin", dtype);
+    StepRunner reference(std::make_unique<ReferenceBackend>(), spec);
+    StepRunner runner(GetParam().make(), spec);
+    const auto expected =
+        reference.run_alone(tokens, reference.add_adapter(adapter_spec), 25);
+    const auto got = runner.run_alone(tokens, runner.add_adapter(adapter_spec), 25);
+    EXPECT_LE(relative_error(got, expected), tolerance());
+  }
+}
+
+TEST_P(DecoderTest, ForwardSamplesTheArgmax) {
+  const TinyModel model(tiny_config());
+  StepRunner runner(GetParam().make(), model.write());
+  const auto tokens = random_tokens(15, 10, model.config().vocab_size);
+  const auto logits = runner.run_alone(tokens, nullptr, 10);
+  TestSequence sequence;
+  const StepPlan plan = runner.plan({{&sequence, tokens, true}});
+  std::vector<SampleResult> results(10);
+  runner.decoder().forward(plan, results);
+  const int64_t vocab = model.config().vocab_size;
+  for (int64_t i = 0; i < 10; ++i) {
+    const auto row = logits.begin() + i * vocab;
+    EXPECT_EQ(results[i].token, std::max_element(row, row + vocab) - row);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, DecoderTest, testing::ValuesIn(all_backends()),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace lorax

@@ -1,0 +1,50 @@
+// Drives a Decoder step by step as the engine would: pages, block tables, segments, plans.
+//
+// A test says which tokens of which sequences go into a step and gets the logits of every row.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "model/decoder.h"
+
+namespace lorax {
+
+struct TestSequence {
+  const ResidentAdapter* adapter = nullptr;  // null = base
+  std::vector<int32_t> blocks;
+  int32_t position = 0;  // tokens computed so far
+};
+
+struct TestChunk {
+  TestSequence* sequence = nullptr;
+  std::vector<int32_t> tokens;
+  bool wants_logits = true;  // of every row; else of none
+};
+
+class StepRunner {
+ public:
+  StepRunner(std::unique_ptr<Backend> backend, const ModelSpec& spec, int32_t max_rows = 128);
+
+  Decoder& decoder() { return *decoder_; }
+  const ResidentAdapter* add_adapter(const AdapterSpec& spec);
+
+  // Logits of each chunk's rows, one vector of [rows * vocab] per chunk (empty when not wanted).
+  std::vector<std::vector<float>> step(const std::vector<TestChunk>& chunks);
+
+  // All logits of one sequence run alone in chunks of `chunk` tokens: [tokens, vocab].
+  std::vector<float> run_alone(const std::vector<int32_t>& tokens, const ResidentAdapter* adapter,
+                               int32_t chunk);
+
+  StepPlan plan(const std::vector<TestChunk>& chunks);
+
+ private:
+  int32_t take_page();
+
+  std::unique_ptr<Decoder> decoder_;
+  std::vector<std::unique_ptr<ResidentAdapter>> adapters_;  // before their decoder goes
+  int32_t next_page_ = 0;
+};
+
+}  // namespace lorax

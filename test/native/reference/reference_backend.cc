@@ -1,0 +1,360 @@
+// The equations of backend.h as loops.
+#include "reference_backend.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+
+namespace lorax {
+namespace {
+
+struct ReferenceWeight : Weight {
+  std::vector<float> values;  // [n, k]
+  std::vector<float> bias;    // [n] or empty
+};
+
+struct ReferenceVector : Vector {
+  std::vector<float> values;  // [size]
+};
+
+struct ReferenceModule {
+  int32_t layer = 0, module = 0, rank = 0;
+  float scale = 0.0f;
+  std::vector<float> a;  // [rank, d_in]
+  std::vector<float> b;  // [d_out, rank]
+};
+
+struct ReferenceImage : AdapterImage {
+  std::vector<ReferenceModule> modules;
+};
+
+struct ReferenceAdapter : ResidentAdapter {
+  std::vector<ReferenceModule> modules;
+};
+
+float half_to_float(uint16_t bits) {
+  const int exponent = (bits >> 10) & 31;
+  const int fraction = bits & 1023;
+  const float sign = (bits >> 15) != 0 ? -1.0f : 1.0f;
+  if (exponent == 31) {
+    return fraction == 0 ? sign * std::numeric_limits<float>::infinity()
+                         : std::numeric_limits<float>::quiet_NaN();
+  }
+  if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
+  return sign * std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+}
+
+float read_element(const TensorView& tensor, int64_t index) {
+  const auto* bytes = static_cast<const uint8_t*>(tensor.data) + index * dtype_bytes(tensor.dtype);
+  if (tensor.dtype == DType::kF32) {
+    float value;
+    std::memcpy(&value, bytes, 4);
+    return value;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, bytes, 2);
+  if (tensor.dtype == DType::kF16) return half_to_float(bits);
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
+
+void append_values(const TensorView& tensor, const char* code, std::vector<float>& out) {
+  for (int64_t i = 0; i < tensor.rows * tensor.cols; ++i) {
+    const float value = read_element(tensor, i);
+    if (!std::isfinite(value)) {
+      throw Error(code, std::string("tensor ") + tensor.name + " holds NaN or Inf",
+                  {{"tensor", std::string(tensor.name)}});
+    }
+    out.push_back(value);
+  }
+}
+
+const float* row_of(const Activation& x, int32_t row) {
+  return static_cast<const float*>(x.data) + static_cast<int64_t>(row) * x.cols;
+}
+
+float dot(const float* x, const float* y, int64_t size) {
+  double sum = 0;
+  for (int64_t i = 0; i < size; ++i) sum += static_cast<double>(x[i]) * y[i];
+  return static_cast<float>(sum);
+}
+
+// out = x / sqrt(mean(x^2) + eps) * gain
+void norm_row(const float* x, const float* gain, int64_t size, float eps, float* out) {
+  double sum = 0;
+  for (int64_t i = 0; i < size; ++i) sum += static_cast<double>(x[i]) * x[i];
+  const double inverse = 1.0 / std::sqrt(sum / static_cast<double>(size) + eps);
+  for (int64_t i = 0; i < size; ++i) out[i] = static_cast<float>(x[i] * inverse * gain[i]);
+}
+
+Activation activation(std::vector<float>& data, int32_t rows, int32_t cols) {
+  return {data.data(), rows, cols};
+}
+
+}  // namespace
+
+std::unique_ptr<Weight> ReferenceBackend::pack_weight(std::span<const TensorView> tensors,
+                                                      std::span<const TensorView> biases) {
+  auto out = std::make_unique<ReferenceWeight>();
+  out->k = tensors[0].cols;
+  for (const TensorView& tensor : tensors) {
+    append_values(tensor, "MODEL_INVALID", out->values);
+    out->n += tensor.rows;
+  }
+  for (const TensorView& bias : biases) append_values(bias, "MODEL_INVALID", out->bias);
+  return out;
+}
+
+std::unique_ptr<Vector> ReferenceBackend::pack_vector(const TensorView& tensor) {
+  auto out = std::make_unique<ReferenceVector>();
+  append_values(tensor, "MODEL_INVALID", out->values);
+  out->size = static_cast<int64_t>(out->values.size());
+  return out;
+}
+
+int64_t ReferenceBackend::page_bytes(const KvLayout& layout) const {
+  return int64_t{4} * layout.num_layers * 2 * block_tokens_ * layout.num_kv_heads *
+         layout.head_dim;
+}
+
+int32_t ReferenceBackend::allocate_pages(const KvLayout& layout, int64_t memory_bytes, int32_t) {
+  layout_ = layout;
+  if (memory_bytes > 0) num_pages_ = static_cast<int32_t>(memory_bytes / page_bytes(layout));
+  // NaN, so that a page read before it is written shows.
+  pages_.assign(num_pages_ * page_bytes(layout) / 4, std::numeric_limits<float>::quiet_NaN());
+  return num_pages_;
+}
+
+void ReferenceBackend::reserve(int32_t max_rows, int32_t max_logits_rows) {
+  max_rows_ = max_rows;
+  max_logits_rows_ = max_logits_rows;
+}
+
+std::unique_ptr<AdapterImage> ReferenceBackend::pack_adapter(
+    std::span<const AdapterModule> modules) {
+  auto out = std::make_unique<ReferenceImage>();
+  for (const AdapterModule& module : modules) {
+    ReferenceModule copy;
+    copy.layer = module.layer;
+    copy.module = module.module;
+    copy.rank = module.rank;
+    copy.scale = module.scale;
+    append_values(module.a, "ADAPTER_INVALID", copy.a);
+    append_values(module.b, "ADAPTER_INVALID", copy.b);
+    out->bytes += static_cast<int64_t>(copy.a.size() + copy.b.size()) * 4;
+    out->modules.push_back(std::move(copy));
+  }
+  const int64_t page = page_bytes(layout_);
+  out->num_pages = static_cast<int32_t>((out->bytes + page - 1) / page);
+  return out;
+}
+
+std::unique_ptr<ResidentAdapter> ReferenceBackend::place_adapter(const AdapterImage& image,
+                                                                 std::span<const int32_t> pages) {
+  if (static_cast<int32_t>(pages.size()) != image.num_pages) {
+    throw std::logic_error("place_adapter: wrong number of pages");
+  }
+  auto out = std::make_unique<ReferenceAdapter>();
+  out->modules = static_cast<const ReferenceImage&>(image).modules;
+  return out;
+}
+
+void ReferenceBackend::begin_step(const StepPlan& plan, const RopeConfig& rope) {
+  if (plan.num_rows() > max_rows_ ||
+      static_cast<int32_t>(plan.logits_rows.size()) > max_logits_rows_) {
+    throw std::logic_error("begin_step: more rows than reserved");
+  }
+  plan_ = &plan;
+  rope_ = rope;
+}
+
+Activation ReferenceBackend::embed(const Weight& table) {
+  const auto& weight = static_cast<const ReferenceWeight&>(table);
+  residual_.clear();
+  for (const int32_t token : plan_->token_ids) {
+    const auto row = weight.values.begin() + token * weight.k;
+    residual_.insert(residual_.end(), row, row + weight.k);
+  }
+  return activation(residual_, plan_->num_rows(), static_cast<int32_t>(weight.k));
+}
+
+Activation ReferenceBackend::rms_norm(const Activation& residual, const Vector& gain, float eps) {
+  const auto& values = static_cast<const ReferenceVector&>(gain).values;
+  normed_.resize(static_cast<size_t>(residual.rows) * residual.cols);
+  for (int32_t row = 0; row < residual.rows; ++row) {
+    norm_row(row_of(residual, row), values.data(), residual.cols, eps,
+             normed_.data() + static_cast<int64_t>(row) * residual.cols);
+  }
+  return activation(normed_, residual.rows, residual.cols);
+}
+
+Activation ReferenceBackend::add_rms_norm(Activation& residual, const Activation& delta,
+                                          const Vector& gain, float eps,
+                                          std::span<const int32_t> rows) {
+  auto* sum = static_cast<float*>(residual.data);
+  const auto* added = static_cast<const float*>(delta.data);
+  for (int64_t i = 0; i < int64_t{residual.rows} * residual.cols; ++i) sum[i] += added[i];
+  if (rows.empty()) return rms_norm(residual, gain, eps);
+  std::vector<float> chosen;
+  for (const int32_t row : rows) {
+    chosen.insert(chosen.end(), row_of(residual, row), row_of(residual, row) + residual.cols);
+  }
+  return rms_norm(activation(chosen, static_cast<int32_t>(rows.size()), residual.cols), gain, eps);
+}
+
+Activation ReferenceBackend::linear(const Activation& x, const Weight& w, const LoraSite* site) {
+  const auto& weight = static_cast<const ReferenceWeight&>(w);
+  const auto n = static_cast<int32_t>(weight.n);
+  std::vector<float> y(static_cast<size_t>(x.rows) * n);  // [rows, n]
+  for (int32_t row = 0; row < x.rows; ++row) {
+    for (int32_t j = 0; j < n; ++j) {
+      const float bias = weight.bias.empty() ? 0.0f : weight.bias[j];
+      y[static_cast<size_t>(row) * n + j] =
+          dot(row_of(x, row), weight.values.data() + j * weight.k, weight.k) + bias;
+    }
+  }
+  if (site != nullptr) {
+    for (const LoraSegment& segment : plan_->segments) {
+      const auto& adapter = static_cast<const ReferenceAdapter&>(*segment.adapter);
+      for (const ReferenceModule& module : adapter.modules) {
+        for (const SitePart& part : site->parts) {
+          if (module.layer != site->layer || module.module != part.module) continue;
+          for (int32_t i = segment.rows_begin; i < segment.rows_end; ++i) {
+            const int32_t row = plan_->segment_rows[i];
+            const float factor = plan_->segment_weights[i] * module.scale;
+            std::vector<float> shrunk(module.rank);
+            for (int32_t r = 0; r < module.rank; ++r) {
+              shrunk[r] = dot(row_of(x, row), module.a.data() + int64_t{r} * x.cols, x.cols);
+            }
+            for (int32_t j = 0; j < part.columns; ++j) {
+              y[static_cast<size_t>(row) * n + part.column + j] +=
+                  factor * dot(shrunk.data(), module.b.data() + int64_t{j} * module.rank,
+                               module.rank);
+            }
+          }
+        }
+      }
+    }
+  }
+  linear_ = std::move(y);
+  return activation(linear_, x.rows, n);
+}
+
+float* ReferenceBackend::kv(const SequenceSpan& span, int32_t position, int32_t layer,
+                            int32_t which) {
+  const int32_t block = position / block_tokens_;
+  if (block >= span.num_blocks) throw std::logic_error("kv: position outside the block table");
+  const int32_t page = plan_->block_tables.at(span.block_table_begin + block);
+  if (page < 0 || page >= num_pages_) throw std::logic_error("kv: no such page");
+  const int64_t width = int64_t{layout_.num_kv_heads} * layout_.head_dim;
+  const int64_t row =
+      ((int64_t{page} * layout_.num_layers + layer) * 2 + which) * block_tokens_ +
+      position % block_tokens_;
+  return pages_.data() + row * width;
+}
+
+void ReferenceBackend::rope_and_store_kv(Activation& qkv, int32_t layer,
+                                         const AttentionConfig& config, const Vector* q_gain,
+                                         const Vector* k_gain, float eps) {
+  const int32_t dim = config.head_dim;
+  const int32_t half = dim / 2;
+  const int32_t q_and_k_heads = config.num_heads + config.num_kv_heads;
+  for (const SequenceSpan& span : plan_->spans) {
+    for (int32_t i = 0; i < span.num_rows; ++i) {
+      const int32_t row = span.first_row + i;
+      const int32_t position = span.first_position + i;
+      float* values = static_cast<float*>(qkv.data) + int64_t{row} * qkv.cols;
+      for (int32_t head = 0; head < q_and_k_heads; ++head) {
+        float* x = values + head * dim;
+        const Vector* gain = head < config.num_heads ? q_gain : k_gain;
+        if (gain != nullptr) {
+          norm_row(x, static_cast<const ReferenceVector*>(gain)->values.data(), dim, eps, x);
+        }
+        for (int32_t j = 0; j < half; ++j) {
+          const float angle = static_cast<float>(position) * rope_.inv_freq[j];
+          const float cosine = std::cos(angle) * rope_.magnitude;
+          const float sine = std::sin(angle) * rope_.magnitude;
+          const float low = x[j], high = x[j + half];
+          x[j] = low * cosine - high * sine;
+          x[j + half] = high * cosine + low * sine;
+        }
+      }
+      const int32_t width = config.num_kv_heads * dim;
+      const float* k = values + config.num_heads * dim;
+      std::copy(k, k + width, kv(span, position, layer, 0));
+      std::copy(k + width, k + 2 * width, kv(span, position, layer, 1));
+    }
+  }
+}
+
+Activation ReferenceBackend::attention(const Activation& qkv, int32_t layer,
+                                       const AttentionConfig& config) {
+  const int32_t dim = config.head_dim;
+  const int32_t group = config.num_heads / config.num_kv_heads;
+  attended_.assign(static_cast<size_t>(qkv.rows) * config.num_heads * dim, 0.0f);
+  for (const SequenceSpan& span : plan_->spans) {
+    for (int32_t i = 0; i < span.num_rows; ++i) {
+      const int32_t row = span.first_row + i;
+      const int32_t position = span.first_position + i;
+      const int32_t window = config.sliding_window;
+      const int32_t begin = window > 0 ? std::max(0, position - window + 1) : 0;
+      for (int32_t head = 0; head < config.num_heads; ++head) {
+        const float* q = row_of(qkv, row) + head * dim;
+        const int32_t offset = head / group * dim;
+        std::vector<double> scores;
+        for (int32_t p = begin; p <= position; ++p) {
+          scores.push_back(double{config.scale} * dot(q, kv(span, p, layer, 0) + offset, dim));
+        }
+        const double largest = *std::max_element(scores.begin(), scores.end());
+        double total = 0;
+        for (double& score : scores) total += score = std::exp(score - largest);
+        for (int32_t d = 0; d < dim; ++d) {
+          double sum = 0;
+          for (int32_t p = begin; p <= position; ++p) {
+            sum += scores[p - begin] * kv(span, p, layer, 1)[offset + d];
+          }
+          attended_[(static_cast<size_t>(row) * config.num_heads + head) * dim + d] =
+              static_cast<float>(sum / total);
+        }
+      }
+    }
+  }
+  return activation(attended_, qkv.rows, config.num_heads * dim);
+}
+
+Activation ReferenceBackend::silu_mul(const Activation& gate_up) {
+  const int32_t inner = gate_up.cols / 2;
+  gated_.resize(static_cast<size_t>(gate_up.rows) * inner);
+  for (int32_t row = 0; row < gate_up.rows; ++row) {
+    const float* gate = row_of(gate_up, row);
+    for (int32_t j = 0; j < inner; ++j) {
+      const double silu = gate[j] / (1.0 + std::exp(-static_cast<double>(gate[j])));
+      gated_[static_cast<size_t>(row) * inner + j] = static_cast<float>(silu * gate[inner + j]);
+    }
+  }
+  return activation(gated_, gate_up.rows, inner);
+}
+
+void ReferenceBackend::sample(const Activation& logits, std::span<SampleResult> results) {
+  for (int32_t row = 0; row < logits.rows; ++row) {
+    const SampleRow& how = plan_->samples.at(row);
+    if (how.temperature != 0.0f || how.history_size != 0 || how.bias_size != 0 ||
+        how.num_logprobs >= 0) {
+      throw std::logic_error("the reference backend samples greedily only");
+    }
+    const float* values = row_of(logits, row);
+    results[row].token =
+        static_cast<int32_t>(std::max_element(values, values + logits.cols) - values);
+  }
+}
+
+void ReferenceBackend::read_logits(const Activation& logits, std::span<float> out) {
+  if (out.size() != static_cast<size_t>(logits.rows) * logits.cols) {
+    throw std::logic_error("read_logits: wrong size");
+  }
+  std::copy(row_of(logits, 0), row_of(logits, logits.rows), out.begin());
+}
+
+}  // namespace lorax

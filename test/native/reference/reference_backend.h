@@ -1,0 +1,66 @@
+// A naive, single-threaded, float32 implementation of Backend: the yardstick of the fast ones.
+//
+// Every operation is its equation as plain loops, accumulated in double and rounded once; KV lies
+// in plain arrays of `block_tokens` per page. Greedy sampling only. Used by tests alone.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace lorax {
+
+class ReferenceBackend : public Backend {
+ public:
+  explicit ReferenceBackend(int32_t block_tokens = 4, int32_t num_pages = 256)
+      : block_tokens_(block_tokens), num_pages_(num_pages) {}
+
+  BackendInfo info() const override { return {"cpu", "naive float32 reference"}; }
+  Precision precision() const override { return Precision::kFloat32; }
+
+  std::unique_ptr<Weight> pack_weight(std::span<const TensorView> tensors,
+                                      std::span<const TensorView> biases) override;
+  std::unique_ptr<Vector> pack_vector(const TensorView& tensor) override;
+  int32_t block_tokens() const override { return block_tokens_; }
+  int64_t page_bytes(const KvLayout& layout) const override;
+  int32_t allocate_pages(const KvLayout& layout, int64_t memory_bytes,
+                         int32_t context_tokens) override;
+  void reserve(int32_t max_rows, int32_t max_logits_rows) override;
+
+  std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> modules) override;
+  std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
+                                                 std::span<const int32_t> pages) override;
+
+  void begin_step(const StepPlan& plan, const RopeConfig& rope) override;
+  Activation embed(const Weight& table) override;
+  Activation rms_norm(const Activation& residual, const Vector& gain, float eps) override;
+  Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,
+                          float eps, std::span<const int32_t> rows) override;
+  Activation linear(const Activation& x, const Weight& weight, const LoraSite* site) override;
+  void rope_and_store_kv(Activation& qkv, int32_t layer, const AttentionConfig& config,
+                         const Vector* q_gain, const Vector* k_gain, float eps) override;
+  Activation attention(const Activation& qkv, int32_t layer,
+                       const AttentionConfig& config) override;
+  Activation silu_mul(const Activation& gate_up) override;
+  void sample(const Activation& logits, std::span<SampleResult> results) override;
+  void read_logits(const Activation& logits, std::span<float> out) override;
+
+ private:
+  // Where K (which = 0) or V (which = 1) of one token lies: [kv_heads * head_dim].
+  float* kv(const SequenceSpan& span, int32_t position, int32_t layer, int32_t which);
+
+  int32_t block_tokens_;
+  int32_t num_pages_;
+  int32_t max_rows_ = 0;
+  int32_t max_logits_rows_ = 0;
+  KvLayout layout_;
+  std::vector<float> pages_;  // [num_pages, num_layers, 2, block_tokens, kv_heads * head_dim]
+  const StepPlan* plan_ = nullptr;
+  RopeConfig rope_;
+  std::vector<float> residual_, normed_, linear_, attended_, gated_;
+};
+
+}  // namespace lorax
