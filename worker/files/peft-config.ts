@@ -102,7 +102,7 @@ export function parsePeftConfig(file: string, values: JsonObject): PeftConfig {
   if (typeof targetModules === 'string' && layers !== undefined) {
     throw reader.invalid('layers_to_transform', 'cannot go with a target_modules that is a string');
   }
-  if (layersPattern.length > 0 && layers === undefined) {
+  if (layersPattern.length > 0 && !reader.has('layers_to_transform')) {
     throw reader.invalid('layers_pattern', 'given without layers_to_transform');
   }
   const config: PeftConfig = {

@@ -185,7 +185,7 @@ describe('directories as people have them', () => {
         expect(await summary({ modules, config: each })).toEqual(['1.q_proj']);
       }
     }
-    const everywhere = { ...q, layers_to_transform: [] };
+    const everywhere = { ...q, layers_to_transform: [], layers_pattern: 'layers' };
     expect(await summary({ modules: ['q_proj'], config: everywhere })).toHaveLength(2);
     // A full name is taken in any layer.
     const named = { target_modules: [Q0], layers_to_transform: [1] };
