@@ -19,15 +19,20 @@ struct TokenCount {
 //   1. l[t] += bias[t]
 //   2. repetition (Keskar et al. 2019), t in history: l > 0 ? l / p : l * p
 //      frequency and presence (OpenAI API): l -= f * output_count + pr * (output_count > 0)
-//   3. temperature == 0: argmax, the lowest token id on ties. Else l /= temperature
+//   3. temperature == 0: argmax, the lowest token id on ties. Else l = (l - max l) / temperature
+//      (without the maximum, a tiny temperature would overflow)
 //   4. top-k: the k largest (ties at the k-th value: lowest ids first)
 //   5. top-p (Holtzman et al. 2019): the smallest prefix, in descending order (ties: lowest id
 //      first), of what is left whose renormalised probability reaches p; at least one token
 //   6. min-p (Nguyen et al. 2024): probability >= min_p * the largest
 //   7. Gumbel-max over what is left: argmax of l[t] - log(-log u(t)), with u(t) in (0, 1) from
 //      Philox4x32-10 (Salmon et al. 2011), key = seed, counter = {token id / 4, position low,
-//      position high, 0}, word token id % 4, u = (word + 0.5) * 2^-32.
+//      position high, 0}, word token id % 4, u = (word + 0.5) * 2^-32, exactly: where u > 1/2,
+//      log u is log1p(-(2^32 - 0.5 - word) * 2^-32), for in float32 u itself would round to 1.
+//      Ties: the lowest token id.
 // Reported logprobs are log-softmax of the raw logits, before step 1.
+// A logit that is NaN or +inf, or none left above -inf, is a fault of the model or the request: the
+// token is -1 and nothing else is set; the engine fails that request and goes on.
 struct SampleRow {
   float temperature = 0.0f;
   int32_t top_k = 0;   // 0 = off
@@ -47,7 +52,7 @@ struct SampleRow {
 };
 
 struct SampleResult {
-  int32_t token = -1;
+  int32_t token = -1;                   // -1 = no usable logits
   float logprob = 0.0f;                 // of token; set when num_logprobs >= 0
   std::vector<int32_t> top_tokens;      // [num_logprobs], descending, ties: lowest id first
   std::vector<float> top_logprobs;      // [num_logprobs]

@@ -87,6 +87,28 @@ Failure adapter_not_found(int32_t handle) {
                  {{"adapter", static_cast<double>(handle)}}};
 }
 
+Failure no_token(int32_t adapter, int32_t num_outputs) {
+  const bool base = adapter < 0;
+  ErrorData data = {{"outputTokens", static_cast<double>(num_outputs)}};
+  if (!base) data["adapter"] = static_cast<double>(adapter);
+  return Failure{base ? "MODEL_INVALID" : "ADAPTER_INVALID",
+                 std::string(base ? "The model" : "The adapter") +
+                     " gave no usable logits (NaN, infinite or all banned) after " +
+                     number(num_outputs) + " output tokens. Check its weights" +
+                     (base ? "." : " and its alpha.") + " A logitBias may not ban every token.",
+                 std::move(data)};
+}
+
+Error adapter_too_large(int32_t adapter_pages, const ModelLimits& model) {
+  return Error("POOL_EXHAUSTED",
+               "The adapter takes " + number(adapter_pages) + " pages, but the pool has " +
+                   number(model.num_pages) +
+                   " and a sequence needs at least one. Raise memoryBytes.",
+               {{"adapterPages", static_cast<double>(adapter_pages)},
+                {"poolPages", static_cast<double>(model.num_pages)},
+                {"pageBytes", static_cast<double>(model.page_bytes)}});
+}
+
 Failure queue_full(int32_t num_waiting, int32_t num_running, int32_t max_queued) {
   return Failure{"QUEUE_FULL",
                  number(num_waiting) + " requests wait and " + number(num_running) +

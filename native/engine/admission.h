@@ -1,6 +1,7 @@
-// Which requests are refused before they are queued, and the words and numbers of the refusal.
+// Which requests are refused before they are queued, and the words and numbers of every refusal.
 //
-// A pure function of the request and what the engine is; called when a submission is drained.
+// Pure functions of the request and what the engine is; refuse() is called when a submission is
+// drained.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,10 @@ std::optional<Failure> refuse(const Request& request, const ModelLimits& model,
                               int32_t adapter_pages);
 
 Failure adapter_not_found(int32_t handle);
+// The model gave a sequence no token (SampleResult::token < 0) at output position `num_outputs`.
+Failure no_token(int32_t adapter, int32_t num_outputs);
+
+Error adapter_too_large(int32_t adapter_pages, const ModelLimits& model);
 Failure queue_full(int32_t num_waiting, int32_t num_running, int32_t max_queued);
 
 }  // namespace lorax

@@ -1,0 +1,140 @@
+// Moving adapters between host memory and pool pages; the scheduler decides when.
+#include "engine/adapter_cache.h"
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace lorax {
+
+void AdapterCache::add(int32_t handle, std::shared_ptr<const AdapterImage> image) {
+  entries_[handle].image = std::move(image);
+  changed_.insert(handle);
+}
+
+void AdapterCache::remove(int32_t handle) {
+  const auto found = entries_.find(handle);
+  if (found == entries_.end()) return;
+  found->second.removed = true;
+  free_if_drained(handle);
+}
+
+std::optional<int32_t> AdapterCache::num_pages(int32_t handle) const {
+  const auto found = entries_.find(handle);
+  if (found == entries_.end() || found->second.removed) return std::nullopt;
+  return found->second.image->num_pages;
+}
+
+void AdapterCache::open_request(int32_t handle) {
+  ++entries_.at(handle).num_open;
+  changed_.insert(handle);
+}
+
+void AdapterCache::close_request(int32_t handle) {
+  --entries_.at(handle).num_open;
+  changed_.insert(handle);
+  free_if_drained(handle);
+}
+
+const ResidentAdapter* AdapterCache::start_running(int32_t handle, int64_t step) {
+  Entry& entry = entries_.at(handle);
+  if (entry.resident == nullptr) {
+    std::optional<PageRun> pages = pool_.take(PageKind::kAdapter, entry.image->num_pages);
+    if (!pages) throw std::logic_error("adapter cache: no pages for what the schedule admitted");
+    entry.resident = model_.place_adapter(*entry.image, pages->pages());
+    entry.pages = *std::move(pages);
+    ++num_loads_;
+    changed_.insert(handle);
+  }
+  ++entry.num_running;
+  entry.last_used_step = step;
+  return entry.resident.get();
+}
+
+void AdapterCache::stop_running(int32_t handle, int64_t step) {
+  Entry& entry = entries_.at(handle);
+  --entry.num_running;
+  entry.last_used_step = step;
+}
+
+const ResidentAdapter* AdapterCache::resident(int32_t handle) const {
+  return entries_.at(handle).resident.get();
+}
+
+void AdapterCache::evict(int32_t handle) {
+  const auto found = entries_.find(handle);
+  if (found == entries_.end()) return;
+  Entry& entry = found->second;
+  if (entry.num_running > 0) throw std::logic_error("adapter cache: evicting an adapter in use");
+  entry.resident.reset();
+  entry.pages.truncate(0);
+  ++num_evictions_;
+  changed_.insert(handle);
+}
+
+void AdapterCache::free_if_drained(int32_t handle) {
+  const auto found = entries_.find(handle);
+  if (!found->second.removed || found->second.num_open > 0) return;
+  found->second.resident.reset();
+  entries_.erase(found);
+  changed_.insert(handle);
+}
+
+void AdapterCache::describe(std::vector<ScheduledAdapter>* adapters,
+                            std::vector<int32_t>* handles) const {
+  adapters->clear();
+  handles->clear();
+  for (const auto& [handle, entry] : entries_) {
+    adapters->push_back({entry.image->num_pages, entry.resident != nullptr, entry.num_running,
+                         entry.last_used_step});
+    handles->push_back(handle);
+  }
+}
+
+std::vector<AdapterCache::Change> AdapterCache::take_changes() {
+  std::vector<Change> changes;
+  for (const int32_t handle : changed_) {
+    const auto found = entries_.find(handle);
+    if (found == entries_.end()) {
+      changes.push_back({handle, std::nullopt});
+      continue;
+    }
+    const Entry& entry = found->second;
+    changes.push_back({handle, AdapterStatus{handle, entry.image->bytes, entry.resident != nullptr,
+                                             entry.num_open}});
+  }
+  changed_.clear();
+  return changes;
+}
+
+void AdapterCache::check_invariants(const std::map<int32_t, int32_t>& running,
+                                    const std::map<int32_t, int32_t>& open) const {
+  const auto check = [](bool ok, const char* what, int32_t handle) {
+    if (!ok) {
+      throw std::logic_error("adapter cache: adapter " + std::to_string(handle) + " " + what);
+    }
+  };
+  const auto count_in = [](const std::map<int32_t, int32_t>& counts, int32_t handle) {
+    const auto found = counts.find(handle);
+    return found == counts.end() ? 0 : found->second;
+  };
+  std::set<int32_t> seen;
+  for (const auto& [handle, entry] : entries_) {
+    check(entry.num_running == count_in(running, handle), "miscounts running requests", handle);
+    check(entry.num_open == count_in(open, handle), "miscounts open requests", handle);
+    check(entry.num_running == 0 || entry.resident != nullptr, "runs but is not resident", handle);
+    check(!entry.removed || entry.num_open > 0, "was removed but is still held", handle);
+    const int32_t expected = entry.resident != nullptr ? entry.image->num_pages : 0;
+    check(entry.pages.size() == expected, "holds the wrong number of pages", handle);
+    for (const int32_t page : entry.pages.pages()) {
+      check(seen.insert(page).second, "shares a page", handle);
+      check(pool_.use_of(page) == PageKind::kAdapter, "holds a page that is not its", handle);
+    }
+  }
+  for (const auto& [handle, count] : open) {
+    check(entries_.count(handle) == 1, "is gone but has open requests", handle);
+  }
+  check(static_cast<int32_t>(seen.size()) == pool_.counts().adapter, "pages leaked, near", -1);
+}
+
+}  // namespace lorax

@@ -1,0 +1,82 @@
+// The adapters of one engine: page images in host memory by handle, and those that lie in pool
+// pages.
+//
+// Always holds: an adapter with running sequences is resident; one that was removed takes no new
+// requests and is freed with the last it has. Changed by the engine thread alone, which reports
+// what changed to the status board.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/scheduler.h"
+#include "memory/page_pool.h"
+
+namespace lorax {
+
+class AdapterCache {
+ public:
+  AdapterCache(Model& model, PagePool& pool) : model_(model), pool_(pool) {}
+
+  void add(int32_t handle, std::shared_ptr<const AdapterImage> image);
+
+  // Frees it now or with its last open request.
+  void remove(int32_t handle);
+
+  // Pages it takes; nothing when it is unknown or was removed.
+  std::optional<int32_t> num_pages(int32_t handle) const;
+
+  // A request is open from its submission to its terminal event, and running while it holds pages.
+  void open_request(int32_t handle);
+  void close_request(int32_t handle);
+  const ResidentAdapter* start_running(int32_t handle, int64_t step);  // places it if need be
+  void stop_running(int32_t handle, int64_t step);
+  const ResidentAdapter* resident(int32_t handle) const;
+
+  // Its pages are freed, its image stays. Nothing to do if it has gone meanwhile.
+  void evict(int32_t handle);
+
+  // For the scheduler, ascending by handle: `handles[i]` is the adapter of index i.
+  void describe(std::vector<ScheduledAdapter>* adapters, std::vector<int32_t>* handles) const;
+
+  // Adapters whose status changed since the last call; one that was freed has no status.
+  struct Change {
+    int32_t handle;
+    std::optional<AdapterStatus> status;
+  };
+  std::vector<Change> take_changes();
+
+  int64_t num_loads() const { return num_loads_; }
+  int64_t num_evictions() const { return num_evictions_; }
+
+  // Throws std::logic_error. `running` and `open`: how many sequences name each handle.
+  void check_invariants(const std::map<int32_t, int32_t>& running,
+                        const std::map<int32_t, int32_t>& open) const;
+
+ private:
+  struct Entry {
+    std::shared_ptr<const AdapterImage> image;
+    PageRun pages;  // destroyed after `resident`
+    std::unique_ptr<ResidentAdapter> resident;
+    int32_t num_running = 0;
+    int32_t num_open = 0;
+    int64_t last_used_step = 0;
+    bool removed = false;
+  };
+
+  void free_if_drained(int32_t handle);
+
+  Model& model_;
+  PagePool& pool_;
+  std::map<int32_t, Entry> entries_;
+  std::set<int32_t> changed_;
+  int64_t num_loads_ = 0;
+  int64_t num_evictions_ = 0;
+};
+
+}  // namespace lorax

@@ -1,0 +1,61 @@
+// What other threads ask of the engine thread, in order; the only way in.
+//
+// Also keeps the ids of open requests, so that a doubled one is refused where it is submitted. Once
+// closed it takes nothing more. Any thread.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <unordered_set>
+#include <variant>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/sequence.h"
+
+namespace lorax {
+
+struct SubmitCommand {
+  Request request;
+  Clock::time_point submitted;
+};
+struct CancelCommand {
+  int32_t id;
+};
+struct AddAdapterCommand {
+  int32_t handle;
+  std::shared_ptr<const AdapterImage> image;
+};
+struct RemoveAdapterCommand {
+  int32_t handle;
+};
+using Command = std::variant<SubmitCommand, CancelCommand, AddAdapterCommand, RemoveAdapterCommand>;
+
+class CommandQueue {
+ public:
+  // Throws DISPOSED once closed; INVALID_OPTIONS for a submission whose id is open or not positive.
+  void post(Command command);
+
+  std::vector<Command> take_all();
+
+  // Sleeps until there is a command or the queue is closed.
+  void wait();
+
+  // The requests' terminal events are about to be seen: their ids may be used again.
+  void forget(std::span<const int32_t> ids);
+
+  void close();
+  bool closed() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Command> commands_;
+  std::unordered_set<int32_t> open_ids_;
+  bool closed_ = false;
+};
+
+}  // namespace lorax

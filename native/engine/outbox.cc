@@ -1,0 +1,77 @@
+// The layout of the event records, word by word as worker/addon.ts has it.
+#include "engine/outbox.h"
+
+#include <algorithm>
+#include <iterator>
+#include <limits>
+#include <utility>
+
+namespace lorax {
+
+namespace {
+
+int32_t word(Event event) { return static_cast<int32_t>(event); }
+
+}  // namespace
+
+void EventWriter::started(int32_t id, int64_t queue_us, int32_t cached_tokens) {
+  const int64_t limit = std::numeric_limits<int32_t>::max();
+  const auto us = static_cast<int32_t>(std::clamp<int64_t>(queue_us, 0, limit));
+  events_.ints.insert(events_.ints.end(), {word(Event::kStarted), id, us, cached_tokens});
+}
+
+void EventWriter::token(int32_t id, const SampleResult& result, int32_t num_logprobs) {
+  std::vector<int32_t>& ints = events_.ints;
+  ints.insert(ints.end(), {word(Event::kTokens), id, 1, num_logprobs, result.token});
+  if (num_logprobs < 0) return;
+  ints.insert(ints.end(), result.top_tokens.begin(), result.top_tokens.begin() + num_logprobs);
+  std::vector<float>& floats = events_.floats;
+  floats.push_back(result.logprob);
+  floats.insert(floats.end(), result.top_logprobs.begin(),
+                result.top_logprobs.begin() + num_logprobs);
+}
+
+void EventWriter::finished(int32_t id, FinishReason reason, int32_t num_outputs) {
+  events_.ints.insert(events_.ints.end(), {word(Event::kFinished), id,
+                                           static_cast<int32_t>(reason), num_outputs});
+  ended_.push_back(id);
+}
+
+void EventWriter::aborted(int32_t id, int32_t num_outputs) {
+  events_.ints.insert(events_.ints.end(), {word(Event::kAborted), id, num_outputs});
+  ended_.push_back(id);
+}
+
+void EventWriter::failed(int32_t id, Failure failure, int32_t num_outputs) {
+  const auto index = static_cast<int32_t>(events_.failures.size());
+  events_.failures.push_back(std::move(failure));
+  events_.ints.insert(events_.ints.end(), {word(Event::kFailed), id, index, num_outputs});
+  failure_words_.push_back(events_.ints.size() - 2);
+  ended_.push_back(id);
+}
+
+bool Outbox::put(EventWriter* writer) {
+  const std::lock_guard lock(mutex_);
+  const bool was_empty = events_.empty();
+  StepEvents& added = writer->events_;
+  // Records of earlier steps may still lie here: failures are counted from the first of them.
+  const auto num_failures = static_cast<int32_t>(events_.failures.size());
+  for (const size_t i : writer->failure_words_) added.ints[i] += num_failures;
+  events_.ints.insert(events_.ints.end(), added.ints.begin(), added.ints.end());
+  events_.floats.insert(events_.floats.end(), added.floats.begin(), added.floats.end());
+  std::move(added.failures.begin(), added.failures.end(), std::back_inserter(events_.failures));
+  const bool tell = was_empty && !added.empty();
+  added.ints.clear();
+  added.floats.clear();
+  added.failures.clear();
+  writer->failure_words_.clear();
+  writer->ended_.clear();
+  return tell;
+}
+
+StepEvents Outbox::take() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(events_, {});
+}
+
+}  // namespace lorax

@@ -1,0 +1,147 @@
+// Applying schedules: the only place where sequences gain and lose pages.
+#include "engine/sequence_table.h"
+
+#include <algorithm>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace lorax {
+
+namespace {
+
+[[noreturn]] void broken(const std::string& what) {
+  throw std::logic_error("sequence table: " + what);
+}
+
+}  // namespace
+
+SequenceTable::SequenceTable(Model& model, SchedulerLimits limits)
+    : model_limits_(model.limits()),
+      limits_(limits),
+      pool_(model_limits_.num_pages),
+      adapters_(model, pool_) {}
+
+void SequenceTable::add(Request request, Clock::time_point submitted) {
+  waiting_.push_back(std::make_unique<Sequence>(std::move(request), submitted, ++num_arrivals_,
+                                                model_limits_));
+  Sequence& sequence = *waiting_.back();
+  by_id_[sequence.id] = &sequence;
+  if (sequence.adapter >= 0) adapters_.open_request(sequence.adapter);
+}
+
+Schedule SequenceTable::schedule() const {
+  std::vector<ScheduledAdapter> adapters;
+  std::vector<int32_t> handles;
+  adapters_.describe(&adapters, &handles);
+  const auto describe = [&](const SequencePtr& sequence) {
+    ScheduledSequence described{sequence->num_tokens(), sequence->num_computed,
+                                sequence->blocks.num_blocks(), -1};
+    if (sequence->adapter >= 0) {
+      const auto found = std::lower_bound(handles.begin(), handles.end(), sequence->adapter);
+      described.adapter = static_cast<int32_t>(found - handles.begin());
+    }
+    return described;
+  };
+  std::vector<ScheduledSequence> running, waiting;
+  for (const SequencePtr& sequence : running_) running.push_back(describe(sequence));
+  // No more than this can be admitted in one step.
+  const size_t num_waiting = std::min(waiting_.size(), static_cast<size_t>(limits_.max_running));
+  for (size_t i = 0; i < num_waiting; ++i) waiting.push_back(describe(waiting_[i]));
+
+  Schedule schedule = make_schedule({limits_, pool_.num_free(), running, waiting, adapters});
+  if (schedule.chunks.empty() && schedule.pool_full < 0 && !by_id_.empty()) {
+    broken("there are sequences but nothing to schedule");
+  }
+  for (int32_t& adapter : schedule.evicted) adapter = handles[adapter];
+  return schedule;
+}
+
+std::vector<Sequence*> SequenceTable::apply(const Schedule& schedule, int64_t step) {
+  // Chunks count the running sequences as they were before anyone left, then the waiting ones.
+  const size_t num_left = schedule.preempted.size() + (schedule.pool_full >= 0 ? 1 : 0);
+  for (size_t i = 0; i < schedule.preempted.size(); ++i) preempt_newest(step);
+  for (const int32_t handle : schedule.evicted) adapters_.evict(handle);
+  const size_t num_stayed = running_.size();
+  for (int32_t i = 0; i < schedule.num_admitted; ++i) admit_next(step);
+
+  std::vector<Sequence*> scheduled;
+  for (const Chunk& chunk : schedule.chunks) {
+    const auto index = static_cast<size_t>(chunk.sequence);
+    Sequence& sequence = *running_[index < num_stayed ? index : index - num_left];
+    // A prefill's pages were taken at admission: this takes a decode's next page.
+    if (!sequence.blocks.append(pool_, sequence.num_tokens())) broken("a page is missing");
+    scheduled.push_back(&sequence);
+  }
+  return scheduled;
+}
+
+void SequenceTable::preempt_newest(int64_t step) {
+  SequencePtr sequence = std::move(running_.back());
+  running_.pop_back();
+  sequence->blocks.truncate(0);
+  sequence->num_computed = 0;
+  if (sequence->adapter >= 0) adapters_.stop_running(sequence->adapter, step);
+  waiting_.push_front(std::move(sequence));
+  ++num_preemptions_;
+}
+
+void SequenceTable::admit_next(int64_t step) {
+  running_.push_back(std::move(waiting_.front()));
+  waiting_.pop_front();
+  Sequence& sequence = *running_.back();
+  if (sequence.adapter >= 0) adapters_.start_running(sequence.adapter, step);
+  if (!sequence.blocks.append(pool_, sequence.num_tokens())) broken("a page is missing");
+}
+
+void SequenceTable::close(Sequence& sequence, int64_t step) {
+  by_id_.erase(sequence.id);
+  const int32_t adapter = sequence.adapter;
+  const auto is_it = [&](const SequencePtr& other) { return other.get() == &sequence; };
+  const auto running = std::find_if(running_.begin(), running_.end(), is_it);
+  if (running != running_.end()) {
+    if (adapter >= 0) adapters_.stop_running(adapter, step);
+    running_.erase(running);
+  } else {
+    waiting_.erase(std::find_if(waiting_.begin(), waiting_.end(), is_it));
+  }
+  if (adapter >= 0) adapters_.close_request(adapter);
+}
+
+Sequence* SequenceTable::find(int32_t id) const {
+  const auto found = by_id_.find(id);
+  return found == by_id_.end() ? nullptr : found->second;
+}
+
+void SequenceTable::check_invariants() const {
+  pool_.check_invariants();
+  if (by_id_.size() != running_.size() + waiting_.size()) broken("sequences and ids differ");
+  if (num_running() > limits_.max_running) broken("too many sequences run");
+  std::map<int32_t, int32_t> running_by_adapter, open_by_adapter;
+  std::vector<bool> seen(model_limits_.num_pages, false);
+  int32_t num_kv_pages = 0;
+  int64_t last_arrival = 0;
+  const auto check = [&](const Sequence& sequence, bool runs) {
+    if (sequence.arrival <= last_arrival) broken("sequences are out of order");
+    last_arrival = sequence.arrival;
+    if (find(sequence.id) != &sequence) broken("a sequence is not found by its id");
+    if (sequence.adapter >= 0) ++open_by_adapter[sequence.adapter];
+    if (sequence.adapter >= 0 && runs) ++running_by_adapter[sequence.adapter];
+    if (sequence.num_computed >= sequence.num_tokens()) broken("more is computed than known");
+    if (sequence.num_computed > sequence.blocks.capacity()) broken("KV lies outside its pages");
+    if (!runs && sequence.blocks.num_blocks() > 0) broken("a waiting sequence holds pages");
+    for (const int32_t page : sequence.blocks.pages()) {
+      if (pool_.use_of(page) != PageKind::kKv) broken("a sequence holds a page that is not its");
+      if (seen[page]) broken("two sequences share a page");
+      seen[page] = true;
+      ++num_kv_pages;
+    }
+  };
+  for (const SequencePtr& sequence : running_) check(*sequence, true);
+  for (const SequencePtr& sequence : waiting_) check(*sequence, false);
+  if (num_kv_pages != pool_.counts().kv) broken("KV pages leaked");
+  adapters_.check_invariants(running_by_adapter, open_by_adapter);
+}
+
+}  // namespace lorax

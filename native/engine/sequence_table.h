@@ -1,0 +1,69 @@
+// The open sequences of an engine and the pages they hold: who waits, who runs, with which adapter.
+//
+// Always holds: running sequences are in order of arrival, and all of them arrived before every
+// waiting one; only running sequences hold pages; an adapter is resident while one of its sequences
+// runs. Changed by the engine thread alone.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/adapter_cache.h"
+#include "engine/scheduler.h"
+#include "engine/sequence.h"
+#include "memory/page_pool.h"
+
+namespace lorax {
+
+class SequenceTable {
+ public:
+  SequenceTable(Model& model, SchedulerLimits limits);
+
+  // Queues a sequence that was found to fit, behind all others.
+  void add(Request request, Clock::time_point submitted);
+
+  // What make_schedule says of the state as it is. `evicted` holds handles.
+  Schedule schedule() const;
+
+  // Preempts, evicts and admits as `schedule` says (its pool_full was closed before). Returns the
+  // sequence of each chunk, with pages for all its tokens.
+  std::vector<Sequence*> apply(const Schedule& schedule, int64_t step);
+
+  // Frees everything the sequence holds, and the sequence.
+  void close(Sequence& sequence, int64_t step);
+
+  Sequence* find(int32_t id) const;  // null when no such request is open
+  Sequence* any() const { return by_id_.empty() ? nullptr : by_id_.begin()->second; }
+  Sequence& running(int32_t index) const { return *running_[index]; }
+  Sequence* newest_waiting() const { return waiting_.empty() ? nullptr : waiting_.back().get(); }
+  int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
+  int32_t num_waiting() const { return static_cast<int32_t>(waiting_.size()); }
+  int64_t num_preemptions() const { return num_preemptions_; }
+
+  PagePool& pool() { return pool_; }
+  AdapterCache& adapters() { return adapters_; }
+
+  // Throws std::logic_error.
+  void check_invariants() const;
+
+ private:
+  using SequencePtr = std::unique_ptr<Sequence>;
+
+  void preempt_newest(int64_t step);
+  void admit_next(int64_t step);
+
+  const ModelLimits model_limits_;
+  const SchedulerLimits limits_;
+  PagePool pool_;
+  AdapterCache adapters_;
+  std::vector<SequencePtr> running_;
+  std::deque<SequencePtr> waiting_;
+  std::unordered_map<int32_t, Sequence*> by_id_;
+  int64_t num_arrivals_ = 0;
+  int64_t num_preemptions_ = 0;
+};
+
+}  // namespace lorax
