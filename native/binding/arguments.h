@@ -1,0 +1,39 @@
+// JavaScript values to native structs: the specs and settings of worker/addon.ts.
+//
+// Everything throws a Napi::TypeError that names the argument and the field
+// ("config.model.tensors[3].offset must be ..."). Nothing here trusts a number's range.
+#pragma once
+
+#include <napi.h>
+
+#include <string>
+#include <vector>
+
+#include "cpu/cpu_backend.h"
+#include "engine/engine.h"
+#include "model/weights.h"
+
+namespace lorax {
+
+// NativeEngineConfig.
+struct EngineConfig {
+  ModelSpec model;
+  std::string device;
+  CpuOptions cpu;
+  int64_t memory_bytes = 0;
+  int32_t max_batch_tokens = 512;
+  int32_t max_queued = 1024;
+};
+
+EngineConfig read_engine_config(const Napi::Value& value, const std::string& name);
+AdapterSpec read_adapter_spec(const Napi::Value& value, const std::string& name);
+
+// `vocab_size` bounds token ids.
+SamplingParams read_sampling(const Napi::Value& value, const std::string& name,
+                             int32_t vocab_size);
+std::vector<int32_t> read_tokens(const Napi::Value& value, const std::string& name,
+                                 int32_t vocab_size);
+int32_t read_int32(const Napi::Value& value, const std::string& name, int32_t low, int32_t high);
+Napi::Function read_function(const Napi::Value& value, const std::string& name);
+
+}  // namespace lorax

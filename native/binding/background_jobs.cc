@@ -1,0 +1,49 @@
+// One mutex, one condition; jobs run outside of both.
+#include "binding/background_jobs.h"
+
+#include <utility>
+
+namespace lorax {
+
+bool BackgroundJobs::post(std::function<void()> job) {
+  {
+    std::lock_guard lock(mutex_);
+    if (stopping_) return false;
+    jobs_.push_back(std::move(job));
+    const bool short_of_threads = static_cast<int>(jobs_.size()) > idle_;
+    if (short_of_threads && static_cast<int>(threads_.size()) < max_threads_) {
+      threads_.emplace_back([this] { work(); });
+    }
+  }
+  changed_.notify_one();
+  return true;
+}
+
+void BackgroundJobs::stop() {
+  std::vector<std::thread> threads;
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+    threads.swap(threads_);
+  }
+  changed_.notify_all();
+  for (std::thread& thread : threads) thread.join();
+}
+
+void BackgroundJobs::work() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    ++idle_;
+    changed_.wait(lock, [this] { return stopping_ || !jobs_.empty(); });
+    --idle_;
+    if (jobs_.empty()) return;
+    std::function<void()> job = std::move(jobs_.front());
+    jobs_.pop_front();
+    lock.unlock();
+    job();
+    job = nullptr;  // what it captured goes before the lock is taken again
+    lock.lock();
+  }
+}
+
+}  // namespace lorax

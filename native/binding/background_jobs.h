@@ -1,0 +1,42 @@
+// A few threads for what blocks: reading and packing files, off the JavaScript thread.
+//
+// Jobs begin in the order they were posted; threads start when there is work. Every posted job runs,
+// also after stop() was asked for: a job looks at its session's `cancelled` and ends early. Owned by
+// EngineSession.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace lorax {
+
+class BackgroundJobs {
+ public:
+  explicit BackgroundJobs(int max_threads) : max_threads_(max_threads) {}
+  ~BackgroundJobs() { stop(); }
+  BackgroundJobs(const BackgroundJobs&) = delete;
+  BackgroundJobs& operator=(const BackgroundJobs&) = delete;
+
+  // False after stop(). A job must not throw.
+  bool post(std::function<void()> job);
+
+  // Lets every posted job run, then joins. Not from a job. Idempotent.
+  void stop();
+
+ private:
+  void work();
+
+  const int max_threads_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::function<void()>> jobs_;
+  std::vector<std::thread> threads_;
+  int idle_ = 0;
+  bool stopping_ = false;
+};
+
+}  // namespace lorax

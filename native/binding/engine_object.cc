@@ -1,0 +1,106 @@
+// Every method is one guarded call.
+#include "binding/engine_object.h"
+
+#include <limits>
+#include <utility>
+
+#include "binding/values.h"
+
+namespace lorax {
+namespace {
+
+constexpr int32_t kMaxInt32 = std::numeric_limits<int32_t>::max();
+
+// A promise that was rejected before it began; what a promise-returning function throws.
+Napi::Value rejected(Napi::Env env, const Napi::Value& error) {
+  const auto promise = Napi::Promise::Deferred::New(env);
+  promise.Reject(error);
+  return promise.Promise();
+}
+
+}  // namespace
+
+Napi::Function EngineObject::define(Napi::Env env) {
+  return DefineClass(env, "NativeEngine",
+                     {InstanceMethod<&EngineObject::info>("info"),
+                      InstanceMethod<&EngineObject::add_adapter>("addAdapter"),
+                      InstanceMethod<&EngineObject::remove_adapter>("removeAdapter"),
+                      InstanceMethod<&EngineObject::adapters>("adapters"),
+                      InstanceMethod<&EngineObject::submit>("submit"),
+                      InstanceMethod<&EngineObject::cancel>("cancel"),
+                      InstanceMethod<&EngineObject::stats>("stats"),
+                      InstanceMethod<&EngineObject::stop>("stop")});
+}
+
+Napi::Value EngineObject::make(Napi::Env env, const Napi::FunctionReference& constructor,
+                               std::shared_ptr<EngineSession> session) {
+  return constructor.New({Napi::External<std::shared_ptr<EngineSession>>::New(env, &session)});
+}
+
+EngineObject::EngineObject(const Napi::CallbackInfo& call) : ObjectWrap(call) {
+  if (call.Length() != 1 || !call[0].IsExternal()) {
+    throw Napi::TypeError::New(call.Env(), "NativeEngine is made by createEngine");
+  }
+  session_ = *call[0].As<Napi::External<std::shared_ptr<EngineSession>>>().Data();
+}
+
+Napi::Value EngineObject::info(const Napi::CallbackInfo& call) {
+  return guarded(call.Env(),
+                 [&] { return info_value(call.Env(), session_->limits(), session_->info()); });
+}
+
+Napi::Value EngineObject::add_adapter(const Napi::CallbackInfo& call) {
+  try {
+    return guarded(call.Env(), [&] {
+      return session_->add_adapter(call.Env(), read_adapter_spec(call[0], "spec"));
+    });
+  } catch (const Napi::Error& error) {
+    return rejected(call.Env(), error.Value());
+  }
+}
+
+Napi::Value EngineObject::remove_adapter(const Napi::CallbackInfo& call) {
+  return guarded(call.Env(), [&] {
+    session_->engine()->remove_adapter(read_int32(call[0], "handle", 0, kMaxInt32));
+    return call.Env().Undefined();
+  });
+}
+
+Napi::Value EngineObject::adapters(const Napi::CallbackInfo& call) {
+  return guarded(call.Env(),
+                 [&] { return adapters_value(call.Env(), session_->engine()->adapters()); });
+}
+
+Napi::Value EngineObject::submit(const Napi::CallbackInfo& call) {
+  return guarded(call.Env(), [&] {
+    const auto engine = session_->engine();
+    const int32_t vocab_size = session_->limits().vocab_size;
+    Request request;
+    request.id = read_int32(call[0], "request", 1, kMaxInt32);
+    request.prompt = read_tokens(call[1], "promptTokens", vocab_size);
+    request.adapter = read_int32(call[2], "adapter", -1, kMaxInt32);
+    request.sampling = read_sampling(call[3], "sampling", vocab_size);
+    engine->submit(std::move(request));
+    return call.Env().Undefined();
+  });
+}
+
+Napi::Value EngineObject::cancel(const Napi::CallbackInfo& call) {
+  return guarded(call.Env(), [&] {
+    const int32_t id = read_int32(call[0], "request", std::numeric_limits<int32_t>::min(),
+                                  kMaxInt32);
+    // A stopped engine has ended every request already.
+    if (const auto engine = session_->engine_or_null()) engine->cancel(id);
+    return call.Env().Undefined();
+  });
+}
+
+Napi::Value EngineObject::stats(const Napi::CallbackInfo& call) {
+  return guarded(call.Env(), [&] { return stats_value(call.Env(), session_->engine()->stats()); });
+}
+
+Napi::Value EngineObject::stop(const Napi::CallbackInfo& call) {
+  return guarded(call.Env(), [&] { return session_->stop(call.Env()); });
+}
+
+}  // namespace lorax
