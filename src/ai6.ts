@@ -8,7 +8,6 @@ import type {
   LanguageModelV3,
   LanguageModelV3CallOptions,
   LanguageModelV4CallOptions,
-  ProviderV3,
 } from '@ai-sdk/provider';
 import type { LoraxLanguageModel } from './ai-sdk/language-model.js';
 import type { LoraxGenerateResult, LoraxStreamResult } from './ai-sdk/model-types.js';
@@ -27,13 +26,22 @@ export { ERROR_CODES, LoraxError } from './errors.js';
 export type { LoraxErrorCode, LoraxErrorData } from './errors.js';
 export type * from './types.js';
 
-export interface LoraxProvider<NAME extends string = string>
-  extends
-    ProviderV3,
-    Pick<LoraxProviderV4, 'adapters' | 'engine' | 'stats' | 'dispose' | typeof Symbol.asyncDispose> {
-  (name?: ModelName<NAME>): LanguageModelV3;
-  languageModel(name?: ModelName<NAME>): LanguageModelV3;
-  fromDirectory(directory: string): LanguageModelV3;
+/**
+ * Assignable to ai 6's ProviderV3. Written out, because ai 6 has an @ai-sdk/provider of its own,
+ * whose JSON types are mutable: through V3's interfaces of ours TypeScript would see a difference.
+ */
+export interface LoraxProvider<NAME extends string = string> extends Pick<
+  LoraxProviderV4,
+  'adapters' | 'engine' | 'stats' | 'dispose' | typeof Symbol.asyncDispose
+> {
+  (name?: ModelName<NAME>): LoraxLanguageModelV3;
+  readonly specificationVersion: 'v3';
+  languageModel(name?: ModelName<NAME>): LoraxLanguageModelV3;
+  fromDirectory(directory: string): LoraxLanguageModelV3;
+  /** Throws NoSuchModelError. */
+  embeddingModel(modelId: string): never;
+  /** Throws NoSuchModelError. */
+  imageModel(modelId: string): never;
 }
 
 export function createLorax<NAME extends string = string>(
@@ -44,14 +52,12 @@ export function createLorax<NAME extends string = string>(
 
 export const lorax: LoraxProvider = asProviderV3(loraxV4);
 
-export function asProviderV3<NAME extends string>(
-  v4: LoraxProviderV4<NAME>,
-): LoraxProvider<NAME> {
-  const languageModel = (name?: ModelName<NAME>) => new LanguageModelAsV3(v4(name));
+export function asProviderV3<NAME extends string>(v4: LoraxProviderV4<NAME>): LoraxProvider<NAME> {
+  const languageModel = (name?: ModelName<NAME>) => new LoraxLanguageModelV3(v4(name));
   const methods = {
     specificationVersion: 'v3' as const,
     languageModel,
-    fromDirectory: (directory: string) => new LanguageModelAsV3(v4.fromDirectory(directory)),
+    fromDirectory: (directory: string) => new LoraxLanguageModelV3(v4.fromDirectory(directory)),
     embeddingModel: (modelId: string) => v4.embeddingModel(modelId) as never,
     imageModel: (modelId: string) => v4.imageModel(modelId) as never,
     adapters: v4.adapters,
@@ -63,7 +69,7 @@ export function asProviderV3<NAME extends string>(
   return Object.assign((name?: ModelName<NAME>) => languageModel(name), methods);
 }
 
-class LanguageModelAsV3 implements LanguageModelV3 {
+export class LoraxLanguageModelV3 implements LanguageModelV3 {
   readonly specificationVersion = 'v3';
   readonly supportedUrls = {};
   readonly provider: string;

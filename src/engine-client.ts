@@ -130,7 +130,8 @@ export class EngineClient {
 
   async removeAdapter(scope: string, name: string): Promise<void> {
     if (this.disposed) throw disposedError();
-    const remove = (wireName: string) => this.#call<null>({ type: 'removeAdapter', name: wireName });
+    const remove = (wireName: string) =>
+      this.#call<null>({ type: 'removeAdapter', name: wireName });
     try {
       if (await this.#adapters.remove(scope + name, remove)) return;
     } catch (error) {
@@ -408,8 +409,7 @@ export class EngineClient {
   #reportProgress(progress: LoadProgress): void {
     for (const [scope, listener] of this.#progress) {
       if (progress.stage === 'adapter' && !progress.name.startsWith(scope)) continue;
-      const name =
-        progress.stage === 'adapter' ? progress.name.slice(scope.length) : progress.name;
+      const name = progress.stage === 'adapter' ? progress.name.slice(scope.length) : progress.name;
       // In a microtask: a throwing listener must not stop the events of others.
       queueMicrotask(() => listener({ ...progress, name }));
     }

@@ -57,8 +57,7 @@ export class OpenRequest {
     this.stream.push({
       type: 'start',
       id: requestId,
-      adapter:
-        adapter === null ? null : { name: this.name ?? adapter.name, hash: adapter.hash },
+      adapter: adapter === null ? null : { name: this.name ?? adapter.name, hash: adapter.hash },
       promptTokens,
       cachedTokens,
       queueMs,

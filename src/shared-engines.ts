@@ -187,8 +187,7 @@ function findOrCreate(options: ResolvedEngineOptions, connect: Connect): SharedE
     process.env.NODE_ENV === 'production'
       ? []
       : [...engines.values()].filter((other) => other.model === model);
-  const gate =
-    replaced.length === 0 ? undefined : Promise.allSettled(replaced.map(stopOnceIdle));
+  const gate = replaced.length === 0 ? undefined : Promise.allSettled(replaced.map(stopOnceIdle));
   if (replaced.length > 0) noticeReplacement(model);
   const client = new EngineClient({ ...options, model }, connect, gate);
   const shared = { key, model, client, users: new Set<Lease>(), retired: false };

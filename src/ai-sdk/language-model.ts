@@ -7,7 +7,14 @@
 import type { LanguageModelV4, LanguageModelV4CallOptions } from '@ai-sdk/provider';
 import { BASE_MODEL, isAdapterName } from '../adapter-name.js';
 import { LoraxError } from '../errors.js';
-import type { DeltaEvent, Engine, FinishEvent, Sampling, StartEvent, TokenEvent } from '../types.js';
+import type {
+  DeltaEvent,
+  Engine,
+  FinishEvent,
+  Sampling,
+  StartEvent,
+  TokenEvent,
+} from '../types.js';
 import { convertError, noSuchModel } from './convert-error.js';
 import { convertOptions } from './convert-options.js';
 import { convertPrompt } from './convert-prompt.js';
@@ -66,7 +73,8 @@ export class LoraxLanguageModel implements LanguageModelV4 {
         if (done === true) throw cutOff();
         if (value.type === 'start') answer.start(value);
         else if (value.type === 'delta') text += answer.delta(value);
-        else return { content: contentOf(text), ...answer.finish(value), ...answer.meta(), warnings };
+        else
+          return { content: contentOf(text), ...answer.finish(value), ...answer.meta(), warnings };
       }
     } catch (error) {
       throw convertError(error, this.modelId);
@@ -83,7 +91,17 @@ export class LoraxLanguageModel implements LanguageModelV4 {
     } catch (error) {
       throw convertError(error, this.modelId);
     }
-    const stream = new ReadableStream<LoraxStreamPart>(
+    return { stream: this.#stream(events, warnings, answer, options.abortSignal) };
+  }
+
+  #stream(
+    events: AsyncIterator<TokenEvent>,
+    warnings: LoraxWarning[],
+    answer: Answer,
+    abortSignal: AbortSignal | undefined,
+  ): ReadableStream<LoraxStreamPart> {
+    let failure: { error: unknown } | undefined;
+    return new ReadableStream<LoraxStreamPart>(
       {
         start: (controller) => {
           controller.enqueue({ type: 'stream-start', warnings });
@@ -91,24 +109,16 @@ export class LoraxLanguageModel implements LanguageModelV4 {
           controller.enqueue({ type: 'text-start', id: TEXT_ID });
         },
         pull: async (controller) => {
+          if (failure !== undefined) throw failure.error;
           try {
-            for (;;) {
-              const { done, value } = await events.next();
-              if (done === true) throw cutOff();
-              if (value.type === 'delta') {
-                const delta = answer.delta(value);
-                // Half a character, or what may become a stop string: nothing to show yet.
-                if (delta === '') continue;
-                controller.enqueue({ type: 'text-delta', id: TEXT_ID, delta });
-              } else if (value.type === 'finish') {
-                controller.enqueue({ type: 'text-end', id: TEXT_ID });
-                controller.enqueue({ type: 'finish', ...answer.finish(value) });
-                controller.close();
-              }
-              return;
-            }
-          } catch (error) {
-            throw convertError(error, this.modelId);
+            await enqueueNext(events, answer, controller);
+          } catch (thrown) {
+            const error = convertError(thrown, this.modelId);
+            if (abortSignal?.aborted === true) throw error;
+            // The part reaches onError (and retries of streams, where asked for); the stream's own
+            // failure then keeps a reader of the text from taking half an answer for a whole one.
+            controller.enqueue({ type: 'error', error });
+            failure = { error };
           }
         },
         cancel: async () => {
@@ -118,7 +128,6 @@ export class LoraxLanguageModel implements LanguageModelV4 {
       // Nothing is pulled ahead of the reader; meanwhile the engine's stream joins deltas.
       { highWaterMark: 0 },
     );
-    return { stream };
   }
 
   #start(options: LanguageModelV4CallOptions): Call {
@@ -145,8 +154,33 @@ export class LoraxLanguageModel implements LanguageModelV4 {
       `${JSON.stringify(this.#adapter.slice(0, 100))} is no adapter name: a name has letters, ` +
       'digits and _ . - / @ :, starts with a letter or digit and holds no "..". ' +
       'A directory is opened with fromDirectory().';
-    const cause = new LoraxError('ADAPTER_NOT_FOUND', message, { data: { adapter: this.#adapter } });
+    const cause = new LoraxError('ADAPTER_NOT_FOUND', message, {
+      data: { adapter: this.#adapter },
+    });
     throw noSuchModel(this.modelId, cause);
+  }
+}
+
+/** Enqueues one part at least: the reader asks again only after that. */
+async function enqueueNext(
+  events: AsyncIterator<TokenEvent>,
+  answer: Answer,
+  controller: ReadableStreamDefaultController<LoraxStreamPart>,
+): Promise<void> {
+  for (;;) {
+    const { done, value } = await events.next();
+    if (done === true) throw cutOff();
+    if (value.type === 'delta') {
+      const delta = answer.delta(value);
+      // Half a character, or what may become a stop string: nothing to show yet.
+      if (delta === '') continue;
+      controller.enqueue({ type: 'text-delta', id: TEXT_ID, delta });
+    } else if (value.type === 'finish') {
+      controller.enqueue({ type: 'text-end', id: TEXT_ID });
+      controller.enqueue({ type: 'finish', ...answer.finish(value) });
+      controller.close();
+    }
+    return;
   }
 }
 
@@ -172,10 +206,12 @@ class Answer {
     return { response: { id, timestamp: this.#timestamp, modelId: this.modelId } };
   }
 
-  finish({ reason, rawReason, usage, timing }: FinishEvent): Pick<
-    LoraxGenerateResult,
-    'finishReason' | 'usage' | 'providerMetadata'
-  > {
+  finish({
+    reason,
+    rawReason,
+    usage,
+    timing,
+  }: FinishEvent): Pick<LoraxGenerateResult, 'finishReason' | 'usage' | 'providerMetadata'> {
     const { promptTokens, cachedTokens, outputTokens } = usage;
     const lorax: LoraxProviderMetadata = {
       adapter: this.#start?.adapter?.name ?? null,

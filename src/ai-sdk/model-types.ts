@@ -6,8 +6,7 @@ import type { LanguageModelV4Usage } from '@ai-sdk/provider';
 import type { TokenLogprob } from '../types.js';
 
 export type LoraxWarning =
-  | { type: 'unsupported'; feature: string; details?: string }
-  | { type: 'other'; message: string };
+  { type: 'unsupported'; feature: string; details?: string } | { type: 'other'; message: string };
 
 export interface LoraxFinishReason {
   unified: 'stop' | 'length';
@@ -37,6 +36,7 @@ export type LoraxStreamPart =
   | { type: 'text-start'; id: string }
   | { type: 'text-delta'; id: string; delta: string }
   | { type: 'text-end'; id: string }
+  | { type: 'error'; error: unknown }
   | {
       type: 'finish';
       usage: LanguageModelV4Usage;

@@ -64,8 +64,7 @@ export class FakeEngine implements Engine {
 
   constructor(options: FakeEngineOptions = {}) {
     checkObject(options, 'options', ['answers', 'tokenMs']);
-    this.#tokenMs =
-      checkNumber(options.tokenMs, 'options.tokenMs', { min: 0, max: 60_000 }) ?? 0;
+    this.#tokenMs = checkNumber(options.tokenMs, 'options.tokenMs', { min: 0, max: 60_000 }) ?? 0;
     this.#answers = new Map(Object.entries(options.answers ?? {}));
     for (const name of this.#answers.keys()) {
       if (name !== BASE_MODEL) this.declareAdapter(name, `/fake/${name}`);

@@ -155,9 +155,8 @@ describe('abort', () => {
   it('rejects a pending read', async () => {
     const { engine } = setUp({ manual: true });
     const controller = new AbortController();
-    const iterator = engine
-      .generate(ask('x', { signal: controller.signal }))
-      [Symbol.asyncIterator]();
+    const stream = engine.generate(ask('x', { signal: controller.signal }));
+    const iterator = stream[Symbol.asyncIterator]();
     const pending = iterator.next();
     await settled();
     controller.abort();

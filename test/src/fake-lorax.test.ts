@@ -1,0 +1,99 @@
+// The fake engine that apps test with: the same events, usage, abort and errors as the real one.
+import { generateText, NoSuchModelError, streamText } from 'ai';
+import { describe, expect, it, vi } from 'vitest';
+import { createFakeEngine, createFakeLorax, LoraxError } from '../../src/test.js';
+import type { TokenEvent } from '../../src/types.js';
+
+async function read(events: AsyncIterable<TokenEvent>): Promise<TokenEvent[]> {
+  const all: TokenEvent[] = [];
+  for await (const event of events) all.push(event);
+  return all;
+}
+
+describe('createFakeLorax', () => {
+  it('answers by adapter', async () => {
+    const lorax = createFakeLorax({ answers: { base: 'yes', pirate: 'aye' } });
+    expect((await generateText({ model: lorax(), prompt: 'x' })).text).toBe('yes');
+    expect((await generateText({ model: lorax('pirate'), prompt: 'x' })).text).toBe('aye');
+    await expect(generateText({ model: lorax('other'), prompt: 'x' })).rejects.toSatisfy(
+      NoSuchModelError.isInstance,
+    );
+  });
+
+  it('streams a token at a time and aborts', async () => {
+    const lorax = createFakeLorax({ answers: { base: 'one two three four' }, tokenMs: 5 });
+    const controller = new AbortController();
+    const onAbort = vi.fn();
+    const abortSignal = controller.signal;
+    const result = streamText({ model: lorax(), prompt: 'x', abortSignal, onAbort });
+    const deltas: string[] = [];
+    for await (const delta of result.textStream) {
+      deltas.push(delta);
+      if (deltas.length === 2) controller.abort();
+    }
+    expect(deltas).toEqual(['one', ' two']);
+    expect(onAbort).toHaveBeenCalledTimes(1);
+    expect((await lorax.stats()).totals).toMatchObject({ aborted: 1, finished: 0 });
+  });
+
+  it('checks options as the real one does', () => {
+    expect(() => createFakeLorax({ answer: {} } as never)).toThrow(/Did you mean "answers"/);
+    expect(() => createFakeEngine({ tokenMs: -1 })).toThrow(LoraxError);
+  });
+});
+
+describe('createFakeEngine', () => {
+  it('gives the same events as the real engine', async () => {
+    const engine = createFakeEngine({ answers: { a: 'hello big world' } });
+    const onUsage = vi.fn();
+    const events = await read(engine.generate({ prompt: 'p q', adapter: 'a', onUsage }));
+    expect(events.map(({ type }) => type)).toEqual([
+      ...['start', 'delta', 'delta', 'delta', 'finish'],
+    ]);
+    expect(events[0]).toMatchObject({ adapter: { name: 'a' }, promptTokens: 2 });
+    expect(events.at(-1)).toMatchObject({
+      ...{ reason: 'stop', rawReason: 'eos' },
+      usage: { promptTokens: 2, cachedTokens: 0, outputTokens: 3 },
+    });
+    expect(onUsage).toHaveBeenCalledTimes(1);
+  });
+
+  it('honours stop strings and maximum length', async () => {
+    const engine = createFakeEngine({ answers: { base: 'a b c STOP d' } });
+    const stop = await read(engine.generate({ prompt: 'x', sampling: { stop: ['STOP'] } }));
+    expect(stop.at(-1)).toMatchObject({ reason: 'stop', rawReason: 'stop-string:STOP' });
+    const text = stop.map((event) => (event.type === 'delta' ? event.text : '')).join('');
+    expect(text).toBe('a b c ');
+    const short = await read(engine.generate({ prompt: 'x', sampling: { maxOutputTokens: 2 } }));
+    expect(short.at(-1)).toMatchObject({ reason: 'length', rawReason: 'max-output-tokens' });
+  });
+
+  it('fails as scripted, before or after some text', async () => {
+    const full = new LoraxError('QUEUE_FULL', 'full');
+    const died = new LoraxError('WORKER_DIED', 'died');
+    const engine = createFakeEngine({
+      answers: { full, dies: () => ({ text: 'so far', thenFail: died }) },
+    });
+    await expect(read(engine.generate({ prompt: 'x', adapter: 'full' }))).rejects.toBe(full);
+    const seen: string[] = [];
+    await expect(
+      (async () => {
+        for await (const event of engine.generate({ prompt: 'x', adapter: 'dies' })) {
+          if (event.type === 'delta') seen.push(event.text);
+        }
+      })(),
+    ).rejects.toBe(died);
+    expect(seen.join('')).toBe('so far');
+  });
+
+  it('can be disposed', async () => {
+    const engine = createFakeEngine({ tokenMs: 1000 });
+    const open = read(engine.generate({ prompt: 'x' }));
+    await engine.dispose();
+    await expect(open).rejects.toMatchObject({ code: 'DISPOSED' });
+    await expect(engine.ready()).rejects.toMatchObject({ code: 'DISPOSED' });
+    await expect(read(engine.generate({ prompt: 'x' }))).rejects.toMatchObject({
+      code: 'DISPOSED',
+    });
+  });
+});
