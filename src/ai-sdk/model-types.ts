@@ -2,7 +2,6 @@
  * What our language model answers with, as narrow as it is: valid as spec V4 and as V3, so that
  * ai6.ts only changes the version's name. Types only.
  */
-import type { LanguageModelV4Usage } from '@ai-sdk/provider';
 import type { TokenLogprob } from '../types.js';
 
 export type LoraxWarning =
@@ -11,6 +10,12 @@ export type LoraxWarning =
 export interface LoraxFinishReason {
   unified: 'stop' | 'length';
   raw: string;
+}
+
+export interface LoraxUsage {
+  inputTokens: { total: number; noCache: number; cacheRead: number; cacheWrite: undefined };
+  outputTokens: { total: number; text: number; reasoning: undefined };
+  raw: { promptTokens: number; cachedTokens: number; outputTokens: number };
 }
 
 /** `providerMetadata.lorax` of every answer. */
@@ -39,7 +44,7 @@ export type LoraxStreamPart =
   | { type: 'error'; error: unknown }
   | {
       type: 'finish';
-      usage: LanguageModelV4Usage;
+      usage: LoraxUsage;
       finishReason: LoraxFinishReason;
       providerMetadata: { lorax: LoraxProviderMetadata };
     };
@@ -53,7 +58,7 @@ export interface ResponseMetadata {
 export interface LoraxGenerateResult {
   content: { type: 'text'; text: string }[];
   finishReason: LoraxFinishReason;
-  usage: LanguageModelV4Usage;
+  usage: LoraxUsage;
   providerMetadata: { lorax: LoraxProviderMetadata };
   response: ResponseMetadata;
   warnings: LoraxWarning[];
