@@ -40,7 +40,7 @@ export function buildNative({ strict = false } = {}) {
   } catch {
     return { ok: false, reason: 'missing: the npm package cmake-js (run npm install)', output: '' };
   }
-  const args = ['compile', '--directory', root, '--out', path.join(root, 'build')];
+  const args = ['--directory', root, '--out', path.join(root, 'build')];
   // A build directory keeps the generator it was made with.
   const cache = path.join(root, 'build', 'CMakeCache.txt');
   const generator = fs.existsSync(cache)
@@ -54,14 +54,20 @@ export function buildNative({ strict = false } = {}) {
     '--CDLORAX_BUILD_ADDON=ON',
     `--CDLORAX_WERROR=${strict ? 'ON' : 'OFF'}`,
   );
-  const result = spawnSync(process.execPath, [cmakeJs, ...args], {
-    cwd: root,
-    encoding: 'utf8',
-    maxBuffer: 1 << 28,
-  });
-  const output = `${result.stdout ?? ''}${result.stderr ?? ''}`;
-  if (result.error) return { ok: false, reason: result.error.message, output };
-  if (result.status !== 0) return { ok: false, reason: 'the C++ build failed', output };
+  // Not `compile`, which answers a compiler error by deleting the directory and trying again.
+  let output = '';
+  for (const command of ['configure', 'build']) {
+    const result = spawnSync(process.execPath, [cmakeJs, command, ...args], {
+      cwd: root,
+      encoding: 'utf8',
+      maxBuffer: 1 << 28,
+    });
+    output += `${result.stdout ?? ''}${result.stderr ?? ''}`;
+    if (result.error) return { ok: false, reason: result.error.message, output };
+    if (result.status !== 0) {
+      return { ok: false, reason: `the C++ build failed (cmake-js ${command})`, output };
+    }
+  }
   if (!fs.existsSync(addonPath)) {
     return { ok: false, reason: `the build left no ${addonPath}`, output };
   }
