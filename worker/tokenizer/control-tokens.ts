@@ -26,6 +26,8 @@ export type PromptPiece = { text: string } | { token: AddedToken };
  * something a user typed (see `wellFormed`).
  */
 const MARK = '\uDFFF';
+/** With the u flag only a lone one matches, not the second half of a character such as U+1F3FF. */
+const LONE_MARKS = /\uDFFF/gu;
 
 /** Lone surrogates cannot be encoded as UTF-8; every encoder writes U+FFFD for them. */
 export function wellFormed(text: string): string {
@@ -89,7 +91,7 @@ export class ControlTokens {
       let run = text.slice(from, to);
       const before = pieces.at(-1);
       if (before !== undefined && 'token' in before && before.token.rstrip) run = run.trimStart();
-      if (run.includes(MARK)) run = run.replaceAll(MARK, '');
+      if (run.includes(MARK)) run = run.replace(LONE_MARKS, '');
       if (run !== '') pieces.push({ text: run });
     };
     let position = 0;
@@ -121,14 +123,15 @@ class Shield {
   private readonly suffixes = new Map<string, string[]>();
 
   constructor(forbidden: string[], allowed: string[]) {
-    const first = [...new Set(forbidden.map((content) => content.charAt(0)))];
+    const first = [...new Set(forbidden.map((content) => [...content][0] ?? ''))];
     this.firstCharacters =
-      first.length === 0 ? null : new RegExp(`[${first.map(escapeForRegExp).join('')}]`, 'g');
+      first.length === 0 ? null : new RegExp(`[${first.map(escapeForRegExp).join('')}]`, 'gu');
     this.forbiddenHere = matcherOf(forbidden, 'y');
     this.allowedHere = matcherOf(allowed, 'y');
     const seen = new Set<string>();
     for (const content of forbidden) {
-      for (let start = 1; start < content.length; start++) {
+      const firstLength = [...content][0]?.length ?? 1;
+      for (let start = firstLength; start < content.length; start++) {
         const suffix = content.slice(start);
         if (seen.has(suffix)) continue;
         seen.add(suffix);
