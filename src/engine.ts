@@ -1,45 +1,7 @@
 /**
  * `lorax-js/engine`: one engine of one's own, without any framework.
- *
- * The providers are written on the same client; only the sharing differs (shared-engines.ts).
  */
-import { checkAdapterName } from './adapter-name.js';
-import { EngineClient } from './engine-client.js';
-import { resolveAdapterSource, resolveEngineOptions } from './engine-options.js';
-import type { Engine, EngineOptions } from './types.js';
-import { connectWorker } from './worker-connection.js';
-import type { Connect } from './worker-connection.js';
-
+export { createEngine } from './create-engine.js';
 export { ERROR_CODES, LoraxError } from './errors.js';
 export type { LoraxErrorCode, LoraxErrorData } from './errors.js';
 export type * from './types.js';
-
-/** Loads on the first call or ready(). Throws INVALID_OPTIONS for options of a wrong shape. */
-export function createEngine(options: EngineOptions): Engine {
-  return createEngineOn(connectWorker, options);
-}
-
-/** @internal With another way to a worker, for tests. */
-export function createEngineOn(connect: Connect, options: EngineOptions): Engine {
-  const resolved = resolveEngineOptions(options);
-  const client = new EngineClient(resolved, connect);
-  client.setProgressListener('', resolved.onProgress);
-  return {
-    ready: () => client.ready(),
-    generate: (request) => client.open(request),
-    adapters: {
-      // async: what is wrong with the arguments rejects like every other failure.
-      add: async (name, source) =>
-        client.addAdapter(
-          '',
-          checkAdapterName(name, 'name'),
-          resolveAdapterSource(source, 'source'),
-        ),
-      remove: (name) => client.removeAdapter('', name),
-      list: () => client.listAdapters(''),
-    },
-    stats: () => client.stats(),
-    dispose: () => client.dispose(),
-    [Symbol.asyncDispose]: () => client.dispose(),
-  };
-}

@@ -1,6 +1,6 @@
 // The engine's client against a scripted worker: order, ends, aborts, death, disposal.
 import { describe, expect, it, vi } from 'vitest';
-import { createEngineOn } from '../../src/engine.js';
+import { createEngineOn } from '../../src/create-engine.js';
 import { LoraxError } from '../../src/errors.js';
 import type { EngineOptions, GenerateRequest, TokenEvent, Usage } from '../../src/types.js';
 import { FakeWorker } from '../fakes/fake-worker.js';

@@ -1,7 +1,7 @@
 // The shape of every options object: what is refused, and what the message says.
 import { describe, expect, it } from 'vitest';
 import { createLorax } from '../../src/ai-sdk/provider.js';
-import { createEngine } from '../../src/engine.js';
+import { createEngine } from '../../src/create-engine.js';
 import { resolveEngineOptions } from '../../src/engine-options.js';
 import { LoraxError } from '../../src/errors.js';
 import { checkGenerateRequest } from '../../src/generate-request.js';
