@@ -115,7 +115,6 @@ export function buildAddon() {
     ['native', 'cmake', 'CMakeLists.txt', 'scripts/build-native.mjs'],
     `${process.platform}-${process.arch}`,
     () => {
-      if (!fs.existsSync(path.join(root, 'native', 'binding', 'addon.cc'))) return 'no binding yet';
       const built = buildNative({ strict: true });
       if (!built.ok) {
         process.stderr.write(built.output);

@@ -61,7 +61,9 @@ const pagesInUse = [];
 const watch = setInterval(observe, 50);
 
 const results = await Promise.all(
-  show.questions.flatMap((question, q) => speakers.map((speaker, s) => answer(question, q, speaker, s))),
+  show.questions.flatMap((question, q) =>
+    speakers.map((speaker, s) => answer(question, q, speaker, s)),
+  ),
 );
 const seconds = (performance.now() - startedAt) / 1000;
 clearInterval(watch);
@@ -70,7 +72,9 @@ board.finish();
 
 const stats = await lorax.stats();
 const tokens = results.reduce((sum, usage) => sum + usage.outputTokens, 0);
-const batchSizes = stats.recentSteps.map((step) => step.decodeTokens + (step.prefillTokens ? 1 : 0));
+const batchSizes = stats.recentSteps.map(
+  (step) => step.decodeTokens + (step.prefillTokens ? 1 : 0),
+);
 const widest = Math.max(...stats.recentSteps.map((step) => step.adapters));
 const { pages } = stats;
 console.log(`

@@ -6,7 +6,15 @@
 const DIM = '\x1b[2m';
 const BOLD = '\x1b[1m';
 const RESET = '\x1b[0m';
-const COLOURS = ['\x1b[37m', '\x1b[33m', '\x1b[36m', '\x1b[32m', '\x1b[35m', '\x1b[34m', '\x1b[31m'];
+const COLOURS = [
+  '\x1b[37m',
+  '\x1b[33m',
+  '\x1b[36m',
+  '\x1b[32m',
+  '\x1b[35m',
+  '\x1b[34m',
+  '\x1b[31m',
+];
 
 export class AnswerBoard {
   /**
