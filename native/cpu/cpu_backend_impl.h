@@ -1,0 +1,123 @@
+// The class behind make_cpu_backend: state here, operations in cpu_backend.cc (load time and pages),
+// cpu_linear.cc, cpu_attention.cc and cpu_elementwise.cc.
+//
+// Activations are float32, [rows, cols] without gaps; each operation owns its result's buffer.
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "cpu/adapter_pages.h"
+#include "cpu/cpu_backend.h"
+#include "cpu/host_buffer.h"
+#include "cpu/kernels.h"
+#include "cpu/kv_layout.h"
+#include "cpu/packed_weight.h"
+#include "cpu/thread_pool.h"
+
+namespace lorax::cpu {
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(Precision precision, Isa isa, int threads);
+
+  BackendInfo info() const override;
+  Precision precision() const override { return precision_; }
+
+  std::unique_ptr<Weight> pack_weight(std::span<const TensorView> tensors,
+                                      std::span<const TensorView> biases) override;
+  std::unique_ptr<Vector> pack_vector(const TensorView& tensor) override;
+  int32_t block_tokens() const override { return kBlockTokens; }
+  int64_t page_bytes(const KvLayout& layout) const override;
+  int32_t allocate_pages(const KvLayout& layout, int64_t memory_bytes,
+                         int32_t context_tokens) override;
+  void reserve(int32_t max_rows, int32_t max_logits_rows) override;
+
+  std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> modules) override;
+  std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
+                                                 std::span<const int32_t> pages) override;
+
+  void begin_step(const StepPlan& plan, const RopeConfig& rope) override;
+  Activation embed(const Weight& table) override;
+  Activation rms_norm(const Activation& residual, const Vector& gain, float eps) override;
+  Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,
+                          float eps, std::span<const int32_t> rows) override;
+  Activation linear(const Activation& x, const Weight& weight, const LoraSite* site) override;
+  void rope_and_store_kv(Activation& qkv, int32_t layer, const AttentionConfig& config,
+                         const Vector* q_gain, const Vector* k_gain, float eps) override;
+  Activation attention(const Activation& qkv, int32_t layer,
+                       const AttentionConfig& config) override;
+  Activation silu_mul(const Activation& gate_up) override;
+  void sample(const Activation& logits, std::span<SampleResult> results) override;
+  void read_logits(const Activation& logits, std::span<float> out) override;
+
+ private:
+  // One adapted module at the linear being computed, for the rows of one segment.
+  struct LoraPart {
+    const PlacedAdapter* adapter = nullptr;
+    const AdaptedModule* module = nullptr;
+    const int32_t* rows = nullptr;     // [num_rows], ascending
+    const float* row_weights = nullptr;  // [num_rows]
+    int32_t num_rows = 0;
+    int32_t column = 0;   // of y
+    int64_t v_begin = 0;  // into lora_v_: [num_rows, rank]
+  };
+  // Positions of one sequence that share a KV block.
+  struct BlockRows {
+    const SequenceSpan* span = nullptr;
+    int32_t first_row = 0;
+    int32_t num_rows = 0;
+    int32_t first_position = 0;
+  };
+
+  bool bf16() const { return precision_ == Precision::kBFloat16; }
+  uint8_t* arena() const { return arena_.as<uint8_t>(); }
+  void collect_lora_parts(const LoraSite& site, const Activation& x, const PackedWeight& weight);
+  void shrink(const Activation& x);
+  void expand(const LoraPart& part, int32_t row_begin, int32_t row_end, int32_t column_begin,
+              int32_t column_end, float* scratch, float* y, int64_t y_stride) const;
+  void expand_part_panels(const LoraPart& part, int32_t first, int32_t last, int32_t panel_begin,
+                          int32_t panel_end, float* delta) const;
+
+  // op(row) for [0, rows), on several threads when rows * cost, in elements, is worth it.
+  template <typename Op>
+  void for_rows(int32_t rows, int64_t cost, Op&& op) {
+    constexpr int64_t kWorth = 8192;
+    const int64_t per_task = std::max<int64_t>(1, kWorth / std::max<int64_t>(1, cost));
+    const int64_t tasks = (rows + per_task - 1) / per_task;
+    pool_.run(tasks, [&](int64_t task, int) {
+      const int64_t end = std::min<int64_t>(rows, (task + 1) * per_task);
+      for (int64_t row = task * per_task; row < end; ++row) op(static_cast<int32_t>(row));
+    });
+  }
+
+  const Precision precision_;
+  const Isa isa_;
+  const Kernels& kernels_;
+  ThreadPool pool_;
+
+  KvPageLayout layout_;
+  HostBuffer arena_;  // [num_pages, page_bytes]
+  int32_t num_pages_ = 0;
+
+  const StepPlan* plan_ = nullptr;
+  std::vector<BlockRows> block_rows_;  // of the step, longest KV first
+  int32_t half_dim_ = 0;
+  HostBuffer cos_;  // [num_rows, head_dim / 2]
+  HostBuffer sin_;
+
+  HostBuffer embed_out_;
+  HostBuffer norm_out_;
+  HostBuffer linear_out_;
+  HostBuffer attention_out_;
+  HostBuffer silu_out_;
+  HostBuffer linear_x_;          // bf16 [rows, k_padded], for AMX
+  HostBuffer linear_scratch_;    // [threads, linear_scratch_floats_]
+  HostBuffer attention_scratch_;  // [threads, attention_scratch_floats]
+
+  std::vector<LoraPart> lora_parts_;  // of the linear being computed, by segment, then part
+  HostBuffer lora_v_;
+};
+
+}  // namespace lorax::cpu

@@ -1,0 +1,226 @@
+// y = x W^T + bias, then y[rows of a] += weight * scale_a (x A_a^T) B_a^T for every segment a.
+//
+// Two phases: shrink v = x A^T for all segments and parts, then tiles of y, each with its expansion,
+// so LoRA costs no barrier of its own on the way out. A tile is written by one thread. An element's
+// order: base, bias, then the segments ascending; each term's own order is the kernels'.
+#include <algorithm>
+
+#include "cpu/cpu_backend_impl.h"
+
+namespace lorax::cpu {
+namespace {
+
+constexpr int32_t kFewRows = 32;        // one block of rows: every weight is read once
+constexpr int32_t kRowBlock = 96;       // else x [96, k] stays in the second-level cache
+constexpr int64_t kTaskBytes = 64 << 10;  // of weights, few rows: small enough to share out evenly
+constexpr int32_t kTaskPanels = 8;      // many rows
+constexpr int32_t kShrinkRanks = 8;     // per task
+constexpr int32_t kShrinkRows = 64;
+
+int32_t divide_up(int32_t a, int32_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+void CpuBackend::collect_lora_parts(const LoraSite& site, const Activation& x,
+                                    const PackedWeight& weight) {
+  lora_parts_.clear();
+  int64_t v_floats = 0;
+  for (const LoraSegment& segment : plan_->segments) {
+    if (segment.adapter == nullptr || segment.rows_end <= segment.rows_begin) continue;
+    const auto* adapter = static_cast<const PlacedAdapter*>(segment.adapter);
+    for (const SitePart& site_part : site.parts) {
+      const AdaptedModule* module = adapter->table->find(site.layer, site_part.module);
+      if (module == nullptr) continue;
+      if (module->d_in != x.cols || module->d_out != site_part.columns ||
+          site_part.column + site_part.columns > weight.n) {
+        throw Error("ADAPTER_INVALID",
+                    "an adapter of d_in " + std::to_string(module->d_in) + " and d_out " +
+                        std::to_string(module->d_out) + " met a module of " +
+                        std::to_string(x.cols) + " and " + std::to_string(site_part.columns));
+      }
+      LoraPart part;
+      part.adapter = adapter;
+      part.module = module;
+      part.rows = plan_->segment_rows.data() + segment.rows_begin;
+      part.row_weights = plan_->segment_weights.data() + segment.rows_begin;
+      part.num_rows = segment.rows_end - segment.rows_begin;
+      part.column = site_part.column;
+      part.v_begin = v_floats;
+      v_floats += int64_t{part.num_rows} * module->rank;
+      lora_parts_.push_back(part);
+    }
+  }
+  lora_v_.ensure(v_floats * 4);
+}
+
+// v[i][r] = sum_j x[rows[i]][j] A[r][j]                            [num_rows, rank] per part
+void CpuBackend::shrink(const Activation& x) {
+  struct Task {
+    int32_t part;
+    int32_t rank;
+    int32_t row;
+  };
+  std::vector<Task> tasks;
+  for (size_t p = 0; p < lora_parts_.size(); ++p) {
+    const LoraPart& part = lora_parts_[p];
+    for (int32_t row = 0; row < part.num_rows; row += kShrinkRows) {
+      for (int32_t rank = 0; rank < part.module->rank; rank += kShrinkRanks) {
+        tasks.push_back({static_cast<int32_t>(p), rank, row});
+      }
+    }
+  }
+  pool_.run(static_cast<int64_t>(tasks.size()), [&](int64_t index, int) {
+    const Task& task = tasks[static_cast<size_t>(index)];
+    const LoraPart& part = lora_parts_[static_cast<size_t>(task.part)];
+    const AdaptedModule& module = *part.module;
+    const int32_t rank_end = std::min(module.rank, task.rank + kShrinkRanks);
+    for (int32_t s = module.a_begin; s < module.b_begin; ++s) {
+      const Slice& slice = part.adapter->table->slices[s];
+      const int32_t begin = std::max(slice.n_begin, task.rank);
+      const int32_t end = std::min(slice.n_end, rank_end);
+      if (begin >= end) continue;
+      const int32_t width = slice.k_end - slice.k_begin;
+      const int64_t row_bytes = width * layout_.element_bytes;
+      ShrinkArgs args;
+      args.x = static_cast<const float*>(x.data) + slice.k_begin;
+      args.x_stride = x.cols;
+      args.rows = part.rows + task.row;
+      args.num_rows = std::min(kShrinkRows, part.num_rows - task.row);
+      args.a = part.adapter->slice_data[s] + (begin - slice.n_begin) * row_bytes;
+      args.a_bytes = row_bytes;
+      args.ranks = end - begin;
+      args.d = width;
+      args.v = lora_v_.as<float>() + part.v_begin + int64_t{task.row} * module.rank + begin;
+      args.v_stride = module.rank;
+      args.accumulate = slice.k_begin > 0;
+      kernels_.shrink(args);
+    }
+  });
+}
+
+// delta [last - first, panels * 16] = v[first .. last) B^T over the part's panels [begin, end).
+void CpuBackend::expand_part_panels(const LoraPart& part, int32_t first, int32_t last,
+                                    int32_t panel_begin, int32_t panel_end, float* delta) const {
+  const AdaptedModule& module = *part.module;
+  const int32_t stride = (panel_end - panel_begin) * kPanel;
+  const int32_t step = bf16() ? 2 : 1;
+  // Slices ascend in n: the first that ends beyond panel_begin.
+  const auto slices = part.adapter->table->slices.begin();
+  auto slice = std::partition_point(slices + module.b_begin, slices + module.b_end,
+                                    [&](const Slice& s) { return s.n_end <= panel_begin; });
+  for (; slice != slices + module.b_end && slice->n_begin < panel_end; ++slice) {
+    const int32_t begin = std::max(slice->n_begin, panel_begin);
+    const int32_t end = std::min(slice->n_end, panel_end);
+    const int32_t width = slice->k_end - slice->k_begin;
+    GemmArgs args;
+    args.x = lora_v_.as<float>() + part.v_begin + int64_t{first} * module.rank + slice->k_begin;
+    args.x_stride = module.rank;
+    args.panel_bytes =
+        int64_t{divide_up(width, step) * step} * kPanel * layout_.element_bytes;
+    args.w = part.adapter->slice_data[slice - slices] +
+             (begin - slice->n_begin) * args.panel_bytes;
+    args.y = delta + (begin - panel_begin) * kPanel;
+    args.y_stride = stride;
+    args.rows = last - first;
+    args.columns = (end - begin) * kPanel;
+    args.k = width;
+    args.accumulate = slice->k_begin > 0;
+    kernels_.gemm(args);
+  }
+}
+
+// y[rows][columns] += weight * scale * v B^T for the part's rows in [row_begin, row_end).
+void CpuBackend::expand(const LoraPart& part, int32_t row_begin, int32_t row_end,
+                        int32_t column_begin, int32_t column_end, float* scratch, float* y,
+                        int64_t y_stride) const {
+  const int32_t begin = std::max(column_begin, part.column);
+  const int32_t end = std::min(column_end, part.column + part.module->d_out);
+  if (begin >= end) return;
+  const int32_t* rows_end = part.rows + part.num_rows;
+  const auto first = static_cast<int32_t>(std::lower_bound(part.rows, rows_end, row_begin) -
+                                          part.rows);
+  const auto last =
+      static_cast<int32_t>(std::lower_bound(part.rows, rows_end, row_end) - part.rows);
+  if (first >= last) return;
+  // Panels are counted from the part's first column, which need not be a multiple of 16.
+  const int32_t panel_begin = (begin - part.column) / kPanel;
+  const int32_t panel_end = divide_up(end - part.column, kPanel);
+  expand_part_panels(part, first, last, panel_begin, panel_end, scratch);
+  const int32_t stride = (panel_end - panel_begin) * kPanel;
+  const int32_t skip = begin - part.column - panel_begin * kPanel;
+  for (int32_t i = first; i < last; ++i) {
+    kernels_.add_scaled(scratch + int64_t{i - first} * stride + skip,
+                        part.row_weights[i] * part.module->scale, end - begin,
+                        y + part.rows[i] * y_stride + begin);
+  }
+}
+
+Activation CpuBackend::linear(const Activation& x, const Weight& base, const LoraSite* site) {
+  const auto& weight = static_cast<const PackedWeight&>(base);
+  const int32_t rows = x.rows;
+  const auto n = static_cast<int32_t>(weight.n);
+  linear_out_.ensure(int64_t{rows} * n * 4);
+  float* y = linear_out_.as<float>();
+  const Activation result{y, rows, n};
+  if (rows == 0) return result;
+
+  lora_parts_.clear();
+  if (site != nullptr && !plan_->segments.empty()) collect_lora_parts(*site, x, weight);
+  if (!lora_parts_.empty()) shrink(x);
+
+  const bool amx = isa_ == Isa::kAmx;
+  if (amx) {
+    linear_x_.ensure(int64_t{rows} * weight.k_padded * 2);
+#if defined(LORAX_HAVE_AMX)
+    for_rows(rows, x.cols, [&](int32_t row) {
+      amx_convert(static_cast<const float*>(x.data) + int64_t{row} * x.cols, x.cols,
+                  weight.k_padded, linear_x_.as<uint16_t>() + int64_t{row} * weight.k_padded);
+    });
+#endif
+  }
+
+  const int32_t row_blocks = rows <= kFewRows ? 1 : divide_up(rows, kRowBlock);
+  const int32_t block = divide_up(rows, row_blocks);
+  const int32_t panels = weight.num_panels();
+  const auto few = static_cast<int32_t>(
+      std::clamp<int64_t>(kTaskBytes / weight.panel_bytes, 1, kTaskPanels));
+  const int32_t group = rows <= kFewRows ? few : kTaskPanels;
+  const int32_t groups = divide_up(panels, group);
+  const int64_t scratch_floats = lora_parts_.empty() ? 0 : int64_t{block} * (group + 1) * kPanel;
+  linear_scratch_.ensure(scratch_floats * pool_.size() * 4);
+
+  pool_.run(int64_t{groups} * row_blocks, [&](int64_t index, int thread) {
+    const auto panel = static_cast<int32_t>(index / row_blocks) * group;
+    const auto row = static_cast<int32_t>(index % row_blocks) * block;
+    const int32_t row_end = std::min(rows, row + block);
+    const int32_t column = panel * kPanel;
+    const int32_t column_end = std::min(n, (panel + group) * kPanel);
+    if (row >= row_end) return;
+    float* tile = y + int64_t{row} * n + column;
+    const uint8_t* w = weight.data.as<uint8_t>() + panel * weight.panel_bytes;
+    if (amx) {
+#if defined(LORAX_HAVE_AMX)
+      amx_gemm({linear_x_.as<uint16_t>() + int64_t{row} * weight.k_padded, weight.k_padded, w,
+                weight.panel_bytes, tile, n, row_end - row, column_end - column,
+                weight.k_padded});
+#endif
+    } else {
+      kernels_.gemm({static_cast<const float*>(x.data) + int64_t{row} * x.cols, x.cols, w,
+                     weight.panel_bytes, tile, n, row_end - row, column_end - column, x.cols,
+                     false});
+    }
+    if (!weight.bias.empty()) {
+      for (int32_t r = row; r < row_end; ++r) {
+        kernels_.add_scaled(weight.bias.data() + column, 1.0f, column_end - column,
+                            y + int64_t{r} * n + column);
+      }
+    }
+    float* scratch = linear_scratch_.as<float>() + thread * scratch_floats;
+    for (const LoraPart& part : lora_parts_) {
+      expand(part, row, row_end, column, column_end, scratch, y, n);
+    }
+  });
+  return result;
+}
+
+}  // namespace lorax::cpu

@@ -1,0 +1,92 @@
+// See host_buffer.h.
+#include "cpu/host_buffer.h"
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <new>
+#include <string>
+
+#if defined(__unix__) || defined(__APPLE__)
+#define LORAX_HAS_MMAP 1
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
+namespace lorax::cpu {
+namespace {
+
+constexpr int64_t kHugePage = int64_t{2} << 20;
+
+}  // namespace
+
+HostBuffer::HostBuffer(int64_t bytes) {
+  if (bytes <= 0) return;
+#if defined(LORAX_HAS_MMAP)
+  // A huge page needs its alignment: large mappings are cut from a slightly larger one.
+  const bool huge = bytes >= kHugePage;
+  const size_t length = static_cast<size_t>(bytes + (huge ? kHugePage : 0));
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+#if defined(MAP_NORESERVE)
+  flags |= MAP_NORESERVE;
+#endif
+  void* base = mmap(nullptr, length, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (base == MAP_FAILED) throw std::bad_alloc();
+  data_ = base;
+  if (huge) {
+    char* first = static_cast<char*>(base);
+    const size_t skip = static_cast<size_t>(-reinterpret_cast<intptr_t>(first) & (kHugePage - 1));
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t kept = (static_cast<size_t>(bytes) + page - 1) / page * page;
+    if (skip > 0) munmap(first, skip);
+    if (skip + kept < length) munmap(first + skip + kept, length - skip - kept);
+    data_ = first + skip;
+#if defined(MADV_HUGEPAGE)
+    madvise(data_, kept, MADV_HUGEPAGE);  // advice: a refusal costs speed only
+#endif
+  }
+#else
+  data_ = ::operator new(static_cast<size_t>(bytes), std::align_val_t{64});
+  std::memset(data_, 0, static_cast<size_t>(bytes));
+#endif
+  bytes_ = bytes;
+}
+
+HostBuffer::~HostBuffer() {
+  if (data_ == nullptr) return;
+#if defined(LORAX_HAS_MMAP)
+  munmap(data_, static_cast<size_t>(bytes_));
+#else
+  ::operator delete(data_, std::align_val_t{64});
+#endif
+}
+
+int64_t available_memory_bytes() {
+  int64_t available = std::numeric_limits<int64_t>::max();
+#if defined(__linux__)
+  std::ifstream meminfo("/proc/meminfo");
+  std::string key;
+  int64_t kib = 0;
+  std::string unit;
+  while (meminfo >> key >> kib) {
+    std::getline(meminfo, unit);
+    if (key == "MemAvailable:") available = kib * 1024;
+  }
+  int64_t limit = 0;
+  int64_t used = 0;
+  if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit &&
+      std::ifstream("/sys/fs/cgroup/memory.current") >> used) {
+    available = std::min(available, std::max<int64_t>(limit - used, 0));
+  }
+#endif
+#if defined(LORAX_HAS_MMAP) && defined(_SC_PHYS_PAGES)
+  if (available == std::numeric_limits<int64_t>::max()) {
+    available = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 2;
+  }
+#endif
+  if (available == std::numeric_limits<int64_t>::max()) available = int64_t{4} << 30;
+  return available;
+}
+
+}  // namespace lorax::cpu

@@ -1,0 +1,16 @@
+// The kernels compiled for portable; see kernels.h.
+#include "cpu/vec_portable.h"
+// After the Vec they are written on.
+#include "cpu/gemm_impl.h"
+#include "cpu/elementwise_impl.h"
+#include "cpu/attention_impl.h"
+
+namespace lorax::cpu {
+
+const Kernels& portable_kernels(bool bf16) {
+  static constexpr Kernels kBf16 = make_kernels<uint16_t>();
+  static constexpr Kernels kFloat32 = make_kernels<float>();
+  return bf16 ? kBf16 : kFloat32;
+}
+
+}  // namespace lorax::cpu
