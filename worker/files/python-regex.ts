@@ -27,7 +27,7 @@ interface Translated {
 
 const MAX_PATTERN_LENGTH = 20_000;
 /** For one call over all names of a model, which takes about a millisecond when it is sane. */
-const TIME_LIMIT_MS = 500;
+const TIME_LIMIT_MS = 1000;
 
 /** Which names each pattern matches as a whole: `re.fullmatch(pattern, name)`. */
 export function fullMatches(pattern: string, names: readonly string[]): boolean[] {
