@@ -166,7 +166,10 @@ export class AdapterRegistry {
       .filter((other) => other.slice(0, other.lastIndexOf('\0') + 1) === scope)
       .map(shownName)
       .map((other) => ({ other, distance: editDistance(shown.slice(0, 64), other.slice(0, 64)) }))
-      .filter(({ other, distance }) => distance <= Math.max(2, Math.ceil(other.length / 3)))
+      .filter(
+        ({ other, distance }) =>
+          distance < other.length && distance <= Math.max(2, Math.ceil(other.length / 3)),
+      )
       .sort((a, b) => a.distance - b.distance || a.other.localeCompare(b.other))
       .slice(0, 3)
       .map(({ other }) => other);

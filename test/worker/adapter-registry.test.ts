@@ -1,0 +1,174 @@
+import { describe, expect, it } from 'vitest';
+import { AdapterRegistry, type AdapterBackend } from '../../worker/adapter-registry.js';
+import type { NativeAdapterSpec } from '../../worker/addon.js';
+import { Random } from './random.js';
+
+const tick = () => new Promise((resolve) => setImmediate(resolve));
+
+/** A directory "x@7" holds content with hash "x"; what is before "@" is the content. */
+class Backend implements AdapterBackend {
+  readonly loaded = new Map<number, string>();
+  readonly adds: string[] = [];
+  private next = 1;
+  delay: () => Promise<unknown> = tick;
+
+  async read(directory: string): Promise<NativeAdapterSpec> {
+    await this.delay();
+    if (directory.startsWith('unreadable')) throw new Error(`cannot read ${directory}`);
+    const tensor = { name: 't', file: 0, dtype: 'F32' as const, rows: 4, cols: 8, offset: 0 };
+    const module = { layer: 0, module: 0, rank: 4, scale: 1, a: tensor, b: tensor };
+    const hash = directory.split('@')[0] as string;
+    return { hash, files: [], modules: [module, { ...module, module: 1, rank: 16 }] };
+  }
+
+  async add(spec: NativeAdapterSpec): Promise<number> {
+    this.adds.push(spec.hash);
+    await this.delay();
+    if (spec.hash.startsWith('bad')) throw new Error(`NaN in ${spec.hash}`);
+    const handle = this.next++;
+    this.loaded.set(handle, spec.hash);
+    return handle;
+  }
+
+  remove(handle: number): void {
+    if (!this.loaded.delete(handle)) throw new Error(`no handle ${handle}`);
+  }
+
+  list() {
+    return [...this.loaded.keys()].map((handle) => ({
+      handle,
+      bytes: 100 * handle,
+      resident: true,
+      activeRequests: 0,
+    }));
+  }
+}
+
+function setUp() {
+  const backend = new Backend();
+  return { backend, registry: new AdapterRegistry(async () => backend) };
+}
+
+describe('AdapterRegistry', () => {
+  it('shares one native copy between names of the same content', async () => {
+    const { backend, registry } = setUp();
+    const [a, b] = await Promise.all([registry.add('a', 'x@1'), registry.add('b', 'x@2')]);
+    expect(a).toEqual({ name: 'a', hash: 'x' });
+    expect(b).toEqual({ name: 'b', hash: 'x' });
+    expect(backend.adds).toEqual(['x']);
+    await registry.remove('a');
+    await tick();
+    expect([...backend.loaded.values()]).toEqual(['x']);
+    await registry.remove('b');
+    await tick();
+    expect(backend.loaded.size).toBe(0);
+  });
+
+  it('repoints a name; a lease keeps the old content until it is released', async () => {
+    const { backend, registry } = setUp();
+    await registry.add('a', 'x@1');
+    const lease = await registry.lease('a');
+    await registry.add('a', 'y@1');
+    await tick();
+    expect([...backend.loaded.values()].sort()).toEqual(['x', 'y']);
+    expect(backend.loaded.get(lease.handle)).toBe('x');
+    lease.release();
+    lease.release();
+    await tick();
+    expect([...backend.loaded.values()]).toEqual(['y']);
+    const after = await registry.lease('a');
+    expect(after.identity).toEqual({ name: 'a', hash: 'y' });
+    after.release();
+  });
+
+  it('changes one name in order, and a lease sees every change asked for before it', async () => {
+    const { backend, registry } = setUp();
+    const adds = [registry.add('a', 'x'), registry.add('a', 'y'), registry.add('a', 'z')];
+    const lease = registry.lease('a');
+    const removed = registry.remove('a');
+    expect((await lease).identity.hash).toBe('z');
+    (await lease).release();
+    expect((await Promise.all(adds)).map((identity) => identity.hash)).toEqual(['x', 'y', 'z']);
+    await removed;
+    await tick();
+    expect(backend.loaded.size).toBe(0);
+    await expect(registry.lease('a')).rejects.toMatchObject({ code: 'ADAPTER_NOT_FOUND' });
+  });
+
+  it('leaves nothing behind when adding fails, and keeps what was there', async () => {
+    const { backend, registry } = setUp();
+    await registry.add('a', 'x');
+    await expect(registry.add('a', 'bad')).rejects.toThrow('NaN in bad');
+    await expect(registry.add('a', 'unreadable')).rejects.toThrow('cannot read');
+    const both = await Promise.allSettled([registry.add('b', 'bad'), registry.add('c', 'bad')]);
+    expect(both.map((result) => result.status)).toEqual(['rejected', 'rejected']);
+    expect((await registry.list()).map((info) => info.name)).toEqual(['a']);
+    expect([...backend.loaded.values()]).toEqual(['x']);
+    // Asked for again, it is tried again.
+    await expect(registry.add('b', 'bad')).rejects.toThrow('NaN in bad');
+  });
+
+  it('names up to three near names, of the same scope only, without the scope', async () => {
+    const { registry } = setUp();
+    for (const name of ['pirate', 'pirates', 'pilate', 'private', 'json']) {
+      await registry.add(`p1\0${name}`, name);
+    }
+    await registry.add('p2\0pirata', 'secret');
+    const error = await registry.lease('p1\0pirat').catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({
+      code: 'ADAPTER_NOT_FOUND',
+      message: 'There is no adapter named "pirat". Did you mean "pirate", "pilate", "pirates"?',
+      data: { adapter: 'pirat', near: ['pirate', 'pilate', 'pirates'] },
+    });
+    await expect(registry.lease('p2\0json')).rejects.toMatchObject({ data: { near: [] } });
+    expect(await registry.add('p1\0other', 'o')).toEqual({ name: 'other', hash: 'o' });
+  });
+
+  it('lists names as they were given, with rank and native facts', async () => {
+    const { registry } = setUp();
+    await registry.add('p\0a', 'x@1');
+    expect(await registry.list()).toEqual([
+      {
+        name: 'p\0a',
+        hash: 'x',
+        directory: 'x@1',
+        bytes: 100,
+        rank: 16,
+        resident: true,
+        activeRequests: 0,
+      },
+    ]);
+  });
+
+  it('holds exactly what its names and leases need, under random commands', async () => {
+    for (let seed = 0; seed < 60; seed++) {
+      const random = new Random(seed);
+      const { backend, registry } = setUp();
+      backend.delay = async () => {
+        for (let i = random.below(3); i > 0; i--) await tick();
+      };
+      const pending: Promise<unknown>[] = [];
+      const start = (change: Promise<unknown>) => {
+        change.catch(() => undefined);
+        pending.push(change);
+      };
+      const leases: Awaited<ReturnType<AdapterRegistry['lease']>>[] = [];
+      for (let i = 0; i < 40; i++) {
+        const name = random.pick(['a', 'b', 'c']);
+        const kind = random.below(5);
+        if (kind < 2) start(registry.add(name, random.pick(['x', 'y', 'z', 'bad'])));
+        else if (kind === 2) start(registry.remove(name));
+        else if (kind === 3) start(registry.lease(name).then((l) => leases.push(l)));
+        else leases.splice(random.below(leases.length + 1), 1).forEach((l) => l.release());
+        if (random.below(3) === 0) await tick();
+        for (const lease of leases)
+          expect(backend.loaded.get(lease.handle)).toBe(lease.identity.hash);
+      }
+      await Promise.allSettled(pending);
+      leases.forEach((lease) => lease.release());
+      await tick();
+      const named = new Set((await registry.list()).map((info) => info.hash));
+      expect([...backend.loaded.values()].sort(), `seed ${seed}`).toEqual([...named].sort());
+    }
+  });
+});
