@@ -139,7 +139,6 @@ async function loops(streams, tokens) {
   await Promise.all(
     streams.map(async (stream) => {
       let seen = 0;
-      // eslint-disable-next-line no-unused-vars -- only the arrival counts
       for await (const _token of stream) {
         seen += 1;
         if (waiting > 0) early += 1;
