@@ -6,6 +6,7 @@
  */
 import { performance } from 'node:perf_hooks';
 import type { ClientCommand, WorkerEvent } from '../worker/protocol.js';
+import { onAbort as listenForAbort } from './abort-listeners.js';
 import { checkGenerateRequest } from './generate-request.js';
 import type { CheckedRequest } from './generate-request.js';
 import type { TokenStream } from './token-stream.js';
@@ -16,7 +17,7 @@ export class OpenRequest {
   signal: AbortSignal | undefined;
   #request: CheckedRequest | undefined;
   #onUsage: GenerateRequest['onUsage'];
-  #onAbort: (() => void) | undefined;
+  #stopListening: (() => void) | undefined;
   readonly #openedAt = performance.now();
   /** For the case that the worker dies before it can tell. */
   readonly #usage: Usage = { promptTokens: 0, cachedTokens: 0, outputTokens: 0 };
@@ -33,8 +34,7 @@ export class OpenRequest {
     if (typeof request?.onUsage === 'function') this.#onUsage = request.onUsage;
     this.#request = checkGenerateRequest(request);
     this.signal = request.signal;
-    this.#onAbort = onAbort;
-    this.signal?.addEventListener('abort', onAbort, { once: true });
+    if (this.signal !== undefined) this.#stopListening = listenForAbort(this.signal, onAbort);
   }
 
   /** As the caller wrote it; null = base. */
@@ -91,8 +91,8 @@ export class OpenRequest {
 
   /** Nobody listens any more. */
   detach(): void {
-    if (this.#onAbort !== undefined) this.signal?.removeEventListener('abort', this.#onAbort);
-    this.#onAbort = undefined;
+    this.#stopListening?.();
+    this.#stopListening = undefined;
   }
 
   settle(usage: Usage, timing: Timing): void {

@@ -68,6 +68,9 @@ const dropped = new FinalizationRegistry<Lease>((lease) => {
   void release(lease).catch(() => undefined);
 });
 
+/** Keeps a scope's object from being collected, and with it its engine, during its calls. */
+const underWay = new Set<{ engine: ScopedEngine }>();
+
 let replacementNoticed = false;
 
 export class ScopedEngine implements Engine {
@@ -86,10 +89,7 @@ export class ScopedEngine implements Engine {
     this.adapters = {
       add: (name, source) => this.#addAdapter(name, source),
       remove: (name) => this.#removeAdapter(name),
-      list: async () => {
-        const { shared, scope } = this.#acquire();
-        return shared.client.listAdapters(scope);
-      },
+      list: () => this.#call(({ client }, scope) => client.listAdapters(scope)),
     };
   }
 
@@ -101,8 +101,8 @@ export class ScopedEngine implements Engine {
     if (current?.retired === false) current.client.declareAdapter(scope, name, directory);
   }
 
-  async ready(): Promise<EngineInfo> {
-    return this.#acquire().shared.client.ready();
+  ready(): Promise<EngineInfo> {
+    return this.#call(({ client }) => client.ready());
   }
 
   generate(request: GenerateRequest): TokenStream {
@@ -116,8 +116,8 @@ export class ScopedEngine implements Engine {
     }
   }
 
-  async stats(): Promise<EngineStats> {
-    return this.#acquire().shared.client.stats();
+  stats(): Promise<EngineStats> {
+    return this.#call(({ client }) => client.stats());
   }
 
   dispose(): Promise<void> {
@@ -134,19 +134,32 @@ export class ScopedEngine implements Engine {
     await release(this.#lease);
   }
 
-  async #addAdapter(name: string, source: AdapterSource): Promise<AdapterIdentity> {
-    checkAdapterName(name, 'name');
-    const directory = resolveAdapterSource(source, 'source');
-    const { shared, scope } = this.#acquire();
-    const identity = await shared.client.addAdapter(scope, name, directory);
-    this.#directories.set(name, directory);
-    return identity;
+  #addAdapter(name: string, source: AdapterSource): Promise<AdapterIdentity> {
+    return this.#call(async ({ client }, scope) => {
+      checkAdapterName(name, 'name');
+      const directory = resolveAdapterSource(source, 'source');
+      const identity = await client.addAdapter(scope, name, directory);
+      this.#directories.set(name, directory);
+      return identity;
+    });
   }
 
-  async #removeAdapter(name: string): Promise<void> {
+  #removeAdapter(name: string): Promise<void> {
+    return this.#call(({ client }, scope) => {
+      this.#directories.delete(name);
+      return client.removeAdapter(scope, name);
+    });
+  }
+
+  async #call<T>(run: (shared: SharedEngine, scope: string) => Promise<T>): Promise<T> {
     const { shared, scope } = this.#acquire();
-    this.#directories.delete(name);
-    await shared.client.removeAdapter(scope, name);
+    const call = { engine: this };
+    underWay.add(call);
+    try {
+      return await run(shared, scope);
+    } finally {
+      underWay.delete(call);
+    }
   }
 
   /** The engine for a call that starts now. */

@@ -6,6 +6,7 @@
  */
 import { createHash, randomUUID } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
+import { onAbort as listenForAbort } from '../abort-listeners.js';
 import { BASE_MODEL, checkAdapterName } from '../adapter-name.js';
 import { checkNumber, checkObject } from '../check-shape.js';
 import { disposedError } from '../engine-client.js';
@@ -111,6 +112,7 @@ export class FakeEngine implements Engine {
     const openedAt = performance.now();
     const usage: Usage = { promptTokens: 0, cachedTokens: 0, outputTokens: 0 };
     let firstTokenAt: number | null = null;
+    let stopListening: (() => void) | undefined;
     const timing = () => ({
       queueMs: 0,
       timeToFirstTokenMs: firstTokenAt === null ? null : firstTokenAt - openedAt,
@@ -121,7 +123,7 @@ export class FakeEngine implements Engine {
     const settle = (outcome: 'finished' | 'aborted' | 'failed') => {
       if (!this.#runs.delete(run)) return false;
       this.#totals[outcome] += 1;
-      signal?.removeEventListener?.('abort', onAbort);
+      stopListening?.();
       const finalTiming = timing();
       if (typeof onUsage === 'function') queueMicrotask(() => onUsage({ ...usage }, finalTiming));
       return true;
@@ -144,7 +146,7 @@ export class FakeEngine implements Engine {
         onAbort();
         return stream;
       }
-      signal?.addEventListener('abort', onAbort, { once: true });
+      if (signal !== undefined) stopListening = listenForAbort(signal, onAbort);
       const { adapter, reply } = this.#reply(checked);
       if (reply instanceof Error) throw reply;
       const { text, thenFail } =

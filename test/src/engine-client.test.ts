@@ -201,6 +201,27 @@ describe('abort', () => {
     );
   });
 
+  it('aborts many requests by one signal, with one listener', async () => {
+    const { worker, engine } = setUp({ manual: true });
+    const controller = new AbortController();
+    const { signal } = controller;
+    const add = vi.spyOn(signal, 'addEventListener');
+    const streams = Array.from({ length: 20 }, () => read(engine.generate(ask('x', { signal }))));
+    await settled();
+    worker.connection.start(worker.connection.generateIds[0] ?? 0);
+    worker.connection.finish(worker.connection.generateIds[0] ?? 0);
+    await streams[0];
+    controller.abort('all of you');
+    const ends = await Promise.allSettled(streams);
+    expect(ends.map(({ status }) => status)).toEqual([
+      'fulfilled',
+      ...Array.from({ length: 19 }, () => 'rejected'),
+    ]);
+    expect(add).toHaveBeenCalledTimes(1);
+    await settled();
+    expect(worker.connection.open.size).toBe(0);
+  });
+
   it('ignores an abort after the finish was received', async () => {
     const { engine } = setUp();
     const controller = new AbortController();

@@ -239,6 +239,26 @@ describe('other options for the same model', () => {
 });
 
 describe('providers that are dropped', () => {
+  it('are kept while a call is under way', async () => {
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    worker.script = { deafTo: ['ready'] };
+    // In a function of its own: this one's frame would keep the provider.
+    const begin = () => createLoraxOn(worker.connect, { model }).engine.ready();
+    const ended = codeOf(begin());
+    for (let i = 0; i < 10; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      collect();
+    }
+    expect(worker.alive).toHaveLength(1);
+    worker.connection.die();
+    expect(await ended).toBe('WORKER_DIED');
+    for (let i = 0; i < 20; i++) {
+      collect();
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  });
+
   it('leave no engines behind when their module runs again', async () => {
     // In a function of its own: this one's frame would keep the last provider.
     const evaluateModule = async () => {
