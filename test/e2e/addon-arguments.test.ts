@@ -1,0 +1,193 @@
+// What the addon says to arguments that are not what worker/addon.ts asks for: a TypeError that
+// names the way to the value, or a typed failure; and it goes on serving.
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import type { EngineAddon, NativeEngine, NativeEngineConfig } from '../../worker/addon.js';
+import type { NativeSampling, StepEvents } from '../../worker/addon.js';
+import { EventLog, loadAddon, sampling, tinyConfig } from './addon/tiny-model.mjs';
+
+let folder: string;
+let addon: EngineAddon;
+let config: NativeEngineConfig;
+const nothing = () => undefined;
+
+beforeAll(() => {
+  folder = fs.mkdtempSync(path.join(os.tmpdir(), 'lorax-addon-'));
+  addon = loadAddon() as EngineAddon;
+  config = tinyConfig(folder) as NativeEngineConfig;
+});
+afterAll(() => {
+  fs.rmSync(folder, { recursive: true, force: true });
+});
+
+/** A copy of the config with one value changed: ['model.config.headDim', 0]. */
+function changed(place: string, value: unknown): NativeEngineConfig {
+  const copy = structuredClone(config) as unknown as Record<string, unknown>;
+  const keys = place.split('.');
+  let owner = copy;
+  for (const key of keys.slice(0, -1)) owner = owner[key] as Record<string, unknown>;
+  owner[keys.at(-1)!] = value;
+  return copy as unknown as NativeEngineConfig;
+}
+
+describe('createEngine', () => {
+  it.each([
+    ['model', 5],
+    ['model.config.headDim', '16'],
+    ['model.config.headDim', 16.5],
+    ['model.config.vocabSize', -1],
+    ['model.config.vocabSize', 2 ** 40],
+    ['model.config.tiedEmbeddings', 1],
+    ['model.config.ropeTheta', NaN],
+    ['model.config.rope.type', 'longrope'],
+    ['model.files', 'model.bin'],
+    ['model.tensors', {}],
+    ['model.tensors.3.offset', -1],
+    ['model.tensors.3.dtype', 'I8'],
+    ['device', 'tpu'],
+    ['precision', 'int8'],
+    ['memoryBytes', Infinity],
+    ['maxBatchTokens', 0],
+    ['threads', null],
+    ['isa', 'neon'],
+  ])('refuses %s = %j by name', async (place, value) => {
+    const name = `config.${place}`.replace('.3.', '[3].');
+    const refused = addon.createEngine(changed(place, value), nothing, nothing);
+    await expect(refused).rejects.toThrow(TypeError);
+    await expect(refused).rejects.toThrow(name);
+  });
+
+  it('refuses callbacks that are none', async () => {
+    const none = null as unknown as () => void;
+    await expect(addon.createEngine(config, none, nothing)).rejects.toThrow(/onEvents/);
+    await expect(addon.createEngine(config, nothing, none)).rejects.toThrow(/onProgress/);
+  });
+
+  it('says which device this build lacks', async () => {
+    await expect(
+      addon.createEngine({ ...config, device: 'cuda' }, nothing, nothing),
+    ).rejects.toMatchObject({ code: 'INVALID_OPTIONS', data: { device: 'cuda' } });
+  });
+
+  it('names file and tensor of a model that lies', async () => {
+    const cut = path.join(folder, 'cut.bin');
+    fs.copyFileSync(config.model.files[0]!, cut);
+    fs.truncateSync(cut, 1000);
+    await expect(
+      addon.createEngine(changed('model.files', [cut]), nothing, nothing),
+    ).rejects.toMatchObject({
+      code: 'MODEL_INVALID',
+      data: { file: cut, tensor: 'model.embed_tokens.weight' },
+    });
+    const absent = path.join(folder, 'absent.bin');
+    await expect(
+      addon.createEngine(changed('model.files', [absent]), nothing, nothing),
+    ).rejects.toMatchObject({ code: 'MODEL_INVALID', data: { file: absent } });
+  });
+
+  it('reports progress up to the last byte', async () => {
+    const seen: [number, number][] = [];
+    const engine = await addon.createEngine(config, nothing, (...now) => seen.push(now));
+    await engine.stop();
+    const total = fs.statSync(config.model.files[0]!).size;
+    expect(seen.at(-1)).toEqual([total, total]);
+    expect(seen).toEqual([...seen].sort((a, b) => a[0] - b[0]));
+  });
+});
+
+describe('an engine', () => {
+  let engine: NativeEngine;
+  const log = new EventLog();
+
+  beforeAll(async () => {
+    engine = await addon.createEngine(config, log.onEvents as (e: StepEvents) => void, nothing);
+  });
+  afterAll(async () => {
+    await engine.stop();
+  });
+
+  it.each<[string, Partial<Record<keyof NativeSampling, unknown>>]>([
+    ['sampling.temperature', { temperature: NaN }],
+    ['sampling.temperature', { temperature: -1 }],
+    ['sampling.topK', { topK: -1 }],
+    ['sampling.topP', { topP: 1.5 }],
+    ['sampling.minP', { minP: -0.1 }],
+    ['sampling.repetitionPenalty', { repetitionPenalty: 0 }],
+    ['sampling.frequencyPenalty', { frequencyPenalty: Infinity }],
+    ['sampling.maxOutputTokens', { maxOutputTokens: -5 }],
+    ['sampling.logprobs', { logprobs: 21 }],
+    ['sampling.seed', { seed: 1 }],
+    ['sampling.seed[1]', { seed: [0, -1] }],
+    ['sampling.logitBiasIds[0]', { logitBiasIds: Int32Array.of(384) }],
+    ['sampling.logitBiasValues', { logitBiasIds: Int32Array.of(3) }],
+    ['sampling.stopTokenIds', { stopTokenIds: [1, 2] }],
+  ])('refuses %s = %j by name', (name, wrong) => {
+    const all = { ...sampling(), ...wrong } as unknown as NativeSampling;
+    expect(() => engine.submit(9, Int32Array.of(1), -1, all)).toThrow(TypeError);
+    expect(() => engine.submit(9, Int32Array.of(1), -1, all)).toThrow(name);
+  });
+
+  it('refuses requests, tokens and adapters out of range by name', () => {
+    const all = sampling() as NativeSampling;
+    expect(() => engine.submit(0, Int32Array.of(1), -1, all)).toThrow(/request must be/);
+    expect(() => engine.submit(1, Int32Array.of(1, 384), -1, all)).toThrow(/promptTokens\[1\]/);
+    expect(() => engine.submit(1, Int32Array.of(1, -3), -1, all)).toThrow(/promptTokens\[1\]/);
+    expect(() => engine.submit(1, [1] as unknown as Int32Array, -1, all)).toThrow(/promptTokens/);
+    expect(() => engine.submit(1, Int32Array.of(1), -2, all)).toThrow(/adapter must be/);
+    expect(() => engine.cancel('x' as unknown as number)).toThrow(/request must be a number/);
+  });
+
+  it('rejects an adapter spec by name', async () => {
+    const spec = { hash: 'x', files: [], modules: [{ layer: 0, module: 7 }] };
+    await expect(
+      engine.addAdapter(spec as unknown as Parameters<NativeEngine['addAdapter']>[0]),
+    ).rejects.toThrow('spec.modules[0].module must be');
+  });
+
+  it('serves after all of that, and cancels', async () => {
+    engine.submit(
+      7,
+      Int32Array.of(1, 2, 3),
+      -1,
+      sampling({ maxOutputTokens: 4 }) as NativeSampling,
+    );
+    expect((await log.ended(7)).tokens).toHaveLength(4);
+    engine.submit(8, Int32Array.of(1, 2, 3), -1, sampling() as NativeSampling);
+    await log.streaming(8);
+    engine.cancel(8);
+    expect((await log.ended(8)).end).toEqual({ aborted: true });
+    expect(engine.stats()).toMatchObject({ finished: 1, aborted: 1, running: 0 });
+    expect(engine.info()).toMatchObject({ device: 'cpu' });
+  });
+});
+
+describe('an evaluator', () => {
+  it('agrees with the engine and with itself in other chunks', async () => {
+    const tokens = Int32Array.from({ length: 40 }, (_, i) => (i * 37) % 384);
+    const whole = addon.createEvaluator(config).logits(tokens, -1);
+    expect(whole).toHaveLength(40 * 384);
+    expect(whole.every(Number.isFinite)).toBe(true);
+    const chunked = addon.createEvaluator({ ...config, maxBatchTokens: 7 }).logits(tokens, -1);
+    expect(chunked).toEqual(whole);
+
+    const log = new EventLog();
+    const engine = await addon.createEngine(
+      config,
+      log.onEvents as (e: StepEvents) => void,
+      nothing,
+    );
+    engine.submit(1, tokens, -1, sampling({ maxOutputTokens: 1 }) as NativeSampling);
+    const last = whole.subarray(39 * 384);
+    expect((await log.ended(1)).tokens).toEqual([last.indexOf(Math.max(...last))]);
+    await engine.stop();
+  });
+
+  it('refuses unknown adapters and too many tokens', () => {
+    const evaluator = addon.createEvaluator(config);
+    expect(() => evaluator.logits(Int32Array.of(1), 0)).toThrow(/adapter must be/);
+    expect(() => evaluator.logits(new Int32Array(5000), -1)).toThrow(/context holds 4096/);
+  });
+});
