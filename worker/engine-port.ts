@@ -37,6 +37,8 @@ export class EnginePort {
   private over: LoraxError | null = null;
   private stopping: Promise<void> | null = null;
   private readonly outbox: Outbox;
+  /** Open requests that native code has not been given yet. */
+  private numPreparing = 0;
   private lastNativeId = 0;
   private lastProgressAt = 0;
 
@@ -88,7 +90,7 @@ export class EnginePort {
       case 'stats':
         this.answer(command.call, 'ENGINE_LOST', async () => {
           const { native } = await this.engine();
-          return engineStats(native.stats(), this.numPreparing());
+          return engineStats(native.stats(), this.numPreparing);
         });
         return;
       case 'dispose':
@@ -114,8 +116,14 @@ export class EnginePort {
 
   private async engine(): Promise<LoadedEngine> {
     if (this.over !== null) throw this.over;
-    this.loading ??= this.beginLoad();
-    const engine = await this.loading;
+    const loading = (this.loading ??= this.beginLoad());
+    let engine: LoadedEngine;
+    try {
+      engine = await loading;
+    } catch (error) {
+      if (this.loading === loading) this.loading = null;
+      throw error;
+    }
     if (this.over !== null) throw this.over;
     return engine;
   }
@@ -127,7 +135,6 @@ export class EnginePort {
         onProgress: (loaded, total) => this.onModelProgress(loaded, total),
       });
     } catch (thrown) {
-      this.loading = null;
       const { code, message, data } = wireError(thrown, 'MODEL_INVALID');
       throw new LoraxError(code as LoraxErrorCode, message, { data, cause: thrown });
     }
@@ -153,7 +160,11 @@ export class EnginePort {
     if (this.requests.has(command.id)) return;
     const request = new OpenRequest(command.id);
     this.requests.set(command.id, request);
+    this.numPreparing++;
     try {
+      const { maxQueued } = this.options;
+      // Native code counts those it has; these wait as well, for the model or their tokens.
+      if (this.numPreparing > maxQueued) throw queueFullError(maxQueued);
       // Taken at receipt: a later add or remove of the name does not concern this request.
       const lease = command.adapter === null ? null : await this.registry.lease(command.adapter);
       try {
@@ -188,6 +199,7 @@ export class EnginePort {
     tokens: Int32Array,
     adapter: number,
   ): void {
+    this.numPreparing--;
     this.submitted.set(nativeId, request);
     try {
       engine.native.submit(nativeId, tokens, adapter, sampling.native);
@@ -332,6 +344,7 @@ export class EnginePort {
     if (request.ended) return false;
     request.ended = true;
     this.requests.delete(request.id);
+    if (request.submission === null) this.numPreparing--;
     return true;
   }
 
@@ -356,13 +369,12 @@ export class EnginePort {
       list: () => native.adapters(),
     };
   }
+}
 
-  /** Those that native code has not been given yet. */
-  private numPreparing(): number {
-    let preparing = 0;
-    for (const request of this.requests.values()) if (request.submission === null) preparing++;
-    return preparing;
-  }
+function queueFullError(maxQueued: number): LoraxError {
+  return new LoraxError('QUEUE_FULL', `${maxQueued} requests wait already (maxQueued).`, {
+    data: { maxQueued },
+  });
 }
 
 function disposedError(): LoraxError {

@@ -419,6 +419,30 @@ describe('loading', () => {
     expect(client.addon.engines.length).toBe(1);
   });
 
+  it('lets no more wait than may wait', async () => {
+    let release = () => {};
+    const onCreate = () => new Promise<void>((resolve) => (release = resolve));
+    const client = start({ onCreate }, { maxQueued: 3 });
+    const ids = Array.from({ length: 5 }, () => client.generate('a', { maxOutputTokens: 1 }));
+    expect(await client.end(ids[3] as number)).toMatchObject({
+      type: 'failed',
+      error: { code: 'QUEUE_FULL', data: { maxQueued: 3 } },
+    });
+    await client.end(ids[4] as number);
+    // A place that is given up is free again.
+    client.send({ type: 'cancel', id: ids[0] as number });
+    ids.push(client.generate('a', { maxOutputTokens: 1 }));
+    release();
+    await Promise.all(ids.map((id) => client.end(id)));
+    const types = ids.map((id) => client.terminalsOf(id).map((event) => event.type));
+    expect(types.flat()).toEqual(['aborted', 'finish', 'finish', 'failed', 'failed', 'finish']);
+    expect(await client.call({ type: 'stats' })).toMatchObject({
+      requests: { running: 0, waiting: 0 },
+      totals: { finished: 3 },
+      recentSteps: [{ prefillTokens: 0, decodeTokens: 0, adapters: 0, ms: 1.5 }],
+    });
+  });
+
   it('begins by itself and reports progress', async () => {
     const client = start();
     const event = await client.until(() => client.events.find((e) => e.type === 'progress'));
