@@ -18,11 +18,11 @@ struct SamplingParams {
   float repetition_penalty = 1.0f;
   float frequency_penalty = 0.0f;
   float presence_penalty = 0.0f;
-  std::vector<int32_t> bias_ids;
-  std::vector<float> bias_values;
+  std::vector<int32_t> bias_ids = {};
+  std::vector<float> bias_values = {};
   uint64_t seed = 0;
   int32_t num_logprobs = -1;
-  std::vector<int32_t> stop_token_ids;
+  std::vector<int32_t> stop_token_ids = {};
 };
 
 // Throws INVALID_OPTIONS naming the field, its value and what is allowed.

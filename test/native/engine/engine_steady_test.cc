@@ -1,0 +1,389 @@
+// 100,000 random steps on the fake model: arrivals, aborts, adapters that come and go, pools too
+// small for all of it. After every step the invariants hold; every request ends exactly once, with
+// the tokens it gets alone; nobody starves.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <random>
+#include <set>
+#include <string>
+
+#include "engine/engine.h"
+#include "engine/event_log.h"
+#include "engine/fake_model.h"
+
+namespace lorax {
+namespace {
+
+// What came to pass over all episodes, to see that everything was tried.
+struct Tally {
+  int64_t steps = 0, requests = 0, finished = 0, aborted = 0, preemptions = 0, evictions = 0;
+  std::map<std::string, int64_t> failures;
+  std::map<FinishReason, int64_t> reasons;
+  int64_t chunked_prefills = 0, longest_wait = 0;
+  double worst_wait_of_bound = 0.0;
+};
+
+class Episode {
+ public:
+  Episode(uint32_t seed, Tally* tally) : random_(seed), tally_(tally) {
+    options_.limits = {.vocab_size = between(2, 97),
+                       .context_tokens = between(20, 90),
+                       .num_pages = between(4, 48),
+                       .page_bytes = 64,
+                       .block_tokens = between(1, 6)};
+    limits_ = {.max_batch_tokens = between(1, 24),
+               .max_queued = between(0, 12),
+               .max_sequences = between(1, 9)};
+    options_.max_batch_tokens = limits_.max_batch_tokens;
+    options_.max_logits_rows = limits_.max_sequences;
+    auto model = std::make_unique<FakeModel>(options_);
+    model_ = model.get();
+    engine_ = std::make_unique<Engine>(std::move(model), limits_, [] {});
+  }
+
+  void run(int64_t num_steps) {
+    while (model_->num_forwards < num_steps && !testing::Test::HasFailure()) {
+      if (turn_ % 300 == 0) arrivals_ = std::vector{0.02, 0.15, 0.5}[random_() % 3];
+      while (chance(arrivals_)) submit();
+      if (chance(0.04)) cancel();
+      if (chance(0.02)) add_adapter();
+      if (chance(0.02)) remove_adapter();
+      step();
+      if (chance(0.6) || turn_ - last_take_ >= kLate) take();
+    }
+    for (int32_t i = 0; step(); ++i) {
+      ASSERT_LT(i, 100000) << "the engine does not come to rest";
+      take();
+    }
+    take();
+    tally_->steps += model_->num_forwards;
+    check_requests();
+    check_no_leak();
+  }
+
+ private:
+  struct Submitted {
+    Request request;
+    std::string adapter_name;
+    int32_t adapter_pages = 0;
+    bool adapter_known = true;
+    int64_t turn = 0;
+    std::vector<int32_t> open_before;  // older requests that were open
+  };
+
+  int32_t between(int32_t low, int32_t high) {
+    return low + static_cast<int32_t>(random_() % static_cast<uint32_t>(high - low + 1));
+  }
+  bool chance(double p) { return static_cast<double>(random_()) < p * 4294967296.0; }
+
+  void submit() {
+    Submitted submitted;
+    Request& request = submitted.request;
+    request.id = ++last_id_;
+    const int32_t context = options_.limits.context_tokens;
+    const int32_t longest = chance(0.03) ? context + 5 : chance(0.3) ? context - 1 : context / 4;
+    for (int32_t i = between(1, longest); i > 0; --i) {
+      request.prompt.push_back(between(0, options_.limits.vocab_size - 1));
+    }
+    SamplingParams& sampling = request.sampling;
+    sampling.max_output_tokens = chance(0.15) ? 0 : between(1, chance(0.3) ? context : context / 3);
+    sampling.seed = random_();
+    sampling.num_logprobs = between(-1, 2);
+    if (chance(0.3)) sampling.repetition_penalty = 1.5f;
+    if (chance(0.2)) sampling.presence_penalty = 0.5f;
+    for (int32_t i = between(0, 2); i > 0; --i) {
+      sampling.stop_token_ids.push_back(between(0, options_.limits.vocab_size - 1));
+    }
+    if (!adapters_.empty() && chance(0.7)) {
+      auto adapter = adapters_.begin();
+      std::advance(adapter, between(0, static_cast<int32_t>(adapters_.size()) - 1));
+      request.adapter = adapter->first;
+      submitted.adapter_name = adapter->second.hash;
+      submitted.adapter_pages = static_cast<int32_t>(adapter->second.modules.size());
+    } else if (chance(0.02)) {
+      request.adapter = 1000000;
+      submitted.adapter_known = false;
+    }
+    submitted.turn = turn_;
+    submitted.open_before.assign(open_.begin(), open_.end());
+    open_.insert(request.id);
+    engine_->submit(request);
+    requests_[request.id] = std::move(submitted);
+  }
+
+  void cancel() {
+    if (open_.empty()) return;
+    auto victim = open_.begin();
+    std::advance(victim, between(0, static_cast<int32_t>(open_.size()) - 1));
+    engine_->cancel(*victim);
+  }
+
+  void add_adapter() {
+    if (adapters_.size() >= 6) return;
+    const int32_t pages = between(1, std::max(1, options_.limits.num_pages * 2 / 3));
+    const AdapterSpec spec = fake_adapter("adapter" + std::to_string(random_()), pages);
+    adapters_[engine_->add_adapter(spec)] = spec;
+  }
+
+  void remove_adapter() {
+    if (adapters_.empty()) return;
+    auto adapter = adapters_.begin();
+    std::advance(adapter, between(0, static_cast<int32_t>(adapters_.size()) - 1));
+    engine_->remove_adapter(adapter->first);
+    adapters_.erase(adapter);
+  }
+
+  bool step() {
+    ++turn_;
+    const bool worked = engine_->step();
+    try {
+      engine_->check_invariants();
+    } catch (const std::logic_error& error) {
+      ADD_FAILURE() << "turn " << turn_ << ": " << error.what();
+      return false;
+    }
+    return worked;
+  }
+
+  void take() {
+    const std::vector<int32_t> started = log_.add(engine_->take_events(), turn_);
+    last_take_ = turn_;
+    for (const int32_t id : started) {
+      EXPECT_GT(id, last_started_) << "requests start in order of arrival";
+      last_started_ = id;
+    }
+    for (auto id = open_.begin(); id != open_.end();) {
+      id = log_[*id].ending == Ending::kOpen ? std::next(id) : open_.erase(id);
+    }
+  }
+
+  std::string expected_refusal(const Submitted& submitted) const {
+    const Request& request = submitted.request;
+    const auto prompt = static_cast<int32_t>(request.prompt.size());
+    const int32_t outputs = std::max(1, request.sampling.max_output_tokens);
+    if (!submitted.adapter_known) return "ADAPTER_NOT_FOUND";
+    if (prompt + outputs > options_.limits.context_tokens) return "CONTEXT_TOO_LONG";
+    const int32_t block = options_.limits.block_tokens;
+    const int32_t pages = (prompt + outputs - 1 + block - 1) / block + submitted.adapter_pages;
+    return pages > options_.limits.num_pages ? "POOL_EXHAUSTED" : "";
+  }
+
+  void check_requests() {
+    ASSERT_EQ(log_.requests.size(), requests_.size()) << "every request is heard of";
+    for (const auto& [id, submitted] : requests_) {
+      SCOPED_TRACE("request " + std::to_string(id));
+      const RequestLog& log = log_[id];
+      ++tally_->requests;
+      const Expected alone =
+          expected_alone_or_empty(submitted);
+      ASSERT_LE(log.tokens.size(), alone.tokens.size());
+      ASSERT_TRUE(std::equal(log.tokens.begin(), log.tokens.end(), alone.tokens.begin()))
+          << "its tokens are not those it gets alone";
+      const std::string refusal = expected_refusal(submitted);
+      switch (log.ending) {
+        case Ending::kOpen:
+          FAIL() << "it never ended";
+        case Ending::kAborted:
+          ++tally_->aborted;
+          break;
+        case Ending::kFailed:
+          ++tally_->failures[log.failure.code];
+          ASSERT_TRUE(log.tokens.empty());
+          if (refusal.empty()) {
+            ASSERT_EQ(log.failure.code, "QUEUE_FULL") << log.failure.message;
+            ASSERT_GE(std::get<double>(log.failure.data.at("waiting")), limits_.max_queued);
+          } else {
+            ASSERT_EQ(log.failure.code, refusal);
+          }
+          break;
+        case Ending::kFinished:
+          ++tally_->finished;
+          ++tally_->reasons[log.reason];
+          ASSERT_EQ(refusal, "");
+          check_finished(submitted, log, alone);
+          break;
+      }
+      if (log.started) check_wait(submitted, log);
+    }
+    tally_->preemptions += engine_->stats().preemptions;
+    tally_->evictions += engine_->stats().adapter_evictions;
+  }
+
+  Expected expected_alone_or_empty(const Submitted& submitted) const {
+    if (!expected_refusal(submitted).empty()) return {};
+    return expected_alone(submitted.request, submitted.adapter_name, options_.limits);
+  }
+
+  void check_finished(const Submitted& submitted, const RequestLog& log, const Expected& alone) {
+    const auto prompt = static_cast<int32_t>(submitted.request.prompt.size());
+    if (prompt > limits_.max_batch_tokens) ++tally_->chunked_prefills;
+    if (log.reason == FinishReason::kPool) {
+      ASSERT_EQ(submitted.request.sampling.max_output_tokens, 0);
+      const int32_t tokens = prompt + static_cast<int32_t>(log.tokens.size());
+      const int32_t block = options_.limits.block_tokens;
+      ASSERT_GT((tokens + block - 1) / block + submitted.adapter_pages, options_.limits.num_pages)
+          << "the pool was not full";
+      return;
+    }
+    ASSERT_EQ(log.reason, alone.reason);
+    ASSERT_EQ(log.tokens.size(), alone.tokens.size());
+  }
+
+  // The oldest open request is never preempted and computes at least a token a step, and requests
+  // start in order: so a request waits no longer than all older ones together have tokens (plus a
+  // step each in which a full pool is noticed).
+  void check_wait(const Submitted& submitted, const RequestLog& log) {
+    int64_t bound = 1;
+    for (const int32_t older : submitted.open_before) {
+      if (!log_[older].started) continue;  // refused or aborted in the queue
+      bound += static_cast<int64_t>(requests_.at(older).request.prompt.size() +
+                                    log_[older].tokens.size()) + 1;
+    }
+    const int64_t wait = log.started_turn - submitted.turn;
+    ASSERT_LE(wait, bound + kLate) << "it starved";
+    const int64_t own = static_cast<int64_t>(submitted.request.prompt.size() +
+                                             log.tokens.size()) + 1;
+    ASSERT_LE(log.ended_turn - submitted.turn, bound + own + kLate) << "it starved";
+    tally_->longest_wait = std::max(tally_->longest_wait, wait);
+    if (bound > 50) {
+      tally_->worst_wait_of_bound =
+          std::max(tally_->worst_wait_of_bound, static_cast<double>(wait) / bound);
+    }
+  }
+
+  void check_no_leak() {
+    EngineStats stats = engine_->stats();
+    ASSERT_EQ(stats.running + stats.waiting, 0);
+    ASSERT_EQ(stats.pages.kv, 0);
+    ASSERT_EQ(stats.pages.retiring, 0);
+    ASSERT_EQ(stats.pages.free + stats.pages.adapter, stats.pages.total);
+    ASSERT_EQ(engine_->adapters().size(), adapters_.size()) << "removed adapters are gone";
+    for (const AdapterStatus& status : engine_->adapters()) ASSERT_EQ(status.active_requests, 0);
+    for (const auto& [handle, spec] : adapters_) engine_->remove_adapter(handle);
+    step();
+    ASSERT_EQ(engine_->stats().pages.free, stats.pages.total);
+    const auto ended = static_cast<int64_t>(requests_.size());
+    ASSERT_EQ(stats.finished + stats.aborted + stats.failed, ended);
+  }
+
+  static constexpr int64_t kLate = 3;  // turns after which events are taken at the latest
+
+  std::mt19937 random_;
+  Tally* tally_;
+  FakeModelOptions options_;
+  EngineLimits limits_;
+  FakeModel* model_ = nullptr;
+  std::unique_ptr<Engine> engine_;
+  EventLog log_;
+  std::map<int32_t, Submitted> requests_;
+  std::set<int32_t> open_;
+  std::map<int32_t, AdapterSpec> adapters_;
+  double arrivals_ = 0.1;
+  int64_t turn_ = 0, last_take_ = 0;
+  int32_t last_id_ = 0, last_started_ = 0;
+};
+
+TEST(EngineSteady, AHundredThousandRandomSteps) {
+  Tally tally;
+  for (uint32_t seed = 1; tally.steps < 100000 && !testing::Test::HasFailure(); ++seed) {
+    SCOPED_TRACE("episode " + std::to_string(seed));
+    Episode(seed, &tally).run(1000);
+  }
+  if (testing::Test::HasFailure()) return;
+  EXPECT_GE(tally.steps, 100000);
+  // All of it happened, and often.
+  EXPECT_GT(tally.finished, 2000);
+  EXPECT_GT(tally.aborted, 200);
+  EXPECT_GT(tally.preemptions, 500);
+  EXPECT_GT(tally.evictions, 500);
+  EXPECT_GT(tally.chunked_prefills, 500);
+  for (const char* code :
+       {"CONTEXT_TOO_LONG", "POOL_EXHAUSTED", "QUEUE_FULL", "ADAPTER_NOT_FOUND"}) {
+    EXPECT_GT(tally.failures[code], 20) << code;
+  }
+  for (const FinishReason reason : {FinishReason::kStopToken, FinishReason::kMaxOutputTokens,
+                                    FinishReason::kContext, FinishReason::kPool}) {
+    EXPECT_GT(tally.reasons[reason], 20) << "reason " << static_cast<int32_t>(reason);
+  }
+  const auto record = [this](const char* name, int64_t value) {
+    RecordProperty(name, std::to_string(value));
+  };
+  record("requests", tally.requests);
+  record("finished", tally.finished);
+  record("preemptions", tally.preemptions);
+  record("adapter_evictions", tally.evictions);
+  record("longest_wait_steps", tally.longest_wait);
+  record("longest_wait_percent_of_bound", std::lround(100 * tally.worst_wait_of_bound));
+}
+
+// Half of two thousand requests are aborted, each in another state; the others do not notice.
+TEST(EngineSteady, AThousandAbortsLeaveTheOthersAlone) {
+  FakeModelOptions options;
+  options.limits.num_pages = 40;
+  auto owned = std::make_unique<FakeModel>(options);
+  Engine engine(std::move(owned), {.max_batch_tokens = 24, .max_queued = 5000, .max_sequences = 9},
+                [] {});
+  std::vector<std::string> names = {"a", "b", "c"};
+  std::vector<int32_t> handles;
+  for (const std::string& name : names) handles.push_back(engine.add_adapter(fake_adapter(name, 3)));
+  std::mt19937 random(5);
+  EventLog log;
+  std::map<int32_t, Request> requests;
+  std::map<int32_t, size_t> abort_at;  // tokens seen
+  int32_t last_id = 0;
+  const auto name_of = [&](const Request& request) {
+    return request.adapter < 0 ? std::string() : names[request.adapter - handles[0]];
+  };
+  bool worked = true;
+  for (int64_t turn = 0; worked || last_id < 2000; ++turn) {
+    for (int32_t i = 0; i < 2 && last_id < 2000; ++i) {
+      Request request;
+      request.id = ++last_id;
+      request.prompt.resize(1 + random() % 30);
+      for (int32_t& token : request.prompt) token = static_cast<int32_t>(random() % 97);
+      request.adapter = random() % 4 == 0 ? -1 : handles[random() % 3];
+      request.sampling.max_output_tokens = 12;
+      request.sampling.seed = random();
+      engine.submit(request);
+      if (request.id % 2 == 0) abort_at[request.id] = random() % 12;
+      requests[request.id] = std::move(request);
+    }
+    worked = engine.step();
+    engine.check_invariants();
+    log.add(engine.take_events(), turn);
+    for (auto victim = abort_at.begin(); victim != abort_at.end();) {
+      if (log[victim->first].tokens.size() < victim->second) {
+        ++victim;
+        continue;
+      }
+      engine.cancel(victim->first);
+      worked = true;
+      victim = abort_at.erase(victim);
+    }
+  }
+  int32_t aborted = 0;
+  for (const auto& [id, request] : requests) {
+    const RequestLog& entry = log[id];
+    std::vector<int32_t> alone = expected_alone(request, name_of(request), options.limits).tokens;
+    if (id % 2 == 1) {
+      ASSERT_EQ(entry.ending, Ending::kFinished);
+      ASSERT_EQ(entry.tokens, alone) << "request " << id;
+    } else {
+      ASSERT_EQ(entry.ending, Ending::kAborted);
+      alone.resize(entry.tokens.size());
+      ASSERT_EQ(entry.tokens, alone) << "request " << id;
+      ++aborted;
+    }
+  }
+  EXPECT_EQ(aborted, 1000);
+  EXPECT_GT(engine.stats().preemptions, 0);
+  EXPECT_EQ(engine.stats().pages.kv, 0);
+  for (const int32_t handle : handles) engine.remove_adapter(handle);
+  engine.step();
+  EXPECT_EQ(engine.stats().pages.free, 40) << "pages return to the start";
+}
+
+}  // namespace
+}  // namespace lorax

@@ -1,0 +1,126 @@
+// Tables for the scheduling policy: small states, and exactly what is to be done in each.
+#include "engine/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <ostream>
+#include <string>
+
+namespace lorax {
+namespace {
+
+struct Case {
+  std::string name;
+  int32_t budget;
+  int32_t max_running;
+  int32_t free_pages;
+  std::vector<ScheduledSequence> running;
+  std::vector<ScheduledSequence> waiting;
+  std::vector<ScheduledAdapter> adapters;
+  std::string expected;
+};
+
+std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.name; }
+
+std::string text(const Schedule& schedule) {
+  std::string out;
+  if (schedule.pool_full >= 0) out += "full " + std::to_string(schedule.pool_full) + "; ";
+  for (const int32_t i : schedule.preempted) out += "preempt " + std::to_string(i) + "; ";
+  for (const int32_t i : schedule.evicted) out += "evict " + std::to_string(i) + "; ";
+  if (schedule.num_admitted > 0) out += "admit " + std::to_string(schedule.num_admitted) + "; ";
+  for (const Chunk& chunk : schedule.chunks) {
+    out += std::to_string(chunk.sequence) + ":" + std::to_string(chunk.num_tokens) + " ";
+  }
+  return out;
+}
+
+// Pages hold 4 tokens. A sequence: {tokens known, tokens computed, pages held, adapter}.
+// An adapter: {pages, resident, running, last used}.
+const Case kCases[] = {
+    {"nothing", 16, 8, 10, {}, {}, {}, ""},
+    {"a decode", 16, 8, 10, {{5, 4, 2, -1}}, {}, {}, "0:1 "},
+    {"a prefill in chunks", 16, 8, 10, {{40, 0, 10, -1}}, {}, {}, "0:16 "},
+    {"the rest of a prefill", 16, 8, 10, {{40, 32, 10, -1}}, {}, {}, "0:8 "},
+    {"decodes first, prefill gets the rest", 16, 8, 10,
+     {{40, 0, 10, -1}, {5, 4, 2, -1}, {9, 8, 3, -1}}, {}, {}, "0:14 1:1 2:1 "},
+    {"prefills oldest first", 16, 8, 10, {{10, 0, 3, -1}, {40, 0, 10, -1}, {5, 4, 2, -1}}, {}, {},
+     "0:10 1:5 2:1 "},
+    {"admission with what is left of the budget", 16, 8, 10, {{5, 4, 2, -1}}, {{30, 0, 0, -1}}, {},
+     "admit 1; 0:1 1:15 "},
+    {"two admissions", 16, 8, 11, {}, {{6, 0, 0, -1}, {30, 0, 0, -1}}, {}, "admit 2; 0:6 1:10 "},
+    {"no budget, no admission", 16, 8, 30, {{40, 0, 10, -1}}, {{6, 0, 0, -1}}, {}, "0:16 "},
+    {"all slots taken", 16, 1, 10, {{5, 4, 2, -1}}, {{6, 0, 0, -1}}, {}, "0:1 "},
+    {"alone it may take the last page", 16, 8, 2, {}, {{8, 0, 0, -1}}, {}, "admit 1; 0:8 "},
+    {"beside others a page each stays in reserve", 16, 8, 2, {{5, 4, 2, -1}}, {{8, 0, 0, -1}}, {},
+     "0:1 "},
+    {"with the reserve it comes", 16, 8, 3, {{5, 4, 2, -1}}, {{8, 0, 0, -1}}, {},
+     "admit 1; 0:1 1:8 "},
+    {"one that does not fit holds back the next", 16, 8, 3, {{5, 4, 2, -1}},
+     {{20, 0, 0, -1}, {1, 0, 0, -1}}, {}, "0:1 "},
+    {"a decode takes the last page", 16, 8, 1, {{5, 4, 1, -1}}, {}, {}, "0:1 "},
+    {"the newest is preempted", 16, 8, 0, {{5, 4, 1, -1}, {7, 6, 2, -1}, {7, 6, 2, -1}}, {}, {},
+     "preempt 2; 0:1 1:1 "},
+    {"a prefilling newest too", 16, 8, 0, {{5, 4, 1, -1}, {40, 16, 10, -1}}, {}, {},
+     "preempt 1; 0:1 "},
+    {"as many as it takes", 16, 8, 0, {{5, 4, 1, -1}, {5, 4, 1, -1}, {3, 2, 1, -1}}, {}, {},
+     "preempt 2; preempt 1; 0:1 "},
+    {"the newest gives way itself", 16, 8, 0, {{7, 6, 2, -1}, {5, 4, 1, -1}}, {}, {},
+     "preempt 1; 0:1 "},
+    {"nobody comes when somebody had to go", 16, 8, 0, {{7, 6, 2, -1}, {5, 4, 1, -1}},
+     {{1, 0, 0, -1}}, {}, "preempt 1; 0:1 "},
+    {"alone in a full pool it ends, the next comes", 16, 8, 0, {{9, 8, 2, -1}}, {{5, 0, 0, -1}},
+     {}, "full 0; admit 1; 1:5 "},
+    {"all others preempted, still full", 16, 8, 0, {{9, 8, 2, 0}, {3, 2, 0, 0}}, {{1, 0, 0, -1}},
+     {{4, true, 2, 1}}, "full 0; preempt 1; "},
+    {"idle adapters go before sequences", 16, 8, 0, {{5, 4, 1, -1}, {7, 6, 2, -1}}, {},
+     {{3, true, 0, 5}}, "evict 0; 0:1 1:1 "},
+    {"the least recently used first, one at a time", 16, 8, 0, {{5, 4, 1, -1}}, {},
+     {{3, true, 0, 5}, {3, true, 0, 4}, {3, false, 0, 1}}, "evict 1; 0:1 "},
+    {"never one in use", 16, 8, 0, {{5, 4, 1, 0}, {7, 6, 2, 1}}, {},
+     {{3, true, 1, 1}, {3, true, 1, 1}}, "preempt 1; 0:1 "},
+    {"a preempted one's adapter becomes idle", 16, 8, 0, {{5, 4, 1, 0}, {1, 0, 0, 1}}, {},
+     {{3, true, 1, 1}, {3, true, 1, 1}}, "preempt 1; evict 1; 0:1 "},
+    {"a resident adapter costs nothing", 16, 8, 2, {}, {{8, 0, 0, 0}}, {{9, true, 0, 1}},
+     "admit 1; 0:8 "},
+    {"an adapter and KV", 16, 8, 5, {}, {{8, 0, 0, 0}}, {{3, false, 0, 1}}, "admit 1; 0:8 "},
+    {"an adapter that does not fit", 16, 8, 4, {}, {{8, 0, 0, 0}}, {{3, false, 0, 1}}, ""},
+    {"room made by an idle adapter", 16, 8, 1, {}, {{8, 0, 0, 0}},
+     {{3, false, 0, 1}, {4, true, 0, 1}}, "evict 1; admit 1; 0:8 "},
+    {"its own idle adapter is not room", 16, 8, 1, {}, {{8, 0, 0, 0}}, {{3, true, 0, 1}}, ""},
+    {"taking turns: the other's adapter is in use", 16, 8, 1, {{5, 4, 2, 1}}, {{4, 0, 0, 0}},
+     {{3, false, 0, 1}, {3, true, 1, 1}}, "0:1 "},
+    {"two requests of one adapter load it once", 16, 8, 6, {}, {{4, 0, 0, 0}, {4, 0, 0, 0}},
+     {{3, false, 0, 1}}, "admit 2; 0:4 1:4 "},
+    {"a budget of one", 1, 1, 10, {{9, 4, 3, -1}}, {{1, 0, 0, -1}}, {}, "0:1 "},
+};
+
+class SchedulerTable : public testing::TestWithParam<Case> {};
+
+TEST_P(SchedulerTable, Schedules) {
+  const Case& c = GetParam();
+  const SchedulerState state{{c.budget, c.max_running, 4}, c.free_pages, c.running, c.waiting,
+                             c.adapters};
+  EXPECT_EQ(text(make_schedule(state)), c.expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(Scheduler, SchedulerTable, testing::ValuesIn(kCases));
+
+TEST(Scheduler, DecodesTakeAtMostHalfOfAStep) {
+  EXPECT_EQ(max_running_sequences(256, 512), 256);
+  EXPECT_EQ(max_running_sequences(256, 64), 32);
+  EXPECT_EQ(max_running_sequences(8, 64), 8);
+  EXPECT_EQ(max_running_sequences(8, 1), 1);
+}
+
+// A prefill beside as many decodes as may run has half of every step.
+TEST(Scheduler, APrefillProgressesBesideAllDecodes) {
+  std::vector<ScheduledSequence> running(7, {5, 4, 2, -1});
+  running.push_back({100, 0, 25, -1});
+  const SchedulerState state{{16, max_running_sequences(100, 16), 4}, 0, running, {}, {}};
+  const Schedule schedule = make_schedule(state);
+  ASSERT_EQ(schedule.chunks.size(), 8u);
+  EXPECT_EQ(schedule.chunks.back().num_tokens, 9);
+}
+
+}  // namespace
+}  // namespace lorax

@@ -1,0 +1,80 @@
+// The index arrays of small steps, word by word.
+#include "engine/step_planner.h"
+
+#include <gtest/gtest.h>
+
+#include "backend/backend.h"
+
+namespace lorax {
+namespace {
+
+using Ints = std::vector<int32_t>;
+
+class StepPlannerTest : public testing::Test {
+ protected:
+  PlannedSequence sequence(const Ints& tokens, int32_t first, int32_t rows, const Ints& pages,
+                           int32_t handle, const ResidentAdapter* adapter) {
+    PlannedSequence planned;
+    planned.tokens = tokens;
+    planned.first_position = first;
+    planned.num_rows = rows;
+    planned.pages = pages;
+    planned.adapter_handle = handle;
+    planned.adapter = adapter;
+    planned.samples = first + rows == static_cast<int32_t>(tokens.size());
+    planned.sample.position = handle;  // to find it again
+    return planned;
+  }
+
+  const Ints tokens_ = {10, 11, 12, 13, 14, 15};
+  const Ints pages_a_ = {7, 3}, pages_b_ = {1, 2}, pages_c_ = {9, 8};
+  ResidentAdapter first_, second_;
+  StepPlan plan_;
+  Ints sampled_;
+};
+
+TEST_F(StepPlannerTest, SortsByAdapterAndCutsSegments) {
+  const std::vector<PlannedSequence> sequences = {
+      sequence(tokens_, 5, 1, pages_a_, 4, &second_),  // a decode
+      sequence(tokens_, 0, 3, pages_b_, -1, nullptr),  // a chunk that does not reach the end
+      sequence(tokens_, 4, 2, pages_c_, 2, &first_),   // the last chunk
+      sequence(tokens_, 5, 1, pages_b_, 4, &second_),
+  };
+  make_step_plan(9, 4, sequences, &plan_, &sampled_);
+  EXPECT_EQ(plan_.step, 9);
+  EXPECT_EQ(plan_.token_ids, (Ints{10, 11, 12, 14, 15, 15, 15}));
+  EXPECT_EQ(plan_.positions, (Ints{0, 1, 2, 4, 5, 5, 5}));
+  EXPECT_EQ(plan_.block_tables, (Ints{1, 9, 8, 7, 3, 1, 2}));
+  ASSERT_EQ(plan_.spans.size(), 4u);
+  EXPECT_EQ(plan_.spans[0].num_blocks, 1);  // only what the rows reach
+  EXPECT_EQ(plan_.spans[2].first_row, 5);
+  EXPECT_EQ(plan_.spans[2].first_position, 5);
+  EXPECT_EQ(plan_.spans[2].block_table_begin, 3);
+  ASSERT_EQ(plan_.segments.size(), 2u);
+  EXPECT_EQ(plan_.segments[0].adapter, &first_);
+  EXPECT_EQ(plan_.segments[0].rows_begin, 0);
+  EXPECT_EQ(plan_.segments[0].rows_end, 2);
+  EXPECT_EQ(plan_.segments[1].adapter, &second_);
+  EXPECT_EQ(plan_.segments[1].rows_end, 4);
+  EXPECT_EQ(plan_.segment_rows, (Ints{3, 4, 5, 6}));
+  EXPECT_EQ(plan_.segment_weights, std::vector<float>(4, 1.0f));
+  EXPECT_EQ(plan_.logits_rows, (Ints{4, 5, 6}));
+  EXPECT_EQ(sampled_, (Ints{2, 0, 3}));
+  ASSERT_EQ(plan_.samples.size(), 3u);
+  EXPECT_EQ(plan_.samples[0].position, 2);
+}
+
+TEST_F(StepPlannerTest, ReusesThePlanForTheNextStep) {
+  make_step_plan(1, 4, std::vector{sequence(tokens_, 0, 6, pages_a_, 2, &first_)}, &plan_,
+                 &sampled_);
+  make_step_plan(2, 4, std::vector{sequence(tokens_, 5, 1, pages_a_, -1, nullptr)}, &plan_,
+                 &sampled_);
+  EXPECT_EQ(plan_.num_rows(), 1);
+  EXPECT_TRUE(plan_.segments.empty());
+  EXPECT_TRUE(plan_.segment_rows.empty());
+  EXPECT_EQ(plan_.logits_rows, Ints{0});
+  EXPECT_EQ(sampled_, Ints{0});
+}
+
+}  // namespace
+}  // namespace lorax
