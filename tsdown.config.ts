@@ -27,9 +27,10 @@ export default defineConfig([
       test: 'src/test.ts',
     },
     format: ['esm', 'cjs'],
-    dts: { sourcemap: false },
-    // The types of the AI SDK's specification are part of ours, so they are bundled as well.
-    inlineOnly: false,
+    // The types of the AI SDK's specification are part of ours, so they are bundled as well; its
+    // JSON schema types live in an @types package, which only TypeScript's resolver finds.
+    dts: { sourcemap: false, resolver: 'tsc' },
+    deps: { onlyBundle: false, alwaysBundle: ['json-schema'] },
   },
   {
     ...shared,
@@ -40,6 +41,6 @@ export default defineConfig([
     },
     format: ['esm'],
     dts: false,
-    inlineOnly: false,
+    deps: { onlyBundle: false },
   },
 ]);
