@@ -89,6 +89,12 @@ async function openSequences({ sequences, adapters, prompt, tokens }) {
   return { opened, dispose: () => Promise.all(contexts.map((context) => context.dispose())) };
 }
 
+/** Seconds that all cores together spent in this process. */
+function cpuSince(before) {
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1e6;
+}
+
 function generate(sequence, tokens) {
   return sequence.evaluate(tokens, { temperature: 0, yieldEogToken: true });
 }
@@ -96,12 +102,14 @@ function generate(sequence, tokens) {
 async function prefill({ prompt, adapters = 0 }) {
   const { opened, dispose } = await openSequences({ sequences: 1, adapters, prompt, tokens: 1 });
   try {
+    const cpuBefore = process.cpuUsage();
     const startedAt = performance.now();
     const tokens = generate(opened[0], promptOf(prompt, 0));
     await tokens.next();
     const seconds = (performance.now() - startedAt) / 1000;
+    const cpuSeconds = cpuSince(cpuBefore);
     await tokens.return();
-    return { tokensPerSecond: prompt / seconds, promptTokens: prompt };
+    return { tokensPerSecond: prompt / seconds, promptTokens: prompt, cpuSeconds };
   } finally {
     await dispose();
   }
@@ -113,10 +121,11 @@ async function decode(command) {
   try {
     const streams = opened.map((sequence, s) => generate(sequence, promptOf(prompt, s)));
     const run = values.style === 'lock-step' ? lockStep : loops;
-    const { countingFrom, counted } = await run(streams, tokens);
+    const { countingFrom, cpuBefore, counted } = await run(streams, tokens);
     const seconds = (performance.now() - countingFrom) / 1000;
+    const cpuSeconds = cpuSince(cpuBefore);
     await Promise.all(streams.map((stream) => stream.return()));
-    return { tokensPerSecond: counted / seconds, generated: sequences * tokens };
+    return { tokensPerSecond: counted / seconds, generated: sequences * tokens, cpuSeconds };
   } finally {
     await dispose();
   }
@@ -125,16 +134,18 @@ async function decode(command) {
 /** Counted from the moment every sequence has its first token. */
 async function lockStep(streams, tokens) {
   await Promise.all(streams.map((stream) => stream.next()));
+  const cpuBefore = process.cpuUsage();
   const countingFrom = performance.now();
   for (let step = 1; step < tokens; step++) {
     await Promise.all(streams.map((stream) => stream.next()));
   }
-  return { countingFrom, counted: streams.length * (tokens - 1) };
+  return { countingFrom, cpuBefore, counted: streams.length * (tokens - 1) };
 }
 
 async function loops(streams, tokens) {
   let waiting = streams.length;
   let countingFrom = 0;
+  let cpuBefore;
   let early = 0; // tokens that came before every sequence had its first
   await Promise.all(
     streams.map(async (stream) => {
@@ -142,10 +153,13 @@ async function loops(streams, tokens) {
       for await (const _token of stream) {
         seen += 1;
         if (waiting > 0) early += 1;
-        if (seen === 1 && --waiting === 0) countingFrom = performance.now();
+        if (seen === 1 && --waiting === 0) {
+          countingFrom = performance.now();
+          cpuBefore = process.cpuUsage();
+        }
         if (seen === tokens) break;
       }
     }),
   );
-  return { countingFrom, counted: streams.length * tokens - early };
+  return { countingFrom, cpuBefore, counted: streams.length * tokens - early };
 }

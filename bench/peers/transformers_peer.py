@@ -61,11 +61,17 @@ class Peer:
         model = self.model_for(adapters)
         ids = self.prompts(prompt, 1)
         extra = self.forward_arguments(adapters, 1)
+        cpu_before = time.process_time()
         started = time.perf_counter()
         logits = model(ids, use_cache=True, logits_to_keep=1, **extra).logits
         logits[0, -1].argmax().item()
         seconds = time.perf_counter() - started
-        return {"tokensPerSecond": prompt / seconds, "promptTokens": prompt}
+        cpu_seconds = time.process_time() - cpu_before
+        return {
+            "tokensPerSecond": prompt / seconds,
+            "promptTokens": prompt,
+            "cpuSeconds": cpu_seconds,
+        }
 
     @torch.inference_mode()
     def decode(self, sequences: int, tokens: int, prompt: int, adapters: int = 0) -> dict:
@@ -74,14 +80,17 @@ class Peer:
         extra = self.forward_arguments(adapters, sequences)
         out = model(self.prompts(prompt, sequences), use_cache=True, logits_to_keep=1, **extra)
         last = out.logits[:, -1].argmax(-1, keepdim=True)  # [sequences, 1]
+        cpu_before = time.process_time()
         started = time.perf_counter()
         for _ in range(tokens - 1):
             out = model(last, past_key_values=out.past_key_values, use_cache=True, **extra)
             last = out.logits[:, -1].argmax(-1, keepdim=True)
         seconds = time.perf_counter() - started
+        cpu_seconds = time.process_time() - cpu_before
         return {
             "tokensPerSecond": sequences * (tokens - 1) / seconds,
             "generated": sequences * tokens,
+            "cpuSeconds": cpu_seconds,
         }
 
 
