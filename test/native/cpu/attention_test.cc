@@ -94,18 +94,29 @@ class AttentionTest : public CpuBackendTest {
     return out;
   }
 
-  // Fills pages with what an evicted adapter leaves, which read as KV is near the largest float.
-  static void poison_pages(Backend& backend, int pages, int64_t page_bytes, bool bf16) {
-    const int64_t elements = page_bytes / (bf16 ? 2 : 4);
-    const int rank = static_cast<int>(elements / 64 / 2);
-    std::vector<float> values(static_cast<size_t>(rank) * 64, 3.0e38f);
-    const AdapterModule m{0, 0, rank, 1.0f, view(values, rank, 64, "a"), view(values, 64, rank, "b")};
-    auto image = backend.pack_adapter({&m, 1});
-    for (int p = 0; p + image->num_pages <= pages; ++p) {
-      std::vector<int32_t> at(static_cast<size_t>(image->num_pages));
-      std::iota(at.begin(), at.end(), p);
-      backend.place_adapter(*image, at);
+  // Leaves NaN in every slot of K and V of pages [0, pages), as a sequence gone wrong would.
+  static void poison_pages(Backend& backend, const Shape& s, int pages) {
+    StepPlan plan;
+    plan.spans.push_back({0, pages * 32, 0, 0, pages});
+    for (int p = 0; p < pages; ++p) plan.block_tables.push_back(p);
+    for (int t = 0; t < pages * 32; ++t) {
+      plan.token_ids.push_back(0);
+      plan.positions.push_back(t);
     }
+    std::vector<float> qkv(static_cast<size_t>(pages) * 32 * cols(s),
+                           std::numeric_limits<float>::quiet_NaN());
+    Activation x{qkv.data(), pages * 32, cols(s)};
+    backend.begin_step(plan, rope(s.dim));
+    backend.rope_and_store_kv(x, kLayer, config(s), nullptr, nullptr, 1e-5f);
+    StepPlan last;  // a row that sees it all: the poison is there
+    last.spans.push_back({0, 1, pages * 32 - 1, 0, pages});
+    last.block_tables = plan.block_tables;
+    last.token_ids.push_back(0);
+    last.positions.push_back(pages * 32 - 1);
+    std::vector<float> row(static_cast<size_t>(cols(s)), 1.0f);
+    backend.begin_step(last, rope(s.dim));
+    const auto y = copy(backend.attention({row.data(), 1, cols(s)}, kLayer, config(s)));
+    ASSERT_TRUE(std::isnan(y[0]) && std::isnan(y.back()));
   }
 
   // Runs all sequences, each in chunks from `chunk(sequence, position)`; returns [tokens, out] each.
@@ -178,7 +189,7 @@ TEST_P(AttentionTest, MatchesDouble) {
     const KvLayout layout{kLayers, s.kv_heads, s.dim};
     const int64_t page = backend->page_bytes(layout);
     backend->allocate_pages(layout, 64 * page, 32);
-    poison_pages(*backend, 60, page, bf16());
+    poison_pages(*backend, s, 41);
     const auto q_gain = random.values(s.dim);
     const auto k_gain = random.values(s.dim);
     auto q_vector = backend->pack_vector(view(q_gain, 1, s.dim));
@@ -208,7 +219,7 @@ TEST_P(AttentionTest, IsTheSameInAnyChunksCompanyAndThreads) {
         auto backend = make(threads);
         const int64_t page = backend->page_bytes(layout);
         backend->allocate_pages(layout, 64 * page, 32);
-        if (variant % 2 == 0) poison_pages(*backend, 60, page, bf16());
+        if (variant % 2 == 0) poison_pages(*backend, s, 41);
         auto vector = backend->pack_vector(view(gain, 1, s.dim));
         const Vector* norm = s.gains ? vector.get() : nullptr;
         std::vector<std::vector<float>> got;
