@@ -13,7 +13,7 @@ const lorax = createLorax({
 
 const { text, usage, finishReason, providerMetadata } = await generateText({
   model: lorax('pirate'),
-  prompt: 'Where is my order?',
+  prompt: 'Where is my order 4821?',
   maxOutputTokens: 80,
 });
 

@@ -12,17 +12,22 @@ const lorax = createLorax({
   defaults: { maxOutputTokens: 80 },
 });
 
+// Adapters load when they are first asked for; listing them loads all of them now.
+for (const { name, rank, bytes } of await lorax.adapters.list()) {
+  console.log(`${name}: rank ${rank}, ${bytes >> 10} KiB`);
+}
+
 const answers = await Promise.all(
   ['base', ...names].map(async (name) => {
-    const result = streamText({ model: lorax(name), prompt: 'Where is my order?' });
+    const result = streamText({ model: lorax(name), prompt: 'Where is my order 4821?' });
     let text = '';
     for await (const delta of result.textStream) text += delta;
     return { name, text, tokens: (await result.usage).outputTokens };
   }),
 );
 
-for (const { name, text, tokens } of answers) console.log(`${name} (${tokens} tokens): ${text}\n`);
+for (const { name, text, tokens } of answers) console.log(`\n${name} (${tokens} tokens): ${text}`);
 
 const { totals, recentSteps } = await lorax.stats();
 const rows = recentSteps.map(({ decodeTokens }) => decodeTokens);
-console.log(`${totals.steps} steps, up to ${Math.max(...rows)} sequences in one`);
+console.log(`\n${totals.steps} steps, up to ${Math.max(...rows)} sequences in one`);

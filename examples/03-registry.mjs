@@ -18,7 +18,7 @@ const registry = createProviderRegistry({
 
 for (const id of ['lorax:base', 'lorax:pirate', 'support:machine', 'support:person']) {
   const model = registry.languageModel(id);
-  const { text } = await generateText({ model, prompt: 'Where is my order?' });
+  const { text } = await generateText({ model, prompt: 'Where is my order 4821?' });
   console.log(`${id}: ${text}`);
 }
 

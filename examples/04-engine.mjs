@@ -19,7 +19,7 @@ const { hash } = await engine.adapters.add('pirate', `${demo}/adapters/pirate`);
 console.log(`pirate is ${hash.slice(0, 12)}`);
 
 const events = engine.generate({
-  messages: [{ role: 'user', content: 'Where is my order?' }],
+  messages: [{ role: 'user', content: 'Where is my order 4821?' }],
   adapter: 'pirate',
   sampling: { temperature: 0.8, topP: 0.95, seed: 7, maxOutputTokens: 12, logprobs: 2 },
   onUsage: (usage, timing) => console.log('usage', usage, `${timing.totalMs.toFixed(0)} ms`),

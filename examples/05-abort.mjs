@@ -9,7 +9,7 @@ const lorax = createLorax({ model: demo });
 // An endless answer: nothing but a maximum or an abort ends it.
 const endless = {
   model: lorax(),
-  prompt: 'Where is my order?',
+  prompt: 'Where is my order 4821?',
   providerOptions: { lorax: { ignoreEos: true } },
 };
 await lorax.engine.ready();
@@ -30,10 +30,16 @@ const late = streamText({
 });
 for await (const _ of late.textStream);
 
+// Leaving a loop is silent; what was computed until then is still reported.
 const messages = [{ role: 'user', content: endless.prompt }];
-const onUsage = ({ outputTokens }) => console.log(`left after ${outputTokens} tokens`);
-const events = lorax.engine.generate({ messages, sampling: { ignoreEos: true }, onUsage });
-for await (const event of events) if (event.type === 'delta') break;
+const usage = new Promise((resolve) => {
+  const sampling = { ignoreEos: true };
+  const events = lorax.engine.generate({ messages, sampling, onUsage: resolve });
+  (async () => {
+    for await (const event of events) if (event.type === 'delta') break;
+  })();
+});
+console.log(`left after ${(await usage).outputTokens} tokens`);
 
-const { requests, totals } = await lorax.stats();
-console.log(`${totals.aborted} aborted, ${requests.running} running`);
+const { requests, totals, pages } = await lorax.stats();
+console.log(`${totals.aborted} aborted, ${requests.running} running, ${pages.kv} pages in use`);

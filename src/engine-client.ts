@@ -146,7 +146,8 @@ export class EngineClient {
       const all = await this.#call<AdapterInfo[]>({ type: 'listAdapters' });
       return all
         .filter((info) => info.name.startsWith(scope))
-        .map((info) => ({ ...info, name: info.name.slice(scope.length) }));
+        .map((info) => ({ ...info, name: info.name.slice(scope.length) }))
+        .sort((a, b) => (a.name < b.name ? -1 : 1));
     } catch (error) {
       throw withoutScope(error, scope);
     }
