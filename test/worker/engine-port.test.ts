@@ -28,6 +28,8 @@ const OPTIONS: ServeOptions = {
   addonPaths: [],
 };
 
+const chatml = loadFixture('chatml');
+
 /** LoadEngine over the fake addon and the chatml fixture: no directory is read. */
 function fakeLoad(addon: FakeAddon): LoadEngine {
   return async (options, { onEvents, onProgress }) => {
@@ -37,7 +39,7 @@ function fakeLoad(addon: FakeAddon): LoadEngine {
       onEvents,
       onProgress,
     );
-    const tokenizer = await loadFixture('chatml');
+    const tokenizer = await chatml;
     const eosTokenIds = [tokenizer.eosTokenId as number];
     return {
       native,
