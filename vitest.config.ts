@@ -8,7 +8,12 @@ const dist = (file: string) => fileURLToPath(new URL(`./dist/${file}`, import.me
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    exclude: ['**/node_modules/**', 'test/native/**'],
+    // test/smollm2 needs a fetched model: `npm run check:smollm2`.
+    exclude: [
+      '**/node_modules/**',
+      'test/native/**',
+      ...(process.env.LORAX_TEST_SMOLLM2 ? [] : ['test/smollm2/**']),
+    ],
     globalSetup: ['test/global-setup.ts'],
     // Tests with worker threads and process exits of their own need real processes.
     pool: 'forks',
