@@ -9,11 +9,11 @@ bool BackgroundJobs::post(std::function<void()> job) {
   {
     std::lock_guard lock(mutex_);
     if (stopping_) return false;
-    jobs_.push_back(std::move(job));
-    const bool short_of_threads = static_cast<int>(jobs_.size()) > idle_;
+    const bool short_of_threads = static_cast<int>(jobs_.size()) >= idle_;
     if (short_of_threads && static_cast<int>(threads_.size()) < max_threads_) {
       threads_.emplace_back([this] { work(); });
     }
+    jobs_.push_back(std::move(job));
   }
   changed_.notify_one();
   return true;

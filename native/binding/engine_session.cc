@@ -82,10 +82,15 @@ Napi::Promise EngineSession::create(Napi::Env env, EngineConfig config, Napi::Fu
   std::shared_ptr<EngineSession> session(new EngineSession(env, on_events, on_progress));
   session->open(env);
   session->queue_->hold();
-  session->jobs_.post([session = session.get(), config = std::move(config), promise,
-                       make_object = std::move(make_object)]() mutable {
-    session->load(config, promise, std::move(make_object));
-  });
+  try {
+    session->jobs_.post([session = session.get(), config = std::move(config), promise,
+                         make_object = std::move(make_object)]() mutable {
+      session->load(config, promise, std::move(make_object));
+    });
+  } catch (...) {  // no thread to be had
+    session->end(env);
+    throw;
+  }
   return promise.Promise();
 }
 

@@ -11,14 +11,18 @@ const [scenario, folder] = isMainThread
   ? process.argv.slice(2)
   : [workerData.role, workerData.folder];
 const prompt = [5, 6, 7, 8];
+const exits = new Map();
 const say = (text) => process.stdout.write(`${text}\n`);
 
 function startWorker(role) {
-  return new Worker(self, { workerData: { role, folder } });
+  const worker = new Worker(self, { workerData: { role, folder } });
+  // Listened for from the start: it may be over when we get to ask.
+  exits.set(worker, new Promise((resolve) => worker.once('exit', resolve)));
+  return worker;
 }
 
 const message = (worker) => new Promise((resolve) => worker.once('message', resolve));
-const exit = (worker) => new Promise((resolve) => worker.once('exit', resolve));
+const exit = (worker) => exits.get(worker);
 
 /** A worker whose engine is in the middle of a stream. */
 async function streamingWorker(role = 'worker:stream') {
