@@ -156,7 +156,6 @@ std::shared_ptr<Engine> EngineSession::engine_or_null() const {
 Napi::Promise EngineSession::add_adapter(Napi::Env env, AdapterSpec spec) {
   const auto promise = Napi::Promise::Deferred::New(env);
   const std::shared_ptr<Engine> target = engine();
-  queue_->hold();
   jobs_.post([this, promise, target, spec = std::move(spec)]() {
     try {
       if (stopping_) throw disposed();
@@ -172,6 +171,7 @@ Napi::Promise EngineSession::add_adapter(Napi::Env env, AdapterSpec spec) {
       });
     }
   });
+  queue_->hold();
   return promise.Promise();
 }
 
