@@ -4,7 +4,7 @@ The data is made here: the base model answers a grid of short prompts, and one r
 rewrites each answer (pirate speech, JSON, capitals, bullets). The loss covers the answer only.
 Ranks and target modules differ on purpose, so that the demo mixes them in one batch. Needs torch,
 transformers, peft and the directory made by scripts/fetch-smollm2.mjs. An adapter takes 15 to 40 s
-on an H100 (where the committed ones were trained) and about 10 minutes on two CPU cores.
+on an H100 (where the committed ones were trained) and roughly 10 minutes on two busy CPU cores.
 
     python models/smollm2/train_adapters.py [--model DIR] [--only NAME ...] [--check-only]
 """
