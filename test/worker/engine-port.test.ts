@@ -159,6 +159,11 @@ function start(options: FakeAddonOptions = {}, serve: Partial<ServeOptions> = {}
   return client;
 }
 
+/** Waits until native code has been given `count` requests. */
+async function submissions(client: Client, count: number): Promise<void> {
+  while ((client.addon.engines[0]?.submissions.length ?? 0) < count) await pause(1);
+}
+
 const pause = (ms = 5) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Says `text` token by token, then the end-of-sequence token, to everyone. */
@@ -327,8 +332,9 @@ describe('a request', () => {
       expect(await client.end(id)).toMatchObject({ error: { code: 'CONTEXT_TOO_LONG' } });
     }
     const queued = client.generate('a', { maxOutputTokens: 1 });
+    await submissions(client, 2);
     const refused = client.generate('a', { maxOutputTokens: 1 });
-    await client.call({ type: 'stats' });
+    await submissions(client, 3);
     engine!.step();
     expect(await client.end(withMaximum)).toMatchObject({ error: { code: 'CONTEXT_TOO_LONG' } });
     expect(await client.end(refused)).toMatchObject({
@@ -343,7 +349,7 @@ describe('messages', () => {
     const client = start({ manual: true, maxRunning: 32 });
     await client.call({ type: 'ready' });
     const ids = Array.from({ length: 32 }, () => client.generate('hello', { maxOutputTokens: 5 }));
-    await client.call({ type: 'stats' });
+    await submissions(client, 32);
     const before = client.messages.length;
     for (let step = 0; step < 5; step++) client.addon.engines[0]!.step();
     await Promise.all(ids.map((id) => client.end(id)));
@@ -433,6 +439,7 @@ describe('loading', () => {
     await client.end(ids[4] as number);
     // A place that is given up is free again.
     client.send({ type: 'cancel', id: ids[0] as number });
+    await client.end(ids[0] as number);
     ids.push(client.generate('a', { maxOutputTokens: 1 }));
     release();
     await Promise.all(ids.map((id) => client.end(id)));
@@ -461,6 +468,7 @@ describe('adapters', () => {
       hash: 'hash of /a',
     });
     const id = client.generate('x', { maxOutputTokens: 3 }, name);
+    await submissions(client, 1);
     expect(await client.call({ type: 'listAdapters' })).toEqual([
       expect.objectContaining({ name, directory: '/a', rank: 8, bytes: 1000, activeRequests: 1 }),
     ]);
@@ -547,7 +555,7 @@ describe('the end', () => {
     const client = start({ manual: true });
     await client.call({ type: 'ready' });
     const ids = [client.generate('a'), client.generate('b')];
-    await client.call({ type: 'stats' });
+    await submissions(client, 2);
     client.addon.engines[0]!.lose('an invariant broke');
     for (const id of ids) {
       expect(await client.end(id)).toMatchObject({
