@@ -24,8 +24,8 @@ const SHOWS = {
     maxOutputTokens: 80,
     questions: [
       'Where is my order 4821?',
-      'How do I return a jacket?',
-      'When does the shop in Berlin open on Monday?',
+      'How much is the canvas backpack?',
+      'Do you deliver to Lisbon?',
     ],
   },
   smollm2: {
@@ -52,13 +52,14 @@ const lorax = createLorax({ model: show.model(), adapters });
 const speakers = ['base', ...Object.keys(adapters)];
 
 const { deviceDescription } = await lorax.engine.ready();
+await lorax.adapters.list(); // loads them all; otherwise each is loaded by its first request
 console.log(`${speakers.length - 1} adapters and their base, one batch, on ${deviceDescription}\n`);
 
 const board = new AnswerBoard(process.stdout, show.questions, speakers);
 const startedAt = performance.now();
 let deltas = 0;
 const pagesInUse = [];
-const watch = setInterval(observe, 50);
+const watch = setInterval(observe, 25);
 
 const results = await Promise.all(
   show.questions.flatMap((question, q) =>
@@ -79,8 +80,8 @@ const widest = Math.max(...stats.recentSteps.map((step) => step.adapters));
 const { pages } = stats;
 console.log(`
 ${results.length} answers, ${tokens} tokens in ${seconds.toFixed(2)} s: ${Math.round(tokens / seconds)} tokens/s
-batch size over time   ${sparkline(batchSizes, 50)}  at most ${Math.max(...batchSizes)} rows, ${widest} adapters in one step
-pages in use           ${sparkline(pagesInUse, 50)}  at most ${Math.max(...pagesInUse)} of ${pages.total}; now ${pages.kv} for KV, ${pages.adapter} for idle adapters`);
+batch size over time  ${sparkline(batchSizes, 40)}  at most ${Math.max(...batchSizes)} rows, ${widest} adapters
+pages in use          ${sparkline(pagesInUse, 40)}  at most ${Math.max(...pagesInUse)} of ${pages.total}; idle adapters keep ${pages.adapter}`);
 await lorax.dispose();
 
 async function answer(question, q, speaker, s) {
