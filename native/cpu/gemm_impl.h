@@ -20,24 +20,31 @@ void tile(const float* x, int64_t x_stride, const uint16_t* w, int64_t panel, in
           Vec (&acc)[R][P][kVecs]) {
   int32_t j = 0;
   for (; j + 1 < k; j += 2) {
+    Vec even[P][kVecs];
+    Vec odd[P][kVecs];
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       const uint16_t* wp = w + p * panel + int64_t{j} * kPanel;
-      Vec even[kVecs];
-      Vec odd[kVecs];
       Vec::prefetch(reinterpret_cast<const char*>(wp) + kPrefetchBytes);
 #pragma GCC unroll 4
       for (int i = 0; i < kVecs; ++i) {
-        Vec::load_pairs(wp + i * 2 * Vec::kWidth, even[i], odd[i]);
+        Vec::load_pairs(wp + i * 2 * Vec::kWidth, even[p][i], odd[p][i]);
       }
+    }
+    // Both columns of a row together: one address register serves two broadcasts.
 #pragma GCC unroll 32
-      for (int r = 0; r < R; ++r) {
-        const Vec x0 = Vec::set(x[r * x_stride + j]);
-        const Vec x1 = Vec::set(x[r * x_stride + j + 1]);
+    for (int r = 0; r < R; ++r) {
+      const Vec x0 = Vec::set(x[r * x_stride + j]);
+      const Vec x1 = Vec::set(x[r * x_stride + j + 1]);
 #pragma GCC unroll 4
-        for (int i = 0; i < kVecs; ++i) acc[r][p][i] = Vec::fma(even[i], x0, acc[r][p][i]);
+      for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 4
-        for (int i = 0; i < kVecs; ++i) acc[r][p][i] = Vec::fma(odd[i], x1, acc[r][p][i]);
+        for (int i = 0; i < kVecs; ++i) acc[r][p][i] = Vec::fma(even[p][i], x0, acc[r][p][i]);
+      }
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kVecs; ++i) acc[r][p][i] = Vec::fma(odd[p][i], x1, acc[r][p][i]);
       }
     }
   }
@@ -59,18 +66,21 @@ template <int R, int P>
 void tile(const float* x, int64_t x_stride, const float* w, int64_t panel, int32_t k,
           Vec (&acc)[R][P][kVecs]) {
   for (int32_t j = 0; j < k; ++j) {
+    Vec column[P][kVecs];
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       const float* wp = w + p * panel + int64_t{j} * kPanel;
       Vec::prefetch(reinterpret_cast<const char*>(wp) + kPrefetchBytes);
-      Vec column[kVecs];
 #pragma GCC unroll 4
-      for (int i = 0; i < kVecs; ++i) column[i] = Vec::load(wp + i * Vec::kWidth);
+      for (int i = 0; i < kVecs; ++i) column[p][i] = Vec::load(wp + i * Vec::kWidth);
+    }
 #pragma GCC unroll 32
-      for (int r = 0; r < R; ++r) {
-        const Vec xj = Vec::set(x[r * x_stride + j]);
+    for (int r = 0; r < R; ++r) {
+      const Vec xj = Vec::set(x[r * x_stride + j]);
 #pragma GCC unroll 4
-        for (int i = 0; i < kVecs; ++i) acc[r][p][i] = Vec::fma(column[i], xj, acc[r][p][i]);
+      for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kVecs; ++i) acc[r][p][i] = Vec::fma(column[p][i], xj, acc[r][p][i]);
       }
     }
   }
@@ -171,10 +181,14 @@ void gemm(const GemmArgs& g) {
   if (g.rows <= 0) return;
   const int32_t panels = (g.columns + kPanel - 1) / kPanel;
   int32_t panel = 0;
-  if (g.rows <= Vec::kRows4) panel = run_panels<Element, Vec::kRows4, 4>(g, panel, panels);
+  if constexpr (Vec::kRows4 > 0) {
+    if (g.rows <= Vec::kRows4) panel = run_panels<Element, Vec::kRows4, 4>(g, panel, panels);
+  }
   // Between the two, one panel at a time needs one pass over the weights instead of two.
-  if (g.rows <= Vec::kRows2 || g.rows > kFewRows) {
-    panel = run_panels<Element, Vec::kRows2, 2>(g, panel, panels);
+  if constexpr (Vec::kRows2 > 0) {
+    if (g.rows <= Vec::kRows2 || g.rows > kFewRows) {
+      panel = run_panels<Element, Vec::kRows2, 2>(g, panel, panels);
+    }
   }
   run_panels<Element, Vec::kRows1, 1>(g, panel, panels);
 }

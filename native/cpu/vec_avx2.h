@@ -11,9 +11,9 @@ namespace {
 
 struct Vec {
   static constexpr int kWidth = 8;
-  static constexpr int kRows1 = 5;
-  static constexpr int kRows2 = 2;
-  static constexpr int kRows4 = 1;
+  static constexpr int kRows1 = 4;
+  static constexpr int kRows2 = 0;
+  static constexpr int kRows4 = 0;
 
   __m256 v;
 

@@ -12,10 +12,10 @@ namespace {
 
 struct Vec {
   static constexpr int kWidth = 4;
-  // Rows of x kept in registers for 1, 2 and 4 panels.
+  // Rows of x kept in registers for 1, 2 and 4 panels at once; 0: too few registers for that.
   static constexpr int kRows1 = 2;
-  static constexpr int kRows2 = 1;
-  static constexpr int kRows4 = 1;
+  static constexpr int kRows2 = 0;
+  static constexpr int kRows4 = 0;
 
   using Floats = float __attribute__((vector_size(16)));
   using Ints = int32_t __attribute__((vector_size(16)));
