@@ -82,9 +82,10 @@ std::optional<Failure> refuse(const Request& request, const ModelLimits& model,
 }
 
 Failure adapter_not_found(int32_t handle) {
-  return Failure{"ADAPTER_NOT_FOUND",
-                 "There is no adapter with handle " + number(handle) + "; it may have been removed.",
-                 {{"adapter", static_cast<double>(handle)}}};
+  return Failure{
+      "ADAPTER_NOT_FOUND",
+      "There is no adapter with handle " + number(handle) + "; it may have been removed.",
+      {{"adapter", static_cast<double>(handle)}}};
 }
 
 Failure no_token(int32_t adapter, int32_t num_outputs) {

@@ -1,7 +1,7 @@
 // The turn of the engine: drain commands, schedule, forward, emit; and the thread that takes it.
 //
-// step() and what it calls belong to the engine thread; submit, cancel, add_adapter and the reads go
-// through command_queue, outbox and status_board, each with its own lock.
+// step() and what it calls belong to the engine thread; submit, cancel, add_adapter and the reads
+// go through command_queue, outbox and status_board, each with its own lock.
 #include "engine/engine.h"
 
 #include <algorithm>
@@ -90,8 +90,8 @@ class Engine::Impl {
   std::vector<Sequence*> scheduled_;      // by chunk
   std::vector<PlannedSequence> planned_;  // by chunk
   StepPlan plan_;
-  std::vector<int32_t> sampled_;          // [logits rows] -> chunk
-  std::vector<SampleResult> results_;     // [logits rows]
+  std::vector<int32_t> sampled_;       // [logits rows] -> chunk
+  std::vector<SampleResult> results_;  // [logits rows]
   EngineStats::Step step_;
 
   std::mutex stop_mutex_;  // start and stop against each other

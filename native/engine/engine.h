@@ -40,7 +40,8 @@ struct Failure {
   ErrorData data;
 };
 
-// Records as worker/addon.ts describes them (StepEvents); appended by the engine, taken by the sink.
+// Records as worker/addon.ts describes them (StepEvents); appended by the engine, taken by the
+// sink.
 struct StepEvents {
   std::vector<int32_t> ints;
   std::vector<float> floats;

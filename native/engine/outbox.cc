@@ -32,8 +32,8 @@ void EventWriter::token(int32_t id, const SampleResult& result, int32_t num_logp
 }
 
 void EventWriter::finished(int32_t id, FinishReason reason, int32_t num_outputs) {
-  events_.ints.insert(events_.ints.end(), {word(Event::kFinished), id,
-                                           static_cast<int32_t>(reason), num_outputs});
+  events_.ints.insert(events_.ints.end(),
+                      {word(Event::kFinished), id, static_cast<int32_t>(reason), num_outputs});
   ended_.push_back(id);
 }
 

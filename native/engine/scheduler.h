@@ -51,12 +51,12 @@ struct Chunk {
 
 // To be applied in this order.
 struct Schedule {
-  int32_t pool_full = -1;            // running sequence that is alone and finds no page: it ends
-  std::vector<int32_t> preempted;    // running sequences that go back to wait, newest first
-  std::vector<int32_t> evicted;      // adapters whose pages are freed
-  int32_t num_admitted = 0;          // from the front of waiting; each gets pages for all its
-                                     // known tokens and, if it is not resident, its adapter
-  std::vector<Chunk> chunks;         // in order of arrival; a decode is a chunk of one
+  int32_t pool_full = -1;          // running sequence that is alone and finds no page: it ends
+  std::vector<int32_t> preempted;  // running sequences that go back to wait, newest first
+  std::vector<int32_t> evicted;    // adapters whose pages are freed
+  int32_t num_admitted = 0;        // from the front of waiting; each gets pages for all its
+                                   // known tokens and, if it is not resident, its adapter
+  std::vector<Chunk> chunks;       // in order of arrival; a decode is a chunk of one
 };
 
 Schedule make_schedule(const SchedulerState& state);

@@ -24,8 +24,8 @@ SequenceTable::SequenceTable(Model& model, SchedulerLimits limits)
       adapters_(model, pool_) {}
 
 void SequenceTable::add(Request request, Clock::time_point submitted) {
-  waiting_.push_back(std::make_unique<Sequence>(std::move(request), submitted, ++num_arrivals_,
-                                                model_limits_));
+  waiting_.push_back(
+      std::make_unique<Sequence>(std::move(request), submitted, ++num_arrivals_, model_limits_));
   Sequence& sequence = *waiting_.back();
   by_id_[sequence.id] = &sequence;
   if (sequence.adapter >= 0) adapters_.open_request(sequence.adapter);

@@ -39,8 +39,8 @@ class StatusBoard {
   };
 
   mutable std::mutex mutex_;
-  EngineStats stats_;                      // recent_steps is a ring
-  size_t oldest_step_ = 0;                 // into the ring once it is full
+  EngineStats stats_;       // recent_steps is a ring
+  size_t oldest_step_ = 0;  // into the ring once it is full
   std::map<int32_t, Adapter> adapters_;
   int32_t next_handle_ = 0;
 };

@@ -9,9 +9,7 @@ namespace lorax {
 
 namespace {
 
-[[noreturn]] void broken(const std::string& what) {
-  throw std::logic_error("page pool: " + what);
-}
+[[noreturn]] void broken(const std::string& what) { throw std::logic_error("page pool: " + what); }
 
 }  // namespace
 

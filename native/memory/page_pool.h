@@ -84,8 +84,8 @@ class PagePool {
   void move_to(int32_t page, State state);
   void release(int32_t page);
 
-  std::vector<State> states_;   // [total]
-  std::vector<int32_t> free_;   // a stack: the warmest page is taken first
+  std::vector<State> states_;    // [total]
+  std::vector<int32_t> free_;    // a stack: the warmest page is taken first
   std::deque<Retired> retired_;  // ascending step
   Counts counts_;
   int64_t submitted_step_ = 0;

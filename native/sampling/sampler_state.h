@@ -37,8 +37,8 @@ class SamplerState {
   SamplingParams params_;
   bool has_penalty_;
   int64_t num_outputs_ = 0;
-  std::vector<TokenCount> history_;                 // each token once; empty without a penalty
-  std::unordered_map<int32_t, size_t> index_of_;    // token -> index into history_
+  std::vector<TokenCount> history_;               // each token once; empty without a penalty
+  std::unordered_map<int32_t, size_t> index_of_;  // token -> index into history_
 };
 
 }  // namespace lorax

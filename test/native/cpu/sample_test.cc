@@ -24,17 +24,17 @@ TEST(Philox, KnownAnswers) {
   const uint32_t ones = 0xffffffff;
   EXPECT_EQ(philox4x32_10({ones, ones, ones, ones}, {ones, ones}),
             (PhiloxBlock{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
-  EXPECT_EQ(philox4x32_10({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
-                          {0xa4093822, 0x299f31d0}),
-            (PhiloxBlock{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+  EXPECT_EQ(
+      philox4x32_10({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
+      (PhiloxBlock{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
 double noise(uint64_t seed, int64_t position, int32_t token) {
   const auto p = static_cast<uint64_t>(position);
-  const PhiloxBlock words = philox4x32_10(
-      {static_cast<uint32_t>(token / 4), static_cast<uint32_t>(p), static_cast<uint32_t>(p >> 32),
-       0},
-      {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  const PhiloxBlock words =
+      philox4x32_10({static_cast<uint32_t>(token / 4), static_cast<uint32_t>(p),
+                     static_cast<uint32_t>(p >> 32), 0},
+                    {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
   return -std::log(-std::log((words[token % 4] + 0.5) * 0x1p-32));
 }
 
@@ -111,7 +111,8 @@ TEST(Sample, AgreesWithTheReference) {
   int32_t not_the_maximum = 0;
   for (int32_t i = 0; i < 6000; ++i) {
     const auto vocab = static_cast<int32_t>(pick(1, 3, 17, 100, 1001, 4097));
-    std::vector<float> logits = random_logits(random, vocab, static_cast<float>(pick(0.1, 1, 3, 8)));
+    std::vector<float> logits =
+        random_logits(random, vocab, static_cast<float>(pick(0.1, 1, 3, 8)));
     if (i % 5 == 0) {
       for (float& l : logits) l = std::round(l);  // many ties
     }
@@ -202,7 +203,8 @@ TEST(Sample, DrawsFromTheSoftmax) {
   EXPECT_LT(chi_square(logits, {.temperature = 0.5f, .seed = 3}, squared, 40000), 18.47);
   // top-p 0.6 keeps 0.4 and 0.3; 3 tokens of top-k; min-p 0.3 keeps what is above 0.12.
   EXPECT_LT(chi_square(logits, {.temperature = 1.0f, .top_p = 0.6f, .seed = 4},
-                       {0, 4 / 7.0, 0, 3 / 7.0, 0}, 40000), 10.83);
+                       {0, 4 / 7.0, 0, 3 / 7.0, 0}, 40000),
+            10.83);
   const std::vector<double> three = {0, 0.4 / 0.85, 0, 0.3 / 0.85, 0.15 / 0.85};
   EXPECT_LT(chi_square(logits, {.temperature = 1.0f, .top_k = 3, .seed = 5}, three, 40000), 13.82);
   EXPECT_LT(chi_square(logits, {.temperature = 1.0f, .min_p = 0.3f, .seed = 6}, three, 40000),
@@ -294,8 +296,11 @@ TEST(Sample, ExtremesStaySound) {
     for (const float top_p : {1.0f, 1e-30f}) {
       for (const int32_t top_k : {0, 5}) {
         for (const float min_p : {0.0f, 1.0f}) {
-          const SampleRow row{.temperature = temperature, .top_k = top_k, .top_p = top_p,
-                              .min_p = min_p, .num_logprobs = 3};
+          const SampleRow row{.temperature = temperature,
+                              .top_k = top_k,
+                              .top_p = top_p,
+                              .min_p = min_p,
+                              .num_logprobs = 3};
           SampleResult result;
           sample_row(logits.data(), 333, row, &result);
           EXPECT_EQ(result.token, 200);
@@ -308,8 +313,8 @@ TEST(Sample, ExtremesStaySound) {
   }
   std::mt19937 random(4);
   const std::vector<float> usual = random_logits(random, 500, 4.0f);
-  const auto best = static_cast<int32_t>(std::max_element(usual.begin(), usual.end()) -
-                                         usual.begin());
+  const auto best =
+      static_cast<int32_t>(std::max_element(usual.begin(), usual.end()) - usual.begin());
   EXPECT_EQ(sample(usual, {.temperature = 1e-30f}), best) << "a tiny temperature is greedy";
   EXPECT_EQ(sample(usual, {.temperature = 1.0f, .top_p = 1e-20f}), best);
   EXPECT_EQ(sample(usual, {.temperature = 50.0f, .top_k = 1}), best);
@@ -317,8 +322,11 @@ TEST(Sample, ExtremesStaySound) {
   const std::vector<float> huge = {3e38f, -3e38f, 3.1e38f};
   EXPECT_EQ(sample(huge, {.temperature = 0.1f}), 2);
   const TokenCount seen = {2, 1};
-  EXPECT_GE(sample(huge, {.temperature = 1.0f, .repetition_penalty = 1e-30f, .history = &seen,
-                          .history_size = 1}), 0);
+  EXPECT_GE(
+      sample(
+          huge,
+          {.temperature = 1.0f, .repetition_penalty = 1e-30f, .history = &seen, .history_size = 1}),
+      0);
 }
 
 TEST(Sample, UnusableLogitsGiveNoToken) {
@@ -333,8 +341,9 @@ TEST(Sample, UnusableLogitsGiveNoToken) {
   EXPECT_EQ(sample(std::vector<float>(100, -kInf), {}), -1);
   const std::vector<int32_t> ids = {0, 1};
   const std::vector<float> bans = {-kInf, -kInf};
-  EXPECT_EQ(sample({1.0f, 2.0f}, {.bias_ids = ids.data(), .bias_values = bans.data(),
-                                  .bias_size = 2}), -1);
+  EXPECT_EQ(
+      sample({1.0f, 2.0f}, {.bias_ids = ids.data(), .bias_values = bans.data(), .bias_size = 2}),
+      -1);
 }
 
 // Bias comes before the repetition penalty, which comes before frequency and presence.
@@ -343,19 +352,28 @@ TEST(Sample, TheOrderOfOperations) {
   const int32_t id = 0;
   const float bias = 2.0f;
   const TokenCount seen[] = {{0, 0}};
-  SampleRow row{.repetition_penalty = 2.0f, .history = seen, .history_size = 1, .bias_ids = &id,
-                .bias_values = &bias, .bias_size = 1};
+  SampleRow row{.repetition_penalty = 2.0f,
+                .history = seen,
+                .history_size = 1,
+                .bias_ids = &id,
+                .bias_values = &bias,
+                .bias_size = 1};
   EXPECT_EQ(sample({-1.0f, 0.4f}, row), 0);
   EXPECT_EQ(sample({-1.0f, 0.6f}, row), 1);
   // 3 / 2 - 1 * 0.25 - 0.5 = 0.75, and not (3 - 0.75) / 2 = 1.125.
   const TokenCount once[] = {{0, 1}};
-  row = {.repetition_penalty = 2.0f, .frequency_penalty = 0.25f, .presence_penalty = 0.5f,
-         .history = once, .history_size = 1};
+  row = {.repetition_penalty = 2.0f,
+         .frequency_penalty = 0.25f,
+         .presence_penalty = 0.5f,
+         .history = once,
+         .history_size = 1};
   EXPECT_EQ(sample({3.0f, 0.74f}, row), 0);
   EXPECT_EQ(sample({3.0f, 0.76f}, row), 1);
   // Tokens that stand only in the prompt meet neither frequency nor presence.
   const TokenCount prompt_only[] = {{0, 0}};
-  row = {.frequency_penalty = 5.0f, .presence_penalty = 5.0f, .history = prompt_only,
+  row = {.frequency_penalty = 5.0f,
+         .presence_penalty = 5.0f,
+         .history = prompt_only,
          .history_size = 1};
   EXPECT_EQ(sample({3.0f, 2.9f}, row), 0);
 }
@@ -365,8 +383,8 @@ TEST(Sample, TopPComesAfterTopK) {
   const std::vector<float> logits = {std::log(0.4f), std::log(0.3f), std::log(0.15f),
                                      std::log(0.15f)};
   for (int64_t position = 0; position < 300; ++position) {
-    EXPECT_EQ(sample(logits, {.temperature = 1.0f, .top_k = 3, .top_p = 0.45f,
-                              .position = position}), 0);
+    EXPECT_EQ(
+        sample(logits, {.temperature = 1.0f, .top_k = 3, .top_p = 0.45f, .position = position}), 0);
     EXPECT_LE(sample(logits, {.temperature = 1.0f, .top_p = 0.45f, .position = position}), 1);
   }
 }

@@ -176,8 +176,7 @@ class Episode {
       SCOPED_TRACE("request " + std::to_string(id));
       const RequestLog& log = log_[id];
       ++tally_->requests;
-      const Expected alone =
-          expected_alone_or_empty(submitted);
+      const Expected alone = expected_alone_or_empty(submitted);
       ASSERT_LE(log.tokens.size(), alone.tokens.size());
       ASSERT_TRUE(std::equal(log.tokens.begin(), log.tokens.end(), alone.tokens.begin()))
           << "its tokens are not those it gets alone";
@@ -239,12 +238,13 @@ class Episode {
     for (const int32_t older : submitted.open_before) {
       if (!log_[older].started) continue;  // refused or aborted in the queue
       bound += static_cast<int64_t>(requests_.at(older).request.prompt.size() +
-                                    log_[older].tokens.size()) + 1;
+                                    log_[older].tokens.size()) +
+               1;
     }
     const int64_t wait = log.started_turn - submitted.turn;
     ASSERT_LE(wait, bound + kLate) << "it starved";
-    const int64_t own = static_cast<int64_t>(submitted.request.prompt.size() +
-                                             log.tokens.size()) + 1;
+    const int64_t own =
+        static_cast<int64_t>(submitted.request.prompt.size() + log.tokens.size()) + 1;
     ASSERT_LE(log.ended_turn - submitted.turn, bound + own + kLate) << "it starved";
     tally_->longest_wait = std::max(tally_->longest_wait, wait);
     if (bound > 50) {
@@ -327,7 +327,8 @@ TEST(EngineSteady, AThousandAbortsLeaveTheOthersAlone) {
                 [] {});
   std::vector<std::string> names = {"a", "b", "c"};
   std::vector<int32_t> handles;
-  for (const std::string& name : names) handles.push_back(engine.add_adapter(fake_adapter(name, 3)));
+  for (const std::string& name : names)
+    handles.push_back(engine.add_adapter(fake_adapter(name, 3)));
   std::mt19937 random(5);
   EventLog log;
   std::map<int32_t, Request> requests;

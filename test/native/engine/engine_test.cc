@@ -306,8 +306,8 @@ TEST_F(EngineTest, CancelsInEveryState) {
   step();
   ASSERT_TRUE(log_[3].started);
   ASSERT_TRUE(log_[3].tokens.empty());
-  engine_->cancel(3);  // prefilling
-  engine_->cancel(4);  // queued
+  engine_->cancel(3);   // prefilling
+  engine_->cancel(4);   // queued
   engine_->cancel(99);  // unknown
   submit(request_of(5, prompt_of(3), 3));
   engine_->cancel(5);  // never seen by a step

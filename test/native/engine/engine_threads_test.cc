@@ -122,9 +122,9 @@ TEST_F(EngineThreadsTest, ManyThreadsSubmitAndCancel) {
       std::this_thread::yield();
     }
   });
-  EXPECT_TRUE(sink_.collect(*engine_, &log_, [](const EventLog& log) {
-    return num_ended(log) == kThreads * kEach;
-  })) << "only " << num_ended(log_) << " requests ended";
+  EXPECT_TRUE(sink_.collect(*engine_, &log_,
+                            [](const EventLog& log) { return num_ended(log) == kThreads * kEach; }))
+      << "only " << num_ended(log_) << " requests ended";
   done = true;
   for (std::thread& thread : threads) thread.join();
 
@@ -133,8 +133,7 @@ TEST_F(EngineThreadsTest, ManyThreadsSubmitAndCancel) {
     for (const auto& [id, request] : requests[t]) {
       const RequestLog& log = log_[id];
       ASSERT_NE(log.ending, Ending::kFailed) << log.failure.message;
-      std::vector<int32_t> alone =
-          expected_alone(request, names[t][id], options_.limits).tokens;
+      std::vector<int32_t> alone = expected_alone(request, names[t][id], options_.limits).tokens;
       if (log.ending == Ending::kAborted) {
         alone.resize(log.tokens.size());
       } else {
@@ -154,8 +153,8 @@ TEST_F(EngineThreadsTest, AnIdleEngineSleepsAndWakes) {
   std::mt19937 random(1);
   for (int32_t id = 1; id <= 50; ++id) {
     engine_->submit(random_request(random, id, -1));
-    ASSERT_TRUE(sink_.collect(*engine_, &log_,
-                              [&](const EventLog& log) { return num_ended(log) == id; }));
+    ASSERT_TRUE(
+        sink_.collect(*engine_, &log_, [&](const EventLog& log) { return num_ended(log) == id; }));
     if (id % 10 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
   const int64_t steps = engine_->stats().steps;
@@ -185,8 +184,8 @@ TEST_F(EngineThreadsTest, StopsMidFlight) {
       }
     });
   }
-  EXPECT_TRUE(sink_.collect(*engine_, &log_,
-                            [](const EventLog& log) { return num_ended(log) > 100; }));
+  EXPECT_TRUE(
+      sink_.collect(*engine_, &log_, [](const EventLog& log) { return num_ended(log) > 100; }));
   std::thread other([&] { engine_->stop(); });
   engine_->stop();
   other.join();

@@ -141,7 +141,8 @@ class FakeModel : public Model {
 
     void fill(uint64_t value) {
       for (const int32_t page : pages_) {
-        for (int32_t i = 0; i < model_.options_.limits.block_tokens; ++i) model_.at(page, i) = value;
+        for (int32_t i = 0; i < model_.options_.limits.block_tokens; ++i)
+          model_.at(page, i) = value;
       }
     }
     uint64_t read() const {
@@ -252,8 +253,8 @@ inline Expected expected_alone(const Request& request, const std::string& adapte
   const uint64_t adapter = request.adapter < 0 ? 0 : adapter_value(adapter_name);
   const SamplingParams& sampling = request.sampling;
   const bool repeats = sampling.repetition_penalty != 1.0f;
-  const bool penalises = repeats || sampling.frequency_penalty != 0.0f ||
-                         sampling.presence_penalty != 0.0f;
+  const bool penalises =
+      repeats || sampling.frequency_penalty != 0.0f || sampling.presence_penalty != 0.0f;
   uint64_t hash = 1;
   int32_t position = 0;
   for (const int32_t token : request.prompt) hash = mix(hash, kv_word(token, position++, adapter));

@@ -34,6 +34,7 @@ std::string text(const Schedule& schedule) {
   return out;
 }
 
+// clang-format off: one case, two lines.
 // Pages hold 4 tokens. A sequence: {tokens known, tokens computed, pages held, adapter}.
 // An adapter: {pages, resident, running, last used}.
 const Case kCases[] = {
@@ -66,6 +67,8 @@ const Case kCases[] = {
      "preempt 2; preempt 1; 0:1 "},
     {"the newest gives way itself", 16, 8, 0, {{7, 6, 2, -1}, {5, 4, 1, -1}}, {}, {},
      "preempt 1; 0:1 "},
+    {"one in the middle preempts the newest, not itself", 16, 8, 0,
+     {{3, 2, 1, -1}, {5, 4, 1, -1}, {3, 2, 1, -1}}, {}, {}, "preempt 2; 0:1 1:1 "},
     {"nobody comes when somebody had to go", 16, 8, 0, {{7, 6, 2, -1}, {5, 4, 1, -1}},
      {{1, 0, 0, -1}}, {}, "preempt 1; 0:1 "},
     {"alone in a full pool it ends, the next comes", 16, 8, 0, {{9, 8, 2, -1}}, {{5, 0, 0, -1}},
@@ -93,13 +96,14 @@ const Case kCases[] = {
      {{3, false, 0, 1}}, "admit 2; 0:4 1:4 "},
     {"a budget of one", 1, 1, 10, {{9, 4, 3, -1}}, {{1, 0, 0, -1}}, {}, "0:1 "},
 };
+// clang-format on
 
 class SchedulerTable : public testing::TestWithParam<Case> {};
 
 TEST_P(SchedulerTable, Schedules) {
   const Case& c = GetParam();
-  const SchedulerState state{{c.budget, c.max_running, 4}, c.free_pages, c.running, c.waiting,
-                             c.adapters};
+  const SchedulerState state{
+      {c.budget, c.max_running, 4}, c.free_pages, c.running, c.waiting, c.adapters};
   EXPECT_EQ(text(make_schedule(state)), c.expected);
 }
 

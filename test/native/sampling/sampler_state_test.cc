@@ -47,8 +47,8 @@ TEST(SamplerState, RepetitionCountsPromptAndOutputs) {
 
 TEST(SamplerState, FrequencyAndPresenceCountOutputsOnly) {
   const std::vector<int32_t> prompt = {1, 2, 1};
-  for (SamplingParams params : {SamplingParams{.frequency_penalty = 0.5f},
-                                SamplingParams{.presence_penalty = -0.5f}}) {
+  for (SamplingParams params :
+       {SamplingParams{.frequency_penalty = 0.5f}, SamplingParams{.presence_penalty = -0.5f}}) {
     SamplerState state(params, prompt, 100);
     EXPECT_EQ(state.row().history_size, 0);
     state.append(1);
