@@ -1,88 +1,13 @@
 // What the engine does with single requests and small crowds, on the fake model, step by step.
-#include "engine/engine.h"
-
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <string>
 
-#include "engine/event_log.h"
-#include "engine/fake_model.h"
+#include "engine/engine_fixture.h"
 
 namespace lorax {
 namespace {
 
-using Ints = std::vector<int32_t>;
-
-Ints prompt_of(int32_t length, int32_t salt = 0) {
-  Ints prompt(length);
-  for (int32_t i = 0; i < length; ++i) prompt[i] = (i * 7 + salt) % 97;
-  return prompt;
-}
-
-Request request_of(int32_t id, Ints prompt, int32_t max_output_tokens, int32_t adapter = -1) {
-  Request request;
-  request.id = id;
-  request.prompt = std::move(prompt);
-  request.adapter = adapter;
-  request.sampling.max_output_tokens = max_output_tokens;
-  request.sampling.seed = static_cast<uint64_t>(id);
-  return request;
-}
-
-double number(const Failure& failure, const char* key) {
-  return std::get<double>(failure.data.at(key));
-}
-
-class EngineTest : public testing::Test {
- protected:
-  void make(EngineLimits limits = {}) {
-    auto model = std::make_unique<FakeModel>(options_);
-    model_ = model.get();
-    engine_ = std::make_unique<Engine>(std::move(model), limits, [this] { ++notified_; });
-  }
-
-  bool step() {
-    const bool worked = engine_->step();
-    engine_->check_invariants();
-    log_.add(engine_->take_events(), ++turn_);
-    return worked;
-  }
-
-  void run() {
-    int32_t left = 10000;
-    while (step()) ASSERT_GT(--left, 0) << "the engine does not come to rest";
-  }
-
-  Request submit(Request request) {
-    engine_->submit(request);
-    return request;
-  }
-
-  void expect_finished(const Request& request, const std::string& adapter = "") {
-    const Expected expected = expected_alone(request, adapter, options_.limits);
-    const RequestLog& log = log_[request.id];
-    EXPECT_EQ(log.ending, Ending::kFinished) << log.failure.message;
-    EXPECT_EQ(log.reason, expected.reason);
-    EXPECT_EQ(log.tokens, expected.tokens);
-  }
-
-  void expect_all_free() {
-    const EngineStats stats = engine_->stats();
-    EXPECT_EQ(stats.pages.kv, 0);
-    EXPECT_EQ(stats.pages.retiring, 0);
-    EXPECT_EQ(stats.pages.free + stats.pages.adapter, stats.pages.total);
-    EXPECT_EQ(stats.running, 0);
-    EXPECT_EQ(stats.waiting, 0);
-  }
-
-  FakeModelOptions options_;
-  FakeModel* model_ = nullptr;  // the engine's
-  int32_t notified_ = 0;
-  std::unique_ptr<Engine> engine_;
-  EventLog log_;
-  int64_t turn_ = 0;
-};
+class EngineTest : public EngineFixture {};
 
 TEST_F(EngineTest, AnswersOneRequest) {
   make();
@@ -334,112 +259,6 @@ TEST_F(EngineTest, CancelsInEveryState) {
   expect_finished(oldest);
   EXPECT_EQ(engine_->stats().aborted, 5);
   expect_all_free();
-}
-
-TEST_F(EngineTest, ManyAdaptersInOneBatch) {
-  make();
-  std::vector<Request> requests;
-  std::vector<std::string> names;
-  Ints handles = {-1};
-  for (int32_t i = 0; i < 3; ++i) {
-    names.push_back("adapter" + std::to_string(i));
-    handles.push_back(engine_->add_adapter(fake_adapter(names.back(), i + 1)));
-  }
-  ASSERT_EQ(engine_->adapters().size(), 3u) << "listed before any step";
-  for (int32_t id = 1; id <= 8; ++id) {
-    requests.push_back(submit(request_of(id, prompt_of(5, 3), 6, handles[id % 4])));
-  }
-  run();
-  for (const Request& request : requests) {
-    expect_finished(request, request.adapter < 0 ? "" : names[request.adapter - handles[1]]);
-  }
-  const EngineStats stats = engine_->stats();
-  EXPECT_EQ(stats.steps, 6) << "one batch";
-  EXPECT_EQ(stats.adapter_loads, 3);
-  EXPECT_EQ(stats.recent_steps[0].adapters, 3);
-  EXPECT_EQ(stats.pages.adapter, 6) << "idle adapters stay as cache";
-  for (const AdapterStatus& status : engine_->adapters()) {
-    EXPECT_TRUE(status.resident);
-    EXPECT_EQ(status.active_requests, 0);
-    EXPECT_EQ(status.bytes, 1024 * (status.handle - handles[1] + 1));
-  }
-}
-
-TEST_F(EngineTest, AdaptersThatDoNotFitTogetherTakeTurns) {
-  options_.limits.num_pages = 8;
-  make();
-  const int32_t a = engine_->add_adapter(fake_adapter("a", 5));
-  const int32_t b = engine_->add_adapter(fake_adapter("b", 6));
-  std::vector<Request> requests;
-  for (int32_t id = 1; id <= 6; ++id) {
-    requests.push_back(submit(request_of(id, prompt_of(3, id), 4, id % 2 ? a : b)));
-  }
-  run();
-  for (const Request& request : requests) {
-    expect_finished(request, request.adapter == a ? "a" : "b");
-  }
-  EXPECT_GE(engine_->stats().adapter_evictions, 5);
-  for (int32_t id = 2; id <= 6; ++id) {
-    EXPECT_GT(log_[id].started_turn, log_[id - 1].started_turn) << "in order of arrival";
-  }
-}
-
-TEST_F(EngineTest, EvictsTheLeastRecentlyUsed) {
-  options_.limits.num_pages = 10;
-  make();
-  Ints handles;
-  for (const char* name : {"a", "b", "c"}) {
-    handles.push_back(engine_->add_adapter(fake_adapter(name, 3)));
-  }
-  int32_t id = 0;
-  const auto use = [&](int32_t index) {
-    submit(request_of(++id, prompt_of(3), 2, handles[index]));
-    run();
-  };
-  use(0), use(1), use(2), use(0);
-  const Request big = submit(request_of(++id, prompt_of(12), 2));  // 4 pages: one has to go
-  run();
-  expect_finished(big);
-  const std::vector<AdapterStatus> statuses = engine_->adapters();
-  EXPECT_TRUE(statuses[0].resident);
-  EXPECT_FALSE(statuses[1].resident);
-  EXPECT_TRUE(statuses[2].resident);
-}
-
-TEST_F(EngineTest, ARemovedAdapterDrainsThenGoes) {
-  make();
-  const int32_t a = engine_->add_adapter(fake_adapter("a", 3));
-  const int32_t idle = engine_->add_adapter(fake_adapter("b", 2));
-  const Request before = submit(request_of(1, prompt_of(4), 6, a));
-  step();
-  engine_->remove_adapter(a);
-  engine_->remove_adapter(idle);
-  EXPECT_THROW(engine_->remove_adapter(a), Error) << "it was removed already";
-  EXPECT_THROW(engine_->remove_adapter(55), Error);
-  submit(request_of(2, prompt_of(4), 6, a));
-  step();
-  EXPECT_EQ(log_[2].failure.code, "ADAPTER_NOT_FOUND");
-  ASSERT_EQ(engine_->adapters().size(), 1u) << "the idle one is gone, the other drains";
-  EXPECT_EQ(engine_->adapters()[0].active_requests, 1);
-  run();
-  expect_finished(before, "a");
-  EXPECT_TRUE(engine_->adapters().empty());
-  EXPECT_EQ(engine_->stats().pages.free, 32);
-  EXPECT_NE(engine_->add_adapter(fake_adapter("a", 3)), a) << "handles are never used again";
-}
-
-TEST_F(EngineTest, AnAdapterThatCannotFitIsRefusedWhenAdded) {
-  options_.limits.num_pages = 8;
-  make();
-  try {
-    engine_->add_adapter(fake_adapter("a", 8));
-    FAIL() << "accepted";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), "POOL_EXHAUSTED");
-    EXPECT_EQ(std::get<double>(error.data().at("adapterPages")), 8);
-  }
-  EXPECT_THROW(engine_->add_adapter(fake_adapter("a", 0)), Error);
-  EXPECT_TRUE(engine_->adapters().empty()) << "nothing is left half loaded";
 }
 
 TEST_F(EngineTest, NotifiesOncePerOutboxFull) {

@@ -1,0 +1,91 @@
+// An engine over the fake model, stepped by the test, with its events read and its invariants
+// checked after every step.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/event_log.h"
+#include "engine/fake_model.h"
+
+namespace lorax {
+
+using Ints = std::vector<int32_t>;
+
+inline Ints prompt_of(int32_t length, int32_t salt = 0) {
+  Ints prompt(length);
+  for (int32_t i = 0; i < length; ++i) prompt[i] = (i * 7 + salt) % 97;
+  return prompt;
+}
+
+inline Request request_of(int32_t id, Ints prompt, int32_t max_output_tokens,
+                          int32_t adapter = -1) {
+  Request request;
+  request.id = id;
+  request.prompt = std::move(prompt);
+  request.adapter = adapter;
+  request.sampling.max_output_tokens = max_output_tokens;
+  request.sampling.seed = static_cast<uint64_t>(id);
+  return request;
+}
+
+inline double number(const Failure& failure, const char* key) {
+  return std::get<double>(failure.data.at(key));
+}
+
+class EngineFixture : public testing::Test {
+ protected:
+  void make(EngineLimits limits = {}) {
+    auto model = std::make_unique<FakeModel>(options_);
+    model_ = model.get();
+    engine_ = std::make_unique<Engine>(std::move(model), limits, [this] { ++notified_; });
+  }
+
+  bool step() {
+    const bool worked = engine_->step();
+    engine_->check_invariants();
+    log_.add(engine_->take_events(), ++turn_);
+    return worked;
+  }
+
+  void run() {
+    int32_t left = 10000;
+    while (step()) ASSERT_GT(--left, 0) << "the engine does not come to rest";
+  }
+
+  Request submit(Request request) {
+    engine_->submit(request);
+    return request;
+  }
+
+  void expect_finished(const Request& request, const std::string& adapter = "") {
+    const Expected expected = expected_alone(request, adapter, options_.limits);
+    const RequestLog& log = log_[request.id];
+    EXPECT_EQ(log.ending, Ending::kFinished) << log.failure.message;
+    EXPECT_EQ(log.reason, expected.reason);
+    EXPECT_EQ(log.tokens, expected.tokens);
+  }
+
+  void expect_all_free() {
+    const EngineStats stats = engine_->stats();
+    EXPECT_EQ(stats.pages.kv, 0);
+    EXPECT_EQ(stats.pages.retiring, 0);
+    EXPECT_EQ(stats.pages.free + stats.pages.adapter, stats.pages.total);
+    EXPECT_EQ(stats.running, 0);
+    EXPECT_EQ(stats.waiting, 0);
+  }
+
+  FakeModelOptions options_;
+  FakeModel* model_ = nullptr;  // the engine's
+  int32_t notified_ = 0;
+  std::unique_ptr<Engine> engine_;
+  EventLog log_;
+  int64_t turn_ = 0;
+};
+
+}  // namespace lorax
