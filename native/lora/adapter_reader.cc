@@ -44,8 +44,9 @@ class File {
   std::vector<uint8_t> read(const TensorRef& tensor) const {
     const int64_t bytes = tensor.rows * tensor.cols * dtype_bytes(tensor.dtype);
     if (tensor.offset < 0 || bytes > bytes_ || tensor.offset > bytes_ - bytes) {
-      fail(tensor, "ends at byte " + std::to_string(tensor.offset + bytes) + " of a file of " +
-                       std::to_string(bytes_) + " bytes: the file is cut off");
+      fail(tensor, "takes " + std::to_string(bytes) + " bytes from byte " +
+                       std::to_string(tensor.offset) + " of a file of " + std::to_string(bytes_) +
+                       ": the file is cut off");
     }
     std::vector<uint8_t> out(static_cast<size_t>(bytes));
     int64_t done = 0;

@@ -87,8 +87,9 @@ class WeightLoader {
     const int64_t available = files_[tensor.file]->bytes();
     const int64_t needed = tensor_bytes(tensor);
     if (tensor.offset < 0 || needed > available || tensor.offset > available - needed) {
-      fail(tensor, "ends at byte " + std::to_string(tensor.offset + needed) + " of a file of " +
-                       std::to_string(available) + " bytes: the file is cut off");
+      fail(tensor, "takes " + std::to_string(needed) + " bytes from byte " +
+                       std::to_string(tensor.offset) + " of a file of " +
+                       std::to_string(available) + ": the file is cut off");
     }
   }
 

@@ -1,9 +1,9 @@
 /**
  * "Right": what transformers (+ PEFT) computed, against the engine on the same directories, read as
- * the worker reads them. An index lists cases (test/golden/smollm2/README.md says their fields).
+ * the worker reads them. The two readers below know the forms that goldens lie in.
  *
  * float32: ||logits - ref|| / ||ref|| <= 1e-4 and the same greedy continuation, through the engine.
- * bfloat16: <= 2e-2, and no further off than transformers' own bfloat16 where a case says that.
+ * bfloat16: <= 2e-2, and no further off than transformers' own bfloat16 is.
  */
 import fs from 'node:fs';
 import path from 'node:path';
@@ -24,25 +24,62 @@ import { readPeftAdapter } from '../../../worker/files/peft-adapter.js';
 import { EventLog, loadAddon, sampling } from '../addon/tiny-model.mjs';
 
 export interface GoldenCase {
+  title: string;
+  /** PEFT directory, or null for the base. */
   adapter: string | null;
-  adapterDir: string | null;
-  prompt: string;
   promptTokens: number[];
-  logitsFile: string;
+  /** Prompt positions of the logits. */
   rows: number[];
   vocab: number;
   greedy: number[];
-  bf16RelErr?: number;
+  /** ||l - ref|| / ||ref|| of transformers in bfloat16. */
+  bf16RelErr: number;
+  /** [rows, vocab] */
+  reference: () => Float32Array;
+}
+
+type CaseFields = Omit<GoldenCase, 'title' | 'adapter' | 'reference'> & { adapter: string | null };
+
+/** test/golden/smollm2: a file of logits per case. */
+export function readIndex(file: string): GoldenCase[] {
+  type Entry = CaseFields & { adapterDir: string | null; prompt: string; logitsFile: string };
+  const root = path.dirname(file);
+  return (JSON.parse(fs.readFileSync(file, 'utf8')) as Entry[]).map((entry) => ({
+    ...entry,
+    title: `${entry.adapter ?? 'base'}, ${entry.prompt}`,
+    adapter: entry.adapterDir && path.join(root, entry.adapterDir),
+    reference: () => readFloats(path.join(root, entry.logitsFile)),
+  }));
+}
+
+/** test/golden/demo and families: all logits in one file. `directoryOf` finds a model's directory. */
+export function readPacked(
+  directory: string,
+  directoryOf: (model: string) => string,
+): Map<string, GoldenCase[]> {
+  type Entry = CaseFields & { model?: string; offset: number };
+  const file = path.join(directory, 'goldens.json');
+  const floats = readFloats(path.join(directory, 'goldens.f32'));
+  const models = new Map<string, GoldenCase[]>();
+  for (const entry of JSON.parse(fs.readFileSync(file, 'utf8')) as Entry[]) {
+    const model = directoryOf(entry.model ?? '');
+    const cases = models.get(model) ?? [];
+    models.set(model, cases);
+    cases.push({
+      ...entry,
+      title: `${entry.adapter ?? 'base'}, ${entry.promptTokens.length} tokens`,
+      adapter: entry.adapter && path.join(model, 'adapters', entry.adapter),
+      reference: () =>
+        floats.subarray(entry.offset, entry.offset + entry.rows.length * entry.vocab),
+    });
+  }
+  return models;
 }
 
 export interface GoldenOptions {
-  /** Directory the paths of the cases are relative to. */
-  root: string;
   model: string;
   cases: GoldenCase[];
-  bfloat16?: boolean;
   memoryBytes?: number;
-  /** One for every instruction set to compare; those the machine lacks are not asked for. */
   isa?: NativeEngineConfig['isa'];
 }
 
@@ -70,7 +107,7 @@ function chosenRows(logits: Float32Array, rows: number[], vocab: number): Float3
 }
 
 export function describeGoldens(name: string, options: GoldenOptions): void {
-  const { root, cases } = options;
+  const { cases } = options;
   const addon = loadAddon() as EngineAddon;
   let model: NativeModelSpec;
   beforeAll(async () => {
@@ -81,19 +118,17 @@ export function describeGoldens(name: string, options: GoldenOptions): void {
     model,
     device: 'cpu',
     precision,
-    memoryBytes: options.memoryBytes ?? 64 << 20,
+    memoryBytes: options.memoryBytes ?? 128 << 20,
     // Below the longest prompts, so that these are prefilled in chunks.
     maxBatchTokens: 128,
     maxQueued: 1024,
     threads: 0,
     isa: options.isa ?? 'auto',
   });
-  const readAdapter = (c: GoldenCase): Promise<NativeAdapterSpec> =>
-    readPeftAdapter(path.join(root, c.adapterDir!), model.config);
-  const title = (c: GoldenCase) => `${c.adapter ?? 'base'}, ${c.prompt}`;
+  const readAdapter = (directory: string): Promise<NativeAdapterSpec> =>
+    readPeftAdapter(directory, model.config);
 
   for (const precision of ['float32', 'bfloat16'] as const) {
-    if (precision === 'bfloat16' && options.bfloat16 === false) continue;
     describe(`${name} in ${precision}: logits`, () => {
       let evaluator: NativeEvaluator;
       const handles = new Map<string, number>();
@@ -101,22 +136,22 @@ export function describeGoldens(name: string, options: GoldenOptions): void {
         evaluator = addon.createEvaluator(config(precision));
       });
 
-      it.each(cases.map((c) => [title(c), c] as const))('%s', async (_, c) => {
+      it.each(cases.map((c) => [c.title, c] as const))('%s', async (_, c) => {
         let handle = -1;
-        if (c.adapterDir !== null) {
-          handle = handles.get(c.adapterDir) ?? evaluator.addAdapter(await readAdapter(c));
-          handles.set(c.adapterDir, handle);
+        if (c.adapter !== null) {
+          handle = handles.get(c.adapter) ?? evaluator.addAdapter(await readAdapter(c.adapter));
+          handles.set(c.adapter, handle);
         }
         const all = evaluator.logits(Int32Array.from(c.promptTokens), handle);
         const logits = chosenRows(all, c.rows, c.vocab);
-        const error = relativeError(logits, readFloats(path.join(root, c.logitsFile)));
-        const limit = precision === 'float32' ? 1e-4 : Math.min(2e-2, c.bf16RelErr ?? 2e-2);
+        const error = relativeError(logits, c.reference());
+        const limit = precision === 'float32' ? 1e-4 : Math.min(2e-2, c.bf16RelErr);
         expect(error).toBeLessThanOrEqual(limit);
       });
     });
   }
 
-  describe(`${name} in float32: greedy`, () => {
+  describe(`${name} in float32: greedy`, { timeout: 600_000 }, () => {
     let engine: NativeEngine;
     const log = new EventLog();
     beforeAll(async () => {
@@ -134,19 +169,19 @@ export function describeGoldens(name: string, options: GoldenOptions): void {
     it('all cases in one batch continue as the reference does', async () => {
       const handles = new Map<string, number>();
       for (const c of cases) {
-        if (c.adapterDir === null || handles.has(c.adapterDir)) continue;
-        handles.set(c.adapterDir, await engine.addAdapter(await readAdapter(c)));
+        if (c.adapter === null || handles.has(c.adapter)) continue;
+        handles.set(c.adapter, await engine.addAdapter(await readAdapter(c.adapter)));
       }
       cases.forEach((c, i) => {
         engine.submit(
           i + 1,
           Int32Array.from(c.promptTokens),
-          c.adapterDir === null ? -1 : handles.get(c.adapterDir)!,
+          c.adapter === null ? -1 : handles.get(c.adapter)!,
           sampling({ maxOutputTokens: c.greedy.length }) as NativeSampling,
         );
       });
       for (const [i, c] of cases.entries()) {
-        expect((await log.ended(i + 1)).tokens, title(c)).toEqual(c.greedy);
+        expect((await log.ended(i + 1)).tokens, c.title).toEqual(c.greedy);
       }
     });
   });
