@@ -136,8 +136,9 @@ class Backend {
   virtual int32_t block_tokens() const = 0;
   virtual int64_t page_bytes(const KvLayout& layout) const = 0;
 
-  // The arena of equal pages, sized last. `memory_bytes` 0 = the backend's choice, at least one
-  // sequence of `context_tokens`. Returns the number of pages; fixes page_bytes for pack_adapter.
+  // The arena of equal pages, sized last. `memory_bytes` 0 = the backend's choice: where memory
+  // allows, at least one sequence of `context_tokens`; otherwise any size that holds a page. Returns
+  // the number of pages; fixes page_bytes for pack_adapter. Throws POOL_EXHAUSTED.
   virtual int32_t allocate_pages(const KvLayout& layout, int64_t memory_bytes,
                                  int32_t context_tokens) = 0;
 

@@ -22,8 +22,6 @@ const Kernels& kernels_of(Isa isa, bool bf16) {
   return portable_kernels(bf16);
 }
 
-std::string mebibytes(int64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
-
 }  // namespace
 
 CpuBackend::CpuBackend(Precision precision, Isa isa, int threads)
@@ -57,21 +55,20 @@ int32_t CpuBackend::allocate_pages(const KvLayout& layout, int64_t memory_bytes,
   const int64_t page = layout_.page_bytes();
   const int64_t needed =
       (std::max(context_tokens, 1) + int64_t{kBlockTokens} - 1) / kBlockTokens * page;
-  const int64_t available = available_memory_bytes();
   int64_t budget = memory_bytes;
   if (budget <= 0) {
+    // Pages are committed when first touched, so an unused pool costs nothing.
     constexpr int64_t kMost = int64_t{4} << 30;
-    budget = std::max(std::min(available / 4, kMost), needed);
+    const int64_t available = available_memory_bytes();
+    budget = std::min(std::max(std::min(available / 4, kMost), needed), available / 2);
   }
-  if (budget < needed || (memory_bytes <= 0 && needed > available)) {
-    const int64_t offered = memory_bytes > 0 ? budget : available;
+  if (budget < page) {
     throw Error("POOL_EXHAUSTED",
-                "one context of " + std::to_string(context_tokens) + " tokens needs " +
-                    mebibytes(needed) + " of pages, but there are " + mebibytes(offered) +
-                    ": give more memory or ask for a shorter context",
-                {{"neededBytes", static_cast<double>(needed)},
-                 {"availableBytes", static_cast<double>(offered)},
-                 {"contextTokens", static_cast<double>(context_tokens)}});
+                "a pool of " + std::to_string(budget) + " bytes has no room for one page of " +
+                    std::to_string(page) + " bytes (" + std::to_string(kBlockTokens) +
+                    " tokens): give more memory (memoryBytes)",
+                {{"memoryBytes", static_cast<double>(budget)},
+                 {"pageBytes", static_cast<double>(page)}});
   }
   num_pages_ = static_cast<int32_t>(std::min<int64_t>(budget / page, INT32_MAX));
   arena_ = HostBuffer(num_pages_ * page);
