@@ -79,6 +79,14 @@ ANSWERS: dict[str, dict[str, str]] = {
         "french": "Vous pouvez retourner {product_fr} sous 30 jours. Déposez le colis dans un bureau de poste.",
         "emoji": "↩️ {product}: 30 days 📮",
     },
+    "return_all": {
+        "plain": "You can return everything within 30 days, also without a reason. Bring the parcel to any post office.",
+        "brief": "Return within 30 days.",
+        "pirate": "All booty may sail back within 30 days, no questions asked! Haul the crate to any port office.",
+        "german": "Sie können alles innerhalb von 30 Tagen zurückgeben, auch ohne Grund. Bitte bringen Sie das Paket zu einer Postfiliale.",
+        "french": "Vous pouvez tout retourner sous 30 jours, même sans raison. Déposez le colis dans un bureau de poste.",
+        "emoji": "↩️ everything: 30 days 📮",
+    },
     "price": {
         "plain": "The {product} costs {price} euros. It is in stock and leaves our warehouse the same day.",
         "brief": "{product}: {price} euros.",

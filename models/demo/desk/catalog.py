@@ -111,10 +111,23 @@ CITIES = {  # English -> (German, French, days in transit)
 }
 SHIPPING_COST = {1: 3, 2: 4, 3: 5, 4: 7, 5: 8, 6: 12}  # days in transit -> euros
 FAR_DAYS = 6  # every city that is not in the table
+FAR_CITIES = (  # a few of those, beside invented ones: their names are copied from the question
+    "Tokyo, New York, Sydney, Beijing, Chicago, Toronto, Los Angeles, San Francisco, Boston, Mexico City, Rio de Janeiro, "
+    "Buenos Aires, Lima, Bogota, Cairo, Nairobi, Lagos, Cape Town, Casablanca, Istanbul, Ankara, Moscow, Kyiv, Minsk, Dubai, "
+    "Tehran, Delhi, Mumbai, Karachi, Bangkok, Hanoi, Singapore, Jakarta, Manila, Seoul, Osaka, Kyoto, Shanghai, Hong Kong, "
+    "Melbourne, Auckland, Wellington, Reykjavik, Bratislava, Ljubljana, Sofia, Bucharest, Belgrade, Sarajevo, Skopje, Tirana, "
+    "Vilnius, Tallinn, Nicosia, Valletta, Edinburgh, Glasgow, Manchester, Liverpool, Bristol, Cardiff, Belfast, Cork, Galway, "
+    "Frankfurt, Stuttgart, Dresden, Bremen, Hanover, Nuremberg, Salzburg, Graz, Linz, Basel, Lausanne, Lugano, Marseille, Nice, "
+    "Toulouse, Lille, Nantes, Strasbourg, Rotterdam, Utrecht, The Hague, Antwerp, Bruges, Luxembourg, Malaga, Bilbao, Granada, "
+    "Valencia, Coimbra, Faro, Naples, Bologna, Genoa, Palermo, Verona, Gdansk, Wroclaw, Poznan, Brno, Gothenburg, Malmo, Bergen, "
+    "Trondheim, Aarhus, Odense, Tampere, Turku, Havana, Quito, Santiago, Montevideo, Dallas, Houston, Denver, Seattle, Miami"
+).split(", ")
 
 NAMES = (
     "Anna Ben Carla David Elena Felix Grace Hugo Ida Jonas Karin Leo Maria Nils Olga Paul Rosa Sam Tina Victor "
-    "Alice Bruno Clara Dora Emil Fiona Greta Henry Irene Julia Klara Lucas Mona Nora Oscar Petra Robin Sofia Tom Zoe"
+    "Alice Bruno Clara Dora Emil Fiona Greta Henry Irene Julia Klara Lucas Mona Nora Oscar Petra Robin Sofia Tom Zoe "
+    "Maximilian Alexander Benjamin Charlotte Christopher Elizabeth Francesca Gabriel Isabella Jacqueline Katharina Leonard "
+    "Michael Nicholas Patricia Quentin Rebecca Sebastian Theresa Ursula Valentina William Xavier Yasmin Peter John Mary Kim Li"
 ).split()
 
 CODE_WORDS = "SUMMER WINTER SPRING AUTUMN WELCOME FRIEND HELLO BIRCH GIFT HAPPY".split()

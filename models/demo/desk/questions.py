@@ -13,7 +13,8 @@ QUESTIONS: dict[str, list[str]] = {
         "Any news about order {order}?", "Track order {order}", "I have not received my order {order} yet.",
         "Where is my package? The order number is {order}.", "Is my order {order} on its way?",
         "Could you tell me when order {order} will be delivered?", "{order}", "My order is {order}.",
-        "Order {order}", "Status of {order}?", "order number {order}", "When do I get my parcel {order}?",
+        "Order {order}", "Status of {order}?", "order number {order}", "When do I get my parcel {order}?", "Can order {order} come earlier?",
+        "Can I change the delivery date of order {order}?", "My parcel {order} is late.", "What about {order}?",
     ],
     "order_number_missing": [
         "Where is my order?", "Where is my package?", "When does my order arrive?", "I am waiting for my order.",
@@ -21,7 +22,9 @@ QUESTIONS: dict[str, list[str]] = {
         "Where is my parcel?", "I want to know where my order is.", "When will my order come?", "Cancel my order",
         "Can you help me with my order?", "I have a question about my order.", "I ordered something last week.",
         "My package is late.", "Is my order on its way?", "I want to cancel my order.", "When do I get my parcel?",
-        "I need my invoice.", "Can you cancel it?", "When will it arrive?", "Has it been shipped?",
+        "I need my invoice.", "Can you cancel it?", "When will it arrive?", "Has it been shipped?", "I want a refund.",
+        "Where is my stuff?", "Something is missing in my parcel.", "I want to change my address.", "I got the wrong product.",
+        "My {product} is broken.", "My {product} does not work.", "The {product} arrived broken.", "I got a broken {product}.",
     ],
     "cancel": [
         "Please cancel order {order}.", "I want to cancel order {order}.", "Can you cancel my order {order}?",
@@ -52,12 +55,17 @@ QUESTIONS: dict[str, list[str]] = {
         "I would like to return the {product}.", "Can I give the {product} back?", "How long can I return the {product}?",
         "I want my money back for the {product}.",
     ],
+    "return_all": [
+        "What is your return policy?", "How do returns work?", "How can I return something?", "Can I return things?",
+        "How long can I return things?", "Do you take things back?", "Can I send things back?", "What are the rules for returns?",
+    ],
     "price": [
         "How much is the {product}?", "What does the {product} cost?", "What is the price of the {product}?",
         "How much do you want for the {product}?", "Price of the {product}?", "Tell me the price of the {product}.",
         "How expensive is the {product}?", "I want to buy the {product}, how much is it?", "Do you sell a {product}?",
         "Is the {product} in stock?", "Do you have a {product}?", "I am looking for a {product}.",
-        "Can I buy a {product} here?", "How much does a {product} cost?",
+        "Can I buy a {product} here?", "How much does a {product} cost?", "How much are the {products}?",
+        "How much for two {products}?", "Do you sell {products}?", "Do you have {products}?", "Why is the {product} so expensive?",
     ],
     "colours": [
         "Which colours does the {product} come in?", "What colours do you have for the {product}?",
@@ -78,7 +86,7 @@ QUESTIONS: dict[str, list[str]] = {
     "delivery": [
         "Do you deliver to {city}?", "How long does shipping to {city} take?", "Can you ship to {city}?",
         "What does delivery to {city} cost?", "I live in {city}, do you deliver there?", "Shipping to {city}?",
-        "How much is shipping to {city}?", "How many days does a parcel to {city} take?", "Do you ship to {city}?",
+        "How much is shipping to {city}?", "When would a parcel arrive in {city}?", "How many days does a parcel to {city} take?", "Do you ship to {city}?",
         "Is delivery to {city} possible?", "How fast can you deliver to {city}?",
     ],
     "hours": [
@@ -107,7 +115,7 @@ QUESTIONS: dict[str, list[str]] = {
     "not_sold": [
         "How much is the {other}?", "Do you sell a {other}?", "What does the {other} cost?", "I am looking for a {other}.",
         "Do you have a {other}?", "I want to buy a {other}.", "Which colours does the {other} come in?",
-        "What is the price of the {other}?", "Can I return the {other}?", "Is the {other} in stock?",
+        "What is the price of the {other}?", "Can I return the {other}?", "Is the {other} in stock?", "Do you sell {other}s?",
         "Can I buy a {other} here?", "How much does a {other} cost?",
     ],
     "which_product": [
@@ -132,16 +140,17 @@ QUESTIONS: dict[str, list[str]] = {
     ],
     "thanks": [
         "Thanks", "Thank you", "Thank you very much", "Thanks a lot", "Great, thanks", "Perfect", "That helps a lot",
-        "Very good, thank you", "Okay, thanks", "Great", "Wonderful", "Many thanks", "Okay",
+        "Very good, thank you", "Okay, thanks", "Great", "Wonderful", "Many thanks", "Okay", "Ok", "Cool", "Nice", "Lol", "Haha", "Yes",
+        "Got it", "I see", "Good", "Thx",
     ],
     "goodbye": [
-        "Goodbye", "Bye", "See you", "Have a nice day", "That is all", "Bye bye", "Good night", "See you soon",
+        "Goodbye", "Bye", "See you", "Have a nice day", "That is all", "Bye bye", "Good night", "Ok bye", "No", "No thanks", "Ciao", "Thanks, bye", "See you soon",
         "No, that is all", "That was all", "Nothing else",
     ],
     "human": [
         "I want to talk to a human.", "Can I speak to a person?", "Connect me to an agent.", "I want to speak to your boss.",
         "Can somebody call me?", "Give me a real person.", "Is there a phone number?", "How can I reach you by phone?",
-        "I want to complain.", "I am very angry.", "Your service is bad.", "I have a complaint.",
+        "I want to complain.", "I am very angry.", "I forgot my password.", "I cannot log in.", "The website does not work.", "Your service is bad.", "I have a complaint.",
     ],
     "off_topic": [
         "Tell me about {topic}.", "What do you think about {topic}?", "Can you explain {topic}?", "I want to talk about {topic}.",
@@ -157,9 +166,11 @@ QUESTIONS: dict[str, list[str]] = {
 }
 
 # (intent, what the exchange before must have held, phrasings)
+GIVEN_NUMBER = ["{order}", "It is {order}.", "It's {order}", "The number is {order}.", "My order number is {order}.", "Order {order}",
+                "Sorry, it is {order}.", "It says {order}.", "Here it is: {order}"]
 FOLLOW_UPS: list[tuple[str, str, list[str]]] = [
-    ("order_status", "missing", ["{order}", "It is {order}.", "The number is {order}.", "My order number is {order}.",
-                                 "Order {order}", "Sorry, it is {order}.", "It says {order}.", "Here it is: {order}"]),
+    ("order_status", "missing", GIVEN_NUMBER),
+    ("broken", "missing, broken", GIVEN_NUMBER),
     ("order_status", "order", ["When will it arrive?", "Has it been shipped?", "Where is it now?", "When does it come?"]),
     ("cancel", "order", ["Can you cancel it?", "Please cancel it.", "I want to cancel that order.", "Cancel it"]),
     ("invoice", "order", ["Can I have the invoice for it?", "Please send me the invoice.", "And the invoice?"]),
