@@ -4,6 +4,7 @@
 #include <cstring>
 #include <thread>
 
+#include "cpu/amx_check.h"
 #include "cpu/cpu_backend_impl.h"
 #include "cpu/sample.h"
 
@@ -202,6 +203,11 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
     for (Isa best : {Isa::kAmx, Isa::kAvx512, Isa::kAvx2, Isa::kPortable}) {
       // Tiles multiply bf16 only.
       if (best == Isa::kAmx && options.precision == Precision::kFloat32) continue;
+#if defined(LORAX_HAVE_AMX)
+      if (best == Isa::kAmx && isa_available(best) && !cpu::multiplies_exactly(cpu::amx_gemm)) {
+        continue;
+      }
+#endif
       if (isa_available(best)) {
         isa = best;
         break;

@@ -6,6 +6,7 @@
 #include "cpu/amx_gemm.h"
 
 #include "backend_cases.h"
+#include "cpu/amx_check.h"
 #include "cpu/packed_weight.h"
 #include "cpu/thread_pool.h"
 
@@ -111,6 +112,15 @@ TEST(AmxGemm, MatchesDoubleForAllRowsAndPanelsAndKeepsEachRowsBits) {
       ASSERT_TRUE(cpu_test::same_bits(y.data(), expected.data(), int64_t{rows} * n)) << rows;
     }
   }
+}
+
+TEST(AmxCheck, AcceptsTilesThatAreRightAndRefusesOthers) {
+  EXPECT_TRUE(multiplies_exactly(amx_gemm_on<EmulatedTiles>));
+  EXPECT_FALSE(multiplies_exactly([](const AmxGemmArgs&) {}));  // writes nothing
+  EXPECT_FALSE(multiplies_exactly([](const AmxGemmArgs& args) {  // the last element is off by one
+    amx_gemm_on<EmulatedTiles>(args);
+    args.y[(args.rows - 1) * args.y_stride + args.columns - 1] += 1.0f;
+  }));
 }
 
 }  // namespace

@@ -1,0 +1,16 @@
+// A product whose exact result is known, run once before AMX is chosen unasked.
+//
+// AMX depends on more than the processor: permission, saved state, what a hypervisor lets through.
+// A machine that offers it and computes something else falls back to AVX-512.
+#pragma once
+
+#include "cpu/kernels.h"
+
+namespace lorax::cpu {
+
+using AmxGemm = void (*)(const AmxGemmArgs& args);
+
+// Small integers, exact in bf16 and in every partial sum, for rows and columns off the tiles' edges.
+bool multiplies_exactly(AmxGemm gemm);
+
+}  // namespace lorax::cpu
