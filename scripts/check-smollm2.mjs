@@ -22,7 +22,7 @@ if (!existsSync(path.join(goldens, 'index.json'))) {
   run(python, [path.join(scripts, 'make_goldens.py'), '--resume']);
 }
 process.env.LORAX_TEST_SMOLLM2 = '1';
-report([runVitest({ args: ['--dir', 'test/smollm2'] })]);
+report([runVitest({ args: ['test/smollm2/'] })]);
 
 function preparePython() {
   const home = path.join(root, '.cache/goldens/venv');
