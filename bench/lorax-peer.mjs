@@ -12,7 +12,7 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { streamText } from 'ai';
-import { createLorax } from 'lorax-js';
+import { createLorax } from '../dist/index.mjs'; // bench/ is a package of its own: no self-reference
 
 const { values } = parseArgs({
   options: { model: { type: 'string' }, adapters: { type: 'string' } },
@@ -30,9 +30,8 @@ const lorax = createLorax({
 
 const WORDS = ['the', 'sea', 'ship', 'sun', 'and', 'wind', 'over', 'hill', 'road', 'old', 'house'];
 
-const answers = createInterface({ input: process.stdin });
 reply({ ready: (await lorax.engine.ready()).deviceDescription });
-for await (const line of answers) {
+for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);
   try {
     reply(command.case === 'prefill' ? await prefill(command) : await decode(command));

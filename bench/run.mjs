@@ -6,6 +6,7 @@
 // so that a slow minute of the machine hits all of them. Prints medians, writes every sample as CSV.
 
 import { mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { commitOf, describeMachine } from './machine.mjs';
@@ -46,6 +47,9 @@ const llama = (name, model, args, serves) => ({
     path.join(PLACES.gguf, model),
     '--adapters',
     PLACES.gguf,
+    // Its own default is more threads than these machines have cores, which spin on each other.
+    '--threads',
+    String(os.availableParallelism()),
     ...args,
   ],
   cwd: inBench('peers'),
