@@ -78,7 +78,10 @@ async function openSequences({ sequences, adapters, prompt, tokens }) {
         sequences: own,
         contextSize: prompt + tokens + 16,
         batchSize: Math.max(512, own),
-        ...(values.threads ? { threads: Number(values.threads) } : {}),
+        // Contexts decode at the same time; their threads would only spin on each other.
+        ...(values.threads
+          ? { threads: Math.max(1, Math.floor(Number(values.threads) / numContexts)) }
+          : {}),
         ...(adapters > 0 ? { lora: { adapters: [{ filePath: adapterFiles[index] }] } } : {}),
       }),
     );
