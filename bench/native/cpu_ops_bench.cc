@@ -1,5 +1,5 @@
-// Time of every operation of a SmolLM2-135M-shaped step on the CPU backend, beside what this machine
-// measures as its ceilings: reading memory, and multiply-add in registers.
+// Time of every operation of a SmolLM2-135M-shaped step on the CPU backend, beside what this
+// machine measures as its ceilings: reading memory, and multiply-add in registers.
 //
 //   c++ -std=c++20 -O3 -march=native -Inative bench/native/cpu_ops_bench.cc
 //       build/libbackend_cpu.a build/libcore.a -lpthread -o cpu_ops_bench
@@ -39,8 +39,7 @@ double now_s() {
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
   }
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 double median(std::vector<double> v) {
@@ -147,8 +146,8 @@ class Bench {
     StepPlan p;
     const int blocks = (context + tokens + 31) / 32;
     for (int s = 0; s < sequences; ++s) {
-      p.spans.push_back({p.num_rows(), tokens, context,
-                         static_cast<int32_t>(p.block_tables.size()), blocks});
+      p.spans.push_back(
+          {p.num_rows(), tokens, context, static_cast<int32_t>(p.block_tables.size()), blocks});
       for (int b = 0; b < blocks; ++b) p.block_tables.push_back(pages_used_ + s * blocks + b);
       for (int t = 0; t < tokens; ++t) {
         p.token_ids.push_back((s * 7919 + t * 104729) % kVocab);
@@ -173,10 +172,10 @@ class Bench {
 
   // One step as the decoder runs it; returns seconds, adds each operation's to `ops`.
   double step(const StepPlan& p, std::map<std::string, double>* ops) {
-    static const std::vector<SitePart> kQkvParts = {{kQProj, 0, kHeads * kDim},
-                                                    {kKProj, kHeads * kDim, kKvHeads * kDim},
-                                                    {kVProj, (kHeads + kKvHeads) * kDim,
-                                                     kKvHeads * kDim}};
+    static const std::vector<SitePart> kQkvParts = {
+        {kQProj, 0, kHeads * kDim},
+        {kKProj, kHeads * kDim, kKvHeads * kDim},
+        {kVProj, (kHeads + kKvHeads) * kDim, kKvHeads * kDim}};
     static const std::vector<SitePart> kOParts = {{kOProj, 0, kHidden}};
     static const std::vector<SitePart> kGateUpParts = {{kGateProj, 0, kInter},
                                                        {kUpProj, kInter, kInter}};
@@ -234,12 +233,16 @@ class Bench {
   }
   void add_adapter() {
     const int in[] = {kHidden, kHidden, kHidden, kHeads * kDim, kHidden, kHidden, kInter};
-    const int out[] = {kHeads * kDim, kKvHeads * kDim, kKvHeads * kDim, kHidden, kInter, kInter,
-                       kHidden};
+    const int out[] = {kHeads * kDim, kKvHeads * kDim, kKvHeads * kDim, kHidden,
+                       kInter,        kInter,          kHidden};
     std::vector<AdapterModule> modules;
     for (int l = 0; l < kLayers; ++l) {
       for (int m = 0; m < 7; ++m) {
-        modules.push_back({l, m, 16, 2.0f, {values(16 * in[m]), DType::kF32, 16, in[m], "a"},
+        modules.push_back({l,
+                           m,
+                           16,
+                           2.0f,
+                           {values(16 * in[m]), DType::kF32, 16, in[m], "a"},
                            {values(16 * out[m]), DType::kF32, out[m], 16, "b"}});
       }
     }
@@ -280,14 +283,18 @@ int run(int argc, char** argv) {
     const char* name;
     int sequences, tokens, context, adapters;
   };
-  const Case cases[] = {{"decode 1", 1, 1, 256, 0},      {"decode 4", 4, 1, 256, 0},
-                        {"decode 16", 16, 1, 256, 0},    {"decode 16, 1 adapter", 16, 1, 256, 1},
+  const Case cases[] = {{"decode 1", 1, 1, 256, 0},
+                        {"decode 4", 4, 1, 256, 0},
+                        {"decode 16", 16, 1, 256, 0},
+                        {"decode 16, 1 adapter", 16, 1, 256, 1},
                         {"decode 16, 8 adapters", 16, 1, 256, 8},
-                        {"prefill 512", 1, 512, 0, 0},   {"prefill 512, 1 adapter", 1, 512, 0, 1}};
-  const std::map<std::string, int64_t> weights = {
-      {"qkv", int64_t{kQkv} * kHidden}, {"o", int64_t{kHidden} * kHidden},
-      {"gate_up", int64_t{2} * kInter * kHidden}, {"down", int64_t{kInter} * kHidden},
-      {"head", int64_t{kVocab} * kHidden}};
+                        {"prefill 512", 1, 512, 0, 0},
+                        {"prefill 512, 1 adapter", 1, 512, 0, 1}};
+  const std::map<std::string, int64_t> weights = {{"qkv", int64_t{kQkv} * kHidden},
+                                                  {"o", int64_t{kHidden} * kHidden},
+                                                  {"gate_up", int64_t{2} * kInter * kHidden},
+                                                  {"down", int64_t{kInter} * kHidden},
+                                                  {"head", int64_t{kVocab} * kHidden}};
   std::vector<std::vector<double>> totals(std::size(cases));
   std::vector<std::map<std::string, std::vector<double>>> ops(std::size(cases));
   for (int round = -1; round < rounds; ++round) {  // interleaved; the first round warms up
@@ -304,11 +311,12 @@ int run(int argc, char** argv) {
       for (const auto& [name, s] : one) ops[c][name].push_back(s);
     }
   }
-  std::printf("%s%s\nceilings, median of the rounds: read %.1f GB/s (best %.1f), multiply-add in "
-              "registers %.0f GFLOP/s (best %.0f)\n",
-              bench.description().c_str(), count_cpu_time ? ", processor time" : "",
-              median(read_rates), *std::max_element(read_rates.begin(), read_rates.end()),
-              median(fma_rates), *std::max_element(fma_rates.begin(), fma_rates.end()));
+  std::printf(
+      "%s%s\nceilings, median of the rounds: read %.1f GB/s (best %.1f), multiply-add in "
+      "registers %.0f GFLOP/s (best %.0f)\n",
+      bench.description().c_str(), count_cpu_time ? ", processor time" : "", median(read_rates),
+      *std::max_element(read_rates.begin(), read_rates.end()), median(fma_rates),
+      *std::max_element(fma_rates.begin(), fma_rates.end()));
   for (size_t c = 0; c < std::size(cases); ++c) {
     const Case& k = cases[c];
     if (totals[c].empty()) continue;

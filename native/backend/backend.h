@@ -1,10 +1,11 @@
-// The operations of a decoder step on one device; implemented by native/cpu (and later native/cuda).
+// The operations of a decoder step on one device; implemented by native/cpu (and later
+// native/cuda).
 //
 // A backend owns its buffers, threads, streams and copies; callers see opaque handles and integers.
-// One thread calls the step operations; pack_adapter may be called from any thread. The result of an
-// operation stays valid until that operation is called again, and is consumed in place where said.
-// Every output element has one order of accumulation, whatever the number of rows in the step:
-// a sequence's numbers do not depend on its neighbours, its chunks or preemptions.
+// One thread calls the step operations; pack_adapter may be called from any thread. The result of
+// an operation stays valid until that operation is called again, and is consumed in place where
+// said. Every output element has one order of accumulation, whatever the number of rows in the
+// step: a sequence's numbers do not depend on its neighbours, its chunks or preemptions.
 #pragma once
 
 #include <cstddef>
@@ -49,7 +50,8 @@ class Vector {
   int64_t size = 0;
 };
 
-// A [rows, cols] matrix in the backend's memory; element type is the backend's choice per operation.
+// A [rows, cols] matrix in the backend's memory; element type is the backend's choice per
+// operation.
 struct Activation {
   void* data = nullptr;
   int32_t rows = 0;
@@ -126,8 +128,8 @@ class Backend {
 
   // ---- load time ----
 
-  // Stacks tensors along rows into one W [n, k] (fused qkv, gate-up) and packs it; `biases` is empty
-  // or one vector per tensor. Throws MODEL_INVALID naming a tensor with NaN or Inf.
+  // Stacks tensors along rows into one W [n, k] (fused qkv, gate-up) and packs it; `biases` is
+  // empty or one vector per tensor. Throws MODEL_INVALID naming a tensor with NaN or Inf.
   virtual std::unique_ptr<Weight> pack_weight(std::span<const TensorView> tensors,
                                               std::span<const TensorView> biases) = 0;
   virtual std::unique_ptr<Vector> pack_vector(const TensorView& tensor) = 0;
@@ -137,8 +139,8 @@ class Backend {
   virtual int64_t page_bytes(const KvLayout& layout) const = 0;
 
   // The arena of equal pages, sized last. `memory_bytes` 0 = the backend's choice: where memory
-  // allows, at least one sequence of `context_tokens`; otherwise any size that holds a page. Returns
-  // the number of pages; fixes page_bytes for pack_adapter. Throws POOL_EXHAUSTED.
+  // allows, at least one sequence of `context_tokens`; otherwise any size that holds a page.
+  // Returns the number of pages; fixes page_bytes for pack_adapter. Throws POOL_EXHAUSTED.
   virtual int32_t allocate_pages(const KvLayout& layout, int64_t memory_bytes,
                                  int32_t context_tokens) = 0;
 
@@ -167,17 +169,16 @@ class Backend {
 
   // residual += delta, in place; returns rms_norm(residual). With `rows` (indices into the
   // residual) only those rows are normed and returned, in that order.
-  virtual Activation add_rms_norm(Activation& residual, const Activation& delta,
-                                  const Vector& gain, float eps,
-                                  std::span<const int32_t> rows) = 0;
+  virtual Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,
+                                  float eps, std::span<const int32_t> rows) = 0;
 
   // y = x W^T + bias, then y[rows of a] += weight * scale_a (x A_a^T) B_a^T for every segment a of
   // the plan that has slices at `site`. `site` null: base only (the head).   [rows, n]
   virtual Activation linear(const Activation& x, const Weight& weight, const LoraSite* site) = 0;
 
-  // In place on qkv [num_rows, (heads + 2 kv_heads) * head_dim]: optional per-head RMS norm of q and
-  // k (Qwen3), rotary embedding of q and k (Su et al. 2021, halves rotated), k and v stored into the
-  // pages of their sequences.
+  // In place on qkv [num_rows, (heads + 2 kv_heads) * head_dim]: optional per-head RMS norm of q
+  // and k (Qwen3), rotary embedding of q and k (Su et al. 2021, halves rotated), k and v stored
+  // into the pages of their sequences.
   virtual void rope_and_store_kv(Activation& qkv, int32_t layer, const AttentionConfig& config,
                                  const Vector* q_gain, const Vector* k_gain, float eps) = 0;
 

@@ -52,10 +52,10 @@ struct SampleRow {
 };
 
 struct SampleResult {
-  int32_t token = -1;                   // -1 = no usable logits
-  float logprob = 0.0f;                 // of token; set when num_logprobs >= 0
-  std::vector<int32_t> top_tokens;      // [num_logprobs], descending, ties: lowest id first
-  std::vector<float> top_logprobs;      // [num_logprobs]
+  int32_t token = -1;               // -1 = no usable logits
+  float logprob = 0.0f;             // of token; set when num_logprobs >= 0
+  std::vector<int32_t> top_tokens;  // [num_logprobs], descending, ties: lowest id first
+  std::vector<float> top_logprobs;  // [num_logprobs]
 };
 
 }  // namespace lorax

@@ -1,4 +1,5 @@
-// One step of the engine as plain index arrays: everything the device needs, nothing about requests.
+// One step of the engine as plain index arrays: everything the device needs, nothing about
+// requests.
 //
 // Made by engine/scheduler, immutable afterwards; read by model/ and by every backend. A row is one
 // token of one sequence; the rows of a sequence are contiguous and their positions consecutive.
@@ -37,10 +38,10 @@ struct StepPlan {
   std::vector<SequenceSpan> spans;
   std::vector<int32_t> block_tables;  // page numbers
   std::vector<LoraSegment> segments;
-  std::vector<int32_t> segment_rows;    // ascending within a segment
-  std::vector<float> segment_weights;   // 1 unless adapters are mixed
-  std::vector<int32_t> logits_rows;     // rows whose next token is sampled, ascending
-  std::vector<SampleRow> samples;       // [logits_rows.size()]
+  std::vector<int32_t> segment_rows;   // ascending within a segment
+  std::vector<float> segment_weights;  // 1 unless adapters are mixed
+  std::vector<int32_t> logits_rows;    // rows whose next token is sampled, ascending
+  std::vector<SampleRow> samples;      // [logits_rows.size()]
 
   int32_t num_rows() const { return static_cast<int32_t>(token_ids.size()); }
 };

@@ -263,9 +263,9 @@ SamplingParams read_sampling(const Napi::Value& value, const std::string& name,
   out.frequency_penalty = static_cast<float>(fields.number("frequencyPenalty"));
   out.presence_penalty = static_cast<float>(fields.number("presencePenalty"));
   out.bias_ids = read_tokens(fields.value("logitBiasIds"), fields.path("logitBiasIds"), vocab_size);
-  out.bias_values = read_typed_array<float>(fields.value("logitBiasValues"),
-                                            fields.path("logitBiasValues"), napi_float32_array,
-                                            "a Float32Array");
+  out.bias_values =
+      read_typed_array<float>(fields.value("logitBiasValues"), fields.path("logitBiasValues"),
+                              napi_float32_array, "a Float32Array");
   if (out.bias_ids.size() != out.bias_values.size()) {
     fail(env, fields.path("logitBiasValues"), "as long as logitBiasIds");
   }
@@ -283,9 +283,8 @@ SamplingParams read_sampling(const Napi::Value& value, const std::string& name,
   out.seed = static_cast<uint64_t>(high) << 32 | static_cast<uint64_t>(low);
   out.num_logprobs = fields.int32("logprobs", -1, 20);
   // Ids no token has can never stop it; a tokenizer may know more than the model.
-  out.stop_token_ids = read_typed_array<int32_t>(fields.value("stopTokenIds"),
-                                                 fields.path("stopTokenIds"), napi_int32_array,
-                                                 "an Int32Array");
+  out.stop_token_ids = read_typed_array<int32_t>(
+      fields.value("stopTokenIds"), fields.path("stopTokenIds"), napi_int32_array, "an Int32Array");
   return out;
 }
 

@@ -1,8 +1,8 @@
 // A few threads for what blocks: reading and packing files, off the JavaScript thread.
 //
-// Jobs begin in the order they were posted; threads start when there is work. Every posted job runs,
-// also after stop() was asked for: a job looks at its session's `cancelled` and ends early. Owned by
-// EngineSession.
+// Jobs begin in the order they were posted; threads start when there is work. Every posted job
+// runs, also after stop() was asked for: a job looks at its session's `cancelled` and ends early.
+// Owned by EngineSession.
 #pragma once
 
 #include <condition_variable>

@@ -21,15 +21,15 @@ Napi::Value rejected(Napi::Env env, const Napi::Value& error) {
 }  // namespace
 
 Napi::Function EngineObject::define(Napi::Env env) {
-  return DefineClass(env, "NativeEngine",
-                     {InstanceMethod<&EngineObject::info>("info"),
-                      InstanceMethod<&EngineObject::add_adapter>("addAdapter"),
-                      InstanceMethod<&EngineObject::remove_adapter>("removeAdapter"),
-                      InstanceMethod<&EngineObject::adapters>("adapters"),
-                      InstanceMethod<&EngineObject::submit>("submit"),
-                      InstanceMethod<&EngineObject::cancel>("cancel"),
-                      InstanceMethod<&EngineObject::stats>("stats"),
-                      InstanceMethod<&EngineObject::stop>("stop")});
+  return DefineClass(
+      env, "NativeEngine",
+      {InstanceMethod<&EngineObject::info>("info"),
+       InstanceMethod<&EngineObject::add_adapter>("addAdapter"),
+       InstanceMethod<&EngineObject::remove_adapter>("removeAdapter"),
+       InstanceMethod<&EngineObject::adapters>("adapters"),
+       InstanceMethod<&EngineObject::submit>("submit"),
+       InstanceMethod<&EngineObject::cancel>("cancel"),
+       InstanceMethod<&EngineObject::stats>("stats"), InstanceMethod<&EngineObject::stop>("stop")});
 }
 
 Napi::Value EngineObject::make(Napi::Env env, const Napi::FunctionReference& constructor,
@@ -87,8 +87,8 @@ Napi::Value EngineObject::submit(const Napi::CallbackInfo& call) {
 
 Napi::Value EngineObject::cancel(const Napi::CallbackInfo& call) {
   return guarded(call.Env(), [&] {
-    const int32_t id = read_int32(call[0], "request", std::numeric_limits<int32_t>::min(),
-                                  kMaxInt32);
+    const int32_t id =
+        read_int32(call[0], "request", std::numeric_limits<int32_t>::min(), kMaxInt32);
     // A stopped engine has ended every request already.
     if (const auto engine = session_->engine_or_null()) engine->cancel(id);
     return call.Env().Undefined();

@@ -118,8 +118,8 @@ void EngineSession::load(const EngineConfig& config, Napi::Promise::Deferred pro
       queue_->wake();
     });
     const EngineLimits limits{config.max_batch_tokens, config.max_queued, kMaxSequences};
-    auto engine = std::make_shared<Engine>(std::move(model), limits,
-                                           [queue = queue_] { queue->wake(); });
+    auto engine =
+        std::make_shared<Engine>(std::move(model), limits, [queue = queue_] { queue->wake(); });
     limits_ = engine->limits();
     info_ = engine->info();
     engine->start();

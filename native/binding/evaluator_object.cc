@@ -36,11 +36,11 @@ StepPlan make_plan(const std::vector<int32_t>& tokens, int32_t begin, int32_t co
 }
 
 Error out_of_pages(int32_t needed, int32_t available) {
-  return Error("POOL_EXHAUSTED",
-               std::to_string(needed) + " pages are needed, " + std::to_string(available) +
-                   " are free; raise memoryBytes",
-               {{"needed", static_cast<double>(needed)},
-                {"available", static_cast<double>(available)}});
+  return Error(
+      "POOL_EXHAUSTED",
+      std::to_string(needed) + " pages are needed, " + std::to_string(available) +
+          " are free; raise memoryBytes",
+      {{"needed", static_cast<double>(needed)}, {"available", static_cast<double>(available)}});
 }
 
 }  // namespace

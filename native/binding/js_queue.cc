@@ -17,9 +17,9 @@ std::shared_ptr<JsQueue> JsQueue::create(napi_env env, std::function<void(napi_e
   napi_value name = nullptr;
   napi_status status = napi_create_string_utf8(env, "lorax", NAPI_AUTO_LENGTH, &name);
   if (status == napi_ok) {
-    status = napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, context.get(),
-                                             on_finalize, context.get(), on_call,
-                                             &queue->function_);
+    status =
+        napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, context.get(),
+                                        on_finalize, context.get(), on_call, &queue->function_);
   }
   if (status != napi_ok) throw Napi::Error::New(env);
   context.release();

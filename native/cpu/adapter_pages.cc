@@ -53,8 +53,7 @@ void cut(PageCursor& cursor, int32_t n, int32_t k, int64_t k_bytes, int32_t step
   if (padded * k_bytes <= page_bytes) {
     for (int32_t begin = 0; begin < n;) {
       Slice slice;
-      const auto units =
-          static_cast<int32_t>(cursor.take(n - begin, padded * k_bytes, slice));
+      const auto units = static_cast<int32_t>(cursor.take(n - begin, padded * k_bytes, slice));
       slice.n_begin = begin;
       slice.n_end = begin += units;
       slice.k_end = k;

@@ -10,7 +10,8 @@ namespace lorax::cpu {
 
 using AmxGemm = void (*)(const AmxGemmArgs& args);
 
-// Small integers, exact in bf16 and in every partial sum, for rows and columns off the tiles' edges.
+// Small integers, exact in bf16 and in every partial sum, for rows and columns off the tiles'
+// edges.
 bool multiplies_exactly(AmxGemm gemm);
 
 }  // namespace lorax::cpu

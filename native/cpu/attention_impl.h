@@ -1,8 +1,8 @@
 // Attention of one tile of rows over paged KV, and the stores that lay K and V out for it.
 //
 // A page holds, per layer and kv head, K as a matrix W [block_tokens, head_dim] and V as a matrix
-// W [head_dim, block_tokens], both in the panels of kernels.h: q k^T and p v are gemm. Included after
-// gemm_impl.h and elementwise_impl.h.
+// W [head_dim, block_tokens], both in the panels of kernels.h: q k^T and p v are gemm. Included
+// after gemm_impl.h and elementwise_impl.h.
 #pragma once
 
 #include <cstring>
@@ -56,11 +56,11 @@ void attention(const AttentionArgs& a) {
   const int32_t rows = a.num_positions * a.num_heads;  // row = head * num_positions + position
   const int32_t padded = (a.head_dim + kPanel - 1) / kPanel * kPanel;
   const int32_t bt = a.block_tokens;
-  float* q = a.scratch;                  // [rows, head_dim]
+  float* q = a.scratch;                       // [rows, head_dim]
   float* s = q + int64_t{rows} * a.head_dim;  // [rows, block_tokens]
-  float* o = s + int64_t{rows} * bt;     // [rows, padded]
-  float* m = o + int64_t{rows} * padded;  // [rows]
-  float* l = m + rows;                   // [rows]
+  float* o = s + int64_t{rows} * bt;          // [rows, padded]
+  float* m = o + int64_t{rows} * padded;      // [rows]
+  float* l = m + rows;                        // [rows]
 
   for (int32_t h = 0; h < a.num_heads; ++h) {
     for (int32_t i = 0; i < a.num_positions; ++i) {
@@ -139,9 +139,9 @@ void attention(const AttentionArgs& a) {
 // The table of this instruction set.
 template <typename Element>
 constexpr Kernels make_kernels() {
-  return {gemm<Element>,    shrink<Element>, attention<Element>, store_k<Element>,
-          store_v<Element>, add_scaled,      rms_norm,           silu_mul,
-          rope};
+  return {gemm<Element>,    shrink<Element>,  attention<Element>,
+          store_k<Element>, store_v<Element>, add_scaled,
+          rms_norm,         silu_mul,         rope};
 }
 
 }  // namespace

@@ -11,7 +11,8 @@
 namespace lorax::cpu {
 namespace {
 
-constexpr int32_t kTileRows = 96;  // query rows (positions x heads) per tile: scratch fits the cache
+constexpr int32_t kTileRows =
+    96;  // query rows (positions x heads) per tile: scratch fits the cache
 
 void check(const AttentionConfig& config, const KvLayout& layout, int32_t half_dim, int32_t cols) {
   if (config.head_dim != layout.head_dim || config.num_kv_heads != layout.num_kv_heads ||
@@ -37,8 +38,8 @@ void CpuBackend::rope_and_store_kv(Activation& qkv, int32_t layer, const Attenti
 
   const auto run_block = [&](const BlockRows& block) {
     const int32_t slot = block.first_position % kBlockTokens;
-    const int32_t page_number = plan_->block_tables[block.span->block_table_begin +
-                                                    block.first_position / kBlockTokens];
+    const int32_t page_number =
+        plan_->block_tables[block.span->block_table_begin + block.first_position / kBlockTokens];
     uint8_t* page = arena() + page_number * layout_.page_bytes();
     if (slot == 0) {
       // Masked rows meet V with p = 0, and 0 * garbage may be NaN. K needs no such care: its
@@ -116,8 +117,8 @@ Activation CpuBackend::attention(const Activation& qkv, int32_t layer,
     for (int32_t h = 0; h < group; h += heads_at_once) {
       const int32_t head = kv_head * group + h;
       args.num_heads = std::min(heads_at_once, group - h);
-      args.q = static_cast<const float*>(qkv.data) + int64_t{block.first_row} * qkv.cols +
-               head * dim;
+      args.q =
+          static_cast<const float*>(qkv.data) + int64_t{block.first_row} * qkv.cols + head * dim;
       args.out = out + int64_t{block.first_row} * cols + head * dim;
       kernels_.attention(args);
     }

@@ -64,12 +64,12 @@ int32_t CpuBackend::allocate_pages(const KvLayout& layout, int64_t memory_bytes,
     budget = std::min(std::max(std::min(available / 4, kMost), needed), available / 2);
   }
   if (budget < page) {
-    throw Error("POOL_EXHAUSTED",
-                "a pool of " + std::to_string(budget) + " bytes has no room for one page of " +
-                    std::to_string(page) + " bytes (" + std::to_string(kBlockTokens) +
-                    " tokens): give more memory (memoryBytes)",
-                {{"memoryBytes", static_cast<double>(budget)},
-                 {"pageBytes", static_cast<double>(page)}});
+    throw Error(
+        "POOL_EXHAUSTED",
+        "a pool of " + std::to_string(budget) + " bytes has no room for one page of " +
+            std::to_string(page) + " bytes (" + std::to_string(kBlockTokens) +
+            " tokens): give more memory (memoryBytes)",
+        {{"memoryBytes", static_cast<double>(budget)}, {"pageBytes", static_cast<double>(page)}});
   }
   num_pages_ = static_cast<int32_t>(std::min<int64_t>(budget / page, INT32_MAX));
   arena_ = HostBuffer(num_pages_ * page);
@@ -96,8 +96,7 @@ void CpuBackend::begin_step(const StepPlan& plan, const RopeConfig& rope) {
   for (const SequenceSpan& span : plan.spans) {
     for (int32_t row = 0; row < span.num_rows;) {
       const int32_t position = span.first_position + row;
-      const int32_t count =
-          std::min(span.num_rows - row, kBlockTokens - position % kBlockTokens);
+      const int32_t count = std::min(span.num_rows - row, kBlockTokens - position % kBlockTokens);
       block_rows_.push_back({&span, span.first_row + row, count, position});
       row += count;
     }
@@ -149,8 +148,7 @@ Activation CpuBackend::rms_norm(const Activation& residual, const Vector& gain, 
 }
 
 Activation CpuBackend::add_rms_norm(Activation& residual, const Activation& delta,
-                                    const Vector& gain, float eps,
-                                    std::span<const int32_t> rows) {
+                                    const Vector& gain, float eps, std::span<const int32_t> rows) {
   const int32_t cols = residual.cols;
   float* x = static_cast<float*>(residual.data);
   const float* d = static_cast<const float*>(delta.data);

@@ -1,5 +1,5 @@
-// The class behind make_cpu_backend: state here, operations in cpu_backend.cc (load time and pages),
-// cpu_linear.cc, cpu_attention.cc and cpu_elementwise.cc.
+// The class behind make_cpu_backend: state here, operations in cpu_backend.cc (load time and
+// pages), cpu_linear.cc, cpu_attention.cc and cpu_elementwise.cc.
 //
 // Activations are float32, [rows, cols] without gaps; each operation owns its result's buffer.
 #pragma once
@@ -57,7 +57,7 @@ class CpuBackend final : public Backend {
   struct LoraPart {
     const PlacedAdapter* adapter = nullptr;
     const AdaptedModule* module = nullptr;
-    const int32_t* rows = nullptr;     // [num_rows], ascending
+    const int32_t* rows = nullptr;       // [num_rows], ascending
     const float* row_weights = nullptr;  // [num_rows]
     int32_t num_rows = 0;
     int32_t column = 0;   // of y
@@ -112,8 +112,8 @@ class CpuBackend final : public Backend {
   HostBuffer linear_out_;
   HostBuffer attention_out_;
   HostBuffer silu_out_;
-  HostBuffer linear_x_;          // bf16 [rows, k_padded], for AMX
-  HostBuffer linear_scratch_;    // [threads, linear_scratch_floats_]
+  HostBuffer linear_x_;           // bf16 [rows, k_padded], for AMX
+  HostBuffer linear_scratch_;     // [threads, linear_scratch_floats_]
   HostBuffer attention_scratch_;  // [threads, attention_scratch_floats]
 
   std::vector<LoraPart> lora_parts_;  // of the linear being computed, by segment, then part

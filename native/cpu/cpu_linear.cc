@@ -1,8 +1,9 @@
 // y = x W^T + bias, then y[rows of a] += weight * scale_a (x A_a^T) B_a^T for every segment a.
 //
-// Two phases: shrink v = x A^T for all segments and parts, then tiles of y, each with its expansion,
-// so LoRA costs no barrier of its own on the way out. A tile is written by one thread. An element's
-// order: base, bias, then the segments ascending; each term's own order is the kernels'.
+// Two phases: shrink v = x A^T for all segments and parts, then tiles of y, each with its
+// expansion, so LoRA costs no barrier of its own on the way out. A tile is written by one thread.
+// An element's order: base, bias, then the segments ascending; each term's own order is the
+// kernels'.
 #include <algorithm>
 
 #include "cpu/cpu_backend_impl.h"
@@ -10,11 +11,11 @@
 namespace lorax::cpu {
 namespace {
 
-constexpr int32_t kFewRows = 32;        // one block of rows: every weight is read once
-constexpr int32_t kRowBlock = 96;       // else x [96, k] stays in the second-level cache
+constexpr int32_t kFewRows = 32;          // one block of rows: every weight is read once
+constexpr int32_t kRowBlock = 96;         // else x [96, k] stays in the second-level cache
 constexpr int64_t kTaskBytes = 64 << 10;  // of weights, few rows: small enough to share out evenly
-constexpr int32_t kTaskPanels = 8;      // many rows
-constexpr int32_t kShrinkRanks = 8;     // per task
+constexpr int32_t kTaskPanels = 8;        // many rows
+constexpr int32_t kShrinkRanks = 8;       // per task
 constexpr int32_t kShrinkRows = 64;
 
 int32_t divide_up(int32_t a, int32_t b) { return (a + b - 1) / b; }
@@ -33,10 +34,10 @@ void CpuBackend::collect_lora_parts(const LoraSite& site, const Activation& x,
       if (module == nullptr) continue;
       if (module->d_in != x.cols || module->d_out != site_part.columns ||
           site_part.column + site_part.columns > weight.n) {
-        throw Error("ADAPTER_INVALID",
-                    "an adapter of d_in " + std::to_string(module->d_in) + " and d_out " +
-                        std::to_string(module->d_out) + " met a module of " +
-                        std::to_string(x.cols) + " and " + std::to_string(site_part.columns));
+        throw Error("ADAPTER_INVALID", "an adapter of d_in " + std::to_string(module->d_in) +
+                                           " and d_out " + std::to_string(module->d_out) +
+                                           " met a module of " + std::to_string(x.cols) + " and " +
+                                           std::to_string(site_part.columns));
       }
       LoraPart part;
       part.adapter = adapter;
@@ -115,10 +116,8 @@ void CpuBackend::expand_part_panels(const LoraPart& part, int32_t first, int32_t
     GemmArgs args;
     args.x = lora_v_.as<float>() + part.v_begin + int64_t{first} * module.rank + slice->k_begin;
     args.x_stride = module.rank;
-    args.panel_bytes =
-        int64_t{divide_up(width, step) * step} * kPanel * layout_.element_bytes;
-    args.w = part.adapter->slice_data[slice - slices] +
-             (begin - slice->n_begin) * args.panel_bytes;
+    args.panel_bytes = int64_t{divide_up(width, step) * step} * kPanel * layout_.element_bytes;
+    args.w = part.adapter->slice_data[slice - slices] + (begin - slice->n_begin) * args.panel_bytes;
     args.y = delta + (begin - panel_begin) * kPanel;
     args.y_stride = stride;
     args.rows = last - first;
@@ -137,8 +136,8 @@ void CpuBackend::expand(const LoraPart& part, int32_t row_begin, int32_t row_end
   const int32_t end = std::min(column_end, part.column + part.module->d_out);
   if (begin >= end) return;
   const int32_t* rows_end = part.rows + part.num_rows;
-  const auto first = static_cast<int32_t>(std::lower_bound(part.rows, rows_end, row_begin) -
-                                          part.rows);
+  const auto first =
+      static_cast<int32_t>(std::lower_bound(part.rows, rows_end, row_begin) - part.rows);
   const auto last =
       static_cast<int32_t>(std::lower_bound(part.rows, rows_end, row_end) - part.rows);
   if (first >= last) return;
@@ -182,8 +181,8 @@ Activation CpuBackend::linear(const Activation& x, const Weight& base, const Lor
   const int32_t row_blocks = rows <= kFewRows ? 1 : divide_up(rows, kRowBlock);
   const int32_t block = divide_up(rows, row_blocks);
   const int32_t panels = weight.num_panels();
-  const auto few = static_cast<int32_t>(
-      std::clamp<int64_t>(kTaskBytes / weight.panel_bytes, 1, kTaskPanels));
+  const auto few =
+      static_cast<int32_t>(std::clamp<int64_t>(kTaskBytes / weight.panel_bytes, 1, kTaskPanels));
   const int32_t group = rows <= kFewRows ? few : kTaskPanels;
   const int32_t groups = divide_up(panels, group);
   const int64_t scratch_floats = lora_parts_.empty() ? 0 : int64_t{block} * (group + 1) * kPanel;
@@ -201,8 +200,7 @@ Activation CpuBackend::linear(const Activation& x, const Weight& base, const Lor
     if (amx) {
 #if defined(LORAX_HAVE_AMX)
       amx_gemm({linear_x_.as<uint16_t>() + int64_t{row} * weight.k_padded, weight.k_padded, w,
-                weight.panel_bytes, tile, n, row_end - row, column_end - column,
-                weight.k_padded});
+                weight.panel_bytes, tile, n, row_end - row, column_end - column, weight.k_padded});
 #endif
     } else {
       kernels_.gemm({static_cast<const float*>(x.data) + int64_t{row} * x.cols, x.cols, w,

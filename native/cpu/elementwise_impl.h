@@ -65,8 +65,7 @@ void rms_norm(float* x, const float* delta, const float* gain, float eps, int32_
     squares = Vec::fma(v, v, squares);
   });
   if (y == nullptr) return;
-  const Vec factor =
-      Vec::set(1.0f / std::sqrt(squares.sum() / static_cast<float>(n) + eps));
+  const Vec factor = Vec::set(1.0f / std::sqrt(squares.sum() / static_cast<float>(n) + eps));
   over(n, [&](int32_t i, int32_t count) {
     store_some(load_some(x + i, count) * factor * load_some(gain + i, count), y + i, count);
   });

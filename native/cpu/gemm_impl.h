@@ -1,6 +1,7 @@
 // gemm and shrink on Vec, for bf16 (Element = uint16_t) and float32 storage.
 //
-// Included after one vec_*.h, inside one instruction set's file (kernels.h says why, and the order).
+// Included after one vec_*.h, inside one instruction set's file (kernels.h says why, and the
+// order).
 #pragma once
 
 #include "cpu/kernels.h"
@@ -89,8 +90,8 @@ void tile(const float* x, int64_t x_stride, const float* w, int64_t panel, int32
 template <typename Element, int R, int P>
 void run_tile(const GemmArgs& g, int32_t row, int32_t column, int32_t k_begin, int32_t k_end) {
   const int64_t panel = g.panel_bytes / static_cast<int64_t>(sizeof(Element));
-  const Element* w = reinterpret_cast<const Element*>(g.w) + (column / kPanel) * panel +
-                     int64_t{k_begin} * kPanel;
+  const Element* w =
+      reinterpret_cast<const Element*>(g.w) + (column / kPanel) * panel + int64_t{k_begin} * kPanel;
   float* y = g.y + row * g.y_stride + column;
   const bool fresh = k_begin == 0 && !g.accumulate;
   const int32_t columns = g.columns - column;

@@ -1,9 +1,9 @@
 // The inner loops, one table per instruction set and storage type.
 //
-// A matrix W [n, k] of y = x W^T is stored in panels of 16 columns of y: [n/16][k/2][16][2] bf16, or
-// [n/16][k][16] float32. One loop, `gemm`, serves linears, the expansion of LoRA, q k^T and p v.
-// Its order: acc = fma(w[n][j], x[j], acc), j ascending, acc starting at 0 or at y. Nothing else may
-// decide an element's order: not the number of rows, panels, or the tile an element falls in.
+// A matrix W [n, k] of y = x W^T is stored in panels of 16 columns of y: [n/16][k/2][16][2] bf16,
+// or [n/16][k][16] float32. One loop, `gemm`, serves linears, the expansion of LoRA, q k^T and p v.
+// Its order: acc = fma(w[n][j], x[j], acc), j ascending, acc starting at 0 or at y. Nothing else
+// may decide an element's order: not the number of rows, panels, or the tile an element falls in.
 // Only raw pointers here and in what includes it: these headers are compiled once per instruction
 // set, and a shared inline function would leak one set's code into another.
 #pragma once

@@ -1,9 +1,9 @@
 // The kernels compiled for portable; see kernels.h.
 #include "cpu/vec_portable.h"
 // After the Vec they are written on.
-#include "cpu/gemm_impl.h"
-#include "cpu/elementwise_impl.h"
 #include "cpu/attention_impl.h"
+#include "cpu/elementwise_impl.h"
+#include "cpu/gemm_impl.h"
 
 namespace lorax::cpu {
 

@@ -146,7 +146,7 @@ void unpack_row(const PackedWeight& weight, int64_t row, bool bf16, float* out) 
   const int64_t lane = row % kPanel;
   for (int64_t j = 0; j < weight.k; ++j) {
     out[j] = bf16 ? from_bits(uint32_t{reinterpret_cast<const uint16_t*>(
-                                 panel)[(j / 2 * kPanel + lane) * 2 + j % 2]}
+                                  panel)[(j / 2 * kPanel + lane) * 2 + j % 2]}
                               << 16)
                   : reinterpret_cast<const float*>(panel)[j * kPanel + lane];
   }

@@ -7,8 +7,8 @@ namespace lorax::cpu {
 namespace {
 
 // Iterations of a waiting loop; a pause is 10 to 50 ns.
-constexpr int kSpins = 2000;    // then yield: the other threads of this process share the cores
-constexpr int kYields = 200;    // then sleep
+constexpr int kSpins = 2000;  // then yield: the other threads of this process share the cores
+constexpr int kYields = 200;  // then sleep
 constexpr uint64_t kNext = 0xffffffffu;
 
 void pause() {
@@ -50,7 +50,9 @@ void ThreadPool::run_erased(int64_t count, void* context, Function function) {
   // other.
   ticket_.store(static_cast<uint64_t>(count) << 32);
   if (sleepers_.load() > 0) {
-    { std::lock_guard lock(mutex_); }
+    {
+      std::lock_guard lock(mutex_);
+    }
     wake_.notify_all();
   }
   while (run_one(0)) {

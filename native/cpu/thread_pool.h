@@ -1,9 +1,10 @@
 // The threads of the CPU backend: helpers beside the calling thread.
 //
-// A phase is a number of independent tasks, handed out one by one by an atomic counter. A phase ends
-// when its tasks have ended, not when every helper has looked in: a helper that the operating system
-// has put aside holds nobody up unless it is in the middle of a task. Between phases helpers spin
-// for a moment, then yield, then sleep. One thread calls run() at a time; tasks must not throw.
+// A phase is a number of independent tasks, handed out one by one by an atomic counter. A phase
+// ends when its tasks have ended, not when every helper has looked in: a helper that the operating
+// system has put aside holds nobody up unless it is in the middle of a task. Between phases helpers
+// spin for a moment, then yield, then sleep. One thread calls run() at a time; tasks must not
+// throw.
 #pragma once
 
 #include <atomic>

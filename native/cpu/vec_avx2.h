@@ -30,9 +30,7 @@ struct Vec {
     odd.v = _mm256_castsi256_ps(
         _mm256_and_si256(raw, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
   }
-  static void prefetch(const void* p) {
-    _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
-  }
+  static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
 
   friend Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }

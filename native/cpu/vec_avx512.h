@@ -37,9 +37,7 @@ struct Vec {
     odd.v = _mm512_castsi512_ps(
         _mm512_and_si512(raw, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
   }
-  static void prefetch(const void* p) {
-    _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
-  }
+  static void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
 
   friend Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }

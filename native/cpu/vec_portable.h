@@ -59,9 +59,7 @@ struct Vec {
     return (a + magic) - magic;
   }
   // 2^n, n an integer in [-126, 127].
-  static Vec pow2(Vec n) {
-    return {(Floats)((__builtin_convertvector(n.v, Ints) + 127) << 23)};
-  }
+  static Vec pow2(Vec n) { return {(Floats)((__builtin_convertvector(n.v, Ints) + 127) << 23)}; }
   // x < bound ? 0 : y
   static Vec zero_below(Vec x, Vec bound, Vec y) {
     return {(Floats)(~(x.v < bound.v) & (Ints)y.v)};

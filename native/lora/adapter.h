@@ -1,7 +1,7 @@
 // What a LoRA adapter is before any backend packs it: where its tensors lie, or their values.
 //
-// worker/files/peft-adapter.ts makes the spec (worker/addon.ts, NativeAdapterSpec); model/ reads the
-// tensors; a backend packs them into page images.
+// worker/files/peft-adapter.ts makes the spec (worker/addon.ts, NativeAdapterSpec); model/ reads
+// the tensors; a backend packs them into page images.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,16 @@
 namespace lorax {
 
 // Ids of the seven projections; the order is MODULES in worker/addon.ts.
-enum Module : int32_t { kQProj, kKProj, kVProj, kOProj, kGateProj, kUpProj, kDownProj, kNumModules };
+enum Module : int32_t {
+  kQProj,
+  kKProj,
+  kVProj,
+  kOProj,
+  kGateProj,
+  kUpProj,
+  kDownProj,
+  kNumModules
+};
 
 const char* module_name(int32_t module);
 

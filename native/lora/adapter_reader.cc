@@ -97,8 +97,9 @@ void check_module(const AdapterSpec& spec, const AdapterShapes& shapes,
     fail(spec, module.a, "belongs to unknown module " + std::to_string(module.module));
   }
   if (module.layer < 0 || module.layer >= shapes.num_layers) {
-    fail(spec, module.a, "belongs to layer " + std::to_string(module.layer) +
-                             " of a base model with " + std::to_string(shapes.num_layers));
+    fail(spec, module.a,
+         "belongs to layer " + std::to_string(module.layer) + " of a base model with " +
+             std::to_string(shapes.num_layers));
   }
   if (module.rank < 1 || module.rank > kMaxRank) {
     fail(spec, module.a, "has rank " + std::to_string(module.rank));
@@ -115,8 +116,9 @@ AdapterTensors read_adapter_tensors(const AdapterSpec& spec, const AdapterShapes
   for (const AdapterModuleSpec& module : spec.modules) {
     check_module(spec, shapes, module);
     if (!seen.emplace(module.layer, module.module).second) {
-      fail(spec, module.a, std::string("is the second for ") + module_name(module.module) +
-                               " of layer " + std::to_string(module.layer));
+      fail(spec, module.a,
+           std::string("is the second for ") + module_name(module.module) + " of layer " +
+               std::to_string(module.layer));
     }
   }
   std::vector<std::unique_ptr<File>> files;

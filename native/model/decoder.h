@@ -19,9 +19,9 @@
 namespace lorax {
 
 struct DecoderOptions {
-  int64_t memory_bytes = 0;        // of the page arena; 0 = the backend's choice
-  int32_t max_rows = 512;          // of one step
-  int32_t max_logits_rows = 256;   // of one step
+  int64_t memory_bytes = 0;       // of the page arena; 0 = the backend's choice
+  int32_t max_rows = 512;         // of one step
+  int32_t max_logits_rows = 256;  // of one step
   LoadProgress progress = nullptr;
 };
 

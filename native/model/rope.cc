@@ -39,8 +39,9 @@ std::vector<float> linear_frequencies(const DecoderConfig& config) {
   return out;
 }
 
-// b' = b (factor C / C0 - (factor - 1)) ^ (d / (d - 2)). transformers recomputes b' from the longest
-// sequence so far, which makes a token depend on its batch; here C is always the whole context.
+// b' = b (factor C / C0 - (factor - 1)) ^ (d / (d - 2)). transformers recomputes b' from the
+// longest sequence so far, which makes a token depend on its batch; here C is always the whole
+// context.
 std::vector<float> dynamic_frequencies(const DecoderConfig& config) {
   const RopeScaling& rope = config.rope;
   const double dim = config.head_dim;
@@ -73,7 +74,8 @@ std::vector<float> llama3_frequencies(const DecoderConfig& config) {
   return out;
 }
 
-// The pair of dimensions that turns `rotations` times within the original context (Peng et al. 2023).
+// The pair of dimensions that turns `rotations` times within the original context (Peng et al.
+// 2023).
 double yarn_dimension(double rotations, const DecoderConfig& config) {
   const double context = config.rope.original_context;
   return config.head_dim * std::log(context / (rotations * 2.0 * std::numbers::pi)) /
@@ -97,9 +99,9 @@ std::vector<float> yarn_frequencies(const DecoderConfig& config) {
   for (size_t i = 0; i < out.size(); ++i) {
     const float extrapolated = 1.0f / frequencies[i];
     const float interpolated = 1.0f / (static_cast<float>(rope.factor) * frequencies[i]);
-    const float ramp = std::clamp((static_cast<float>(i) - static_cast<float>(low)) /
-                                      static_cast<float>(high - low),
-                                  0.0f, 1.0f);
+    const float ramp = std::clamp(
+        (static_cast<float>(i) - static_cast<float>(low)) / static_cast<float>(high - low), 0.0f,
+        1.0f);
     const float keep = 1.0f - ramp;
     out[i] = interpolated * (1.0f - keep) + extrapolated * keep;
   }

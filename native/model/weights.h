@@ -1,7 +1,8 @@
 // The packed weights of one decoder, and how they come from safetensors files.
 //
 // Files are mapped, each tensor is read once by the backend's packing and its pages released, then
-// files are unmapped: memory peaks at the packed weights plus the largest matrix. Called by Decoder.
+// files are unmapped: memory peaks at the packed weights plus the largest matrix. Called by
+// Decoder.
 #pragma once
 
 #include <cstdint>

@@ -116,7 +116,7 @@ TEST(AmxGemm, MatchesDoubleForAllRowsAndPanelsAndKeepsEachRowsBits) {
 
 TEST(AmxCheck, AcceptsTilesThatAreRightAndRefusesOthers) {
   EXPECT_TRUE(multiplies_exactly(amx_gemm_on<EmulatedTiles>));
-  EXPECT_FALSE(multiplies_exactly([](const AmxGemmArgs&) {}));  // writes nothing
+  EXPECT_FALSE(multiplies_exactly([](const AmxGemmArgs&) {}));   // writes nothing
   EXPECT_FALSE(multiplies_exactly([](const AmxGemmArgs& args) {  // the last element is off by one
     amx_gemm_on<EmulatedTiles>(args);
     args.y[(args.rows - 1) * args.y_stride + args.columns - 1] += 1.0f;

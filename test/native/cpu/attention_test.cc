@@ -30,7 +30,8 @@ class AttentionTest : public CpuBackendTest {
   static RopeConfig rope(int dim) {
     RopeConfig r;
     for (int i = 0; i < dim / 2; ++i) {
-      r.inv_freq.push_back(std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(dim)));
+      r.inv_freq.push_back(
+          std::pow(10000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(dim)));
     }
     return r;
   }
@@ -119,7 +120,8 @@ class AttentionTest : public CpuBackendTest {
     ASSERT_TRUE(std::isnan(y[0]) && std::isnan(y.back()));
   }
 
-  // Runs all sequences, each in chunks from `chunk(sequence, position)`; returns [tokens, out] each.
+  // Runs all sequences, each in chunks from `chunk(sequence, position)`; returns [tokens, out]
+  // each.
   template <typename Chunk>
   std::vector<std::vector<float>> run(Backend& backend, const Shape& s,
                                       std::vector<Sequence>& sequences, const Vector* q_gain,
@@ -183,8 +185,15 @@ class AttentionTest : public CpuBackendTest {
 
 TEST_P(AttentionTest, MatchesDouble) {
   Random random(20);
-  for (const Shape s : {Shape{4, 2, 32}, {9, 3, 64}, {2, 2, 80}, {3, 1, 96, 40}, {8, 2, 128, 0, true},
-                        {1, 1, 256}, {4, 4, 64, 33, true}, {16, 1, 16}, {6, 3, 24, 5}}) {
+  for (const Shape s : {Shape{4, 2, 32},
+                        {9, 3, 64},
+                        {2, 2, 80},
+                        {3, 1, 96, 40},
+                        {8, 2, 128, 0, true},
+                        {1, 1, 256},
+                        {4, 4, 64, 33, true},
+                        {16, 1, 16},
+                        {6, 3, 24, 5}}) {
     auto backend = make();
     const KvLayout layout{kLayers, s.kv_heads, s.dim};
     const int64_t page = backend->page_bytes(layout);
@@ -240,8 +249,8 @@ TEST_P(AttentionTest, IsTheSameInAnyChunksCompanyAndThreads) {
         }
         for (size_t i = 0; i < seqs.size(); ++i) {
           ASSERT_EQ(got[i].size(), expected[i].size());
-          ASSERT_TRUE(same_bits(got[i].data(), expected[i].data(),
-                                static_cast<int64_t>(got[i].size())))
+          ASSERT_TRUE(
+              same_bits(got[i].data(), expected[i].data(), static_cast<int64_t>(got[i].size())))
               << "sequence " << i << ", variant " << variant << ", " << threads << " threads";
         }
       }

@@ -72,11 +72,11 @@ inline std::string backend_case_name(
          (std::get<1>(info.param) == Precision::kBFloat16 ? "_bf16" : "_float32");
 }
 
-#define LORAX_INSTANTIATE_BACKENDS(Suite)                                                       \
-  INSTANTIATE_TEST_SUITE_P(                                                                     \
-      Cpu, Suite,                                                                               \
-      testing::Combine(testing::Values(Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx),    \
-                       testing::Values(Precision::kBFloat16, Precision::kFloat32)),             \
+#define LORAX_INSTANTIATE_BACKENDS(Suite)                                                    \
+  INSTANTIATE_TEST_SUITE_P(                                                                  \
+      Cpu, Suite,                                                                            \
+      testing::Combine(testing::Values(Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx), \
+                       testing::Values(Precision::kBFloat16, Precision::kFloat32)),          \
       backend_case_name)
 
 // A plan of `rows` unrelated rows (one sequence each), with no segments.

@@ -26,8 +26,16 @@ TEST_P(LinearTest, MatchesDoubleOnAwkwardShapes) {
   };
   auto backend = make();
   Random random(1);
-  for (const Shape s : {Shape{1, 1}, {7, 5}, {16, 32}, {17, 33}, {49, 96}, {100, 31}, {63, 64},
-                        {80, 576}, {333, 130}, {160, 777}}) {
+  for (const Shape s : {Shape{1, 1},
+                        {7, 5},
+                        {16, 32},
+                        {17, 33},
+                        {49, 96},
+                        {100, 31},
+                        {63, 64},
+                        {80, 576},
+                        {333, 130},
+                        {160, 777}}) {
     const auto w = random.values(int64_t{s.n} * s.k);
     const auto bias = random.values(s.n);
     const TensorView tensor = view(w, s.n, s.k);
@@ -143,8 +151,8 @@ TEST_P(LinearTest, EmbedGathersRowsOfAPackedTable) {
 
 TEST_P(LinearTest, NamesATensorThatIsNotFinite) {
   auto backend = make();
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(),
-                          std::numeric_limits<float>::infinity()}) {
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     std::vector<float> good(32, 1.0f);
     std::vector<float> damaged(32, 1.0f);
     damaged[31] = bad;

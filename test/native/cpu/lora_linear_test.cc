@@ -262,7 +262,8 @@ TEST_P(LoraLinearTest, NamesATensorThatIsNotFiniteOrOfAnotherShape) {
   std::vector<float> a(4 * 32, 1.0f);
   std::vector<float> b(16 * 4, 1.0f);
   b[63] = std::numeric_limits<float>::quiet_NaN();
-  const AdapterModule damaged{0, 0, 4, 1.0f, view(a, 4, 32, "x.lora_A"), view(b, 16, 4, "x.lora_B")};
+  const AdapterModule damaged{
+      0, 0, 4, 1.0f, view(a, 4, 32, "x.lora_A"), view(b, 16, 4, "x.lora_B")};
   try {
     backend->pack_adapter({&damaged, 1});
     FAIL() << "packed";

@@ -33,9 +33,7 @@ std::vector<float> reference_logits(const ModelSpec& spec, const std::vector<int
 class DecoderTest : public testing::TestWithParam<BackendCase> {
  protected:
   // bf16 weights and activations: a few tenths of a percent a layer.
-  double tolerance() const {
-    return GetParam().precision == Precision::kFloat32 ? 2e-5 : 3e-2;
-  }
+  double tolerance() const { return GetParam().precision == Precision::kFloat32 ? 2e-5 : 3e-2; }
 };
 
 struct Variant {
@@ -144,10 +142,10 @@ TEST_P(DecoderTest, AChunkWithoutLogitsLeavesTheSameKeysAndValues) {
 TEST_P(DecoderTest, NeighboursDoNotChangeABit) {
   const TinyModel model(tiny_config());
   StepRunner runner(GetParam().make(), model.write());
-  const auto* first = runner.add_adapter(
-      model.write_adapter(model.random_adapter(7, 2, kAllModules), "first.bin"));
-  const auto* second = runner.add_adapter(model.write_adapter(
-      model.random_adapter(8, 17, {kQProj, kVProj, kDownProj}), "second.bin"));
+  const auto* first =
+      runner.add_adapter(model.write_adapter(model.random_adapter(7, 2, kAllModules), "first.bin"));
+  const auto* second = runner.add_adapter(
+      model.write_adapter(model.random_adapter(8, 17, {kQProj, kVProj, kDownProj}), "second.bin"));
   const ResidentAdapter* adapters[] = {nullptr, first, second, first, nullptr, second, nullptr};
   const int32_t lengths[] = {9, 31, 17, 5, 40, 24, 1};
 
@@ -215,8 +213,7 @@ TEST_P(DecoderTest, HalfPrecisionFilesAreReadAsTheyAre) {
     const AdapterSpec adapter_spec = model.write_adapter(adapter, "adapter.bin", dtype);
     StepRunner reference(std::make_unique<ReferenceBackend>(), spec);
     StepRunner runner(GetParam().make(), spec);
-    const auto expected =
-        reference.run_alone(tokens, reference.add_adapter(adapter_spec), 25);
+    const auto expected = reference.run_alone(tokens, reference.add_adapter(adapter_spec), 25);
     const auto got = runner.run_alone(tokens, runner.add_adapter(adapter_spec), 25);
     EXPECT_LE(relative_error(got, expected), tolerance());
   }

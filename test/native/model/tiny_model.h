@@ -56,7 +56,8 @@ class TinyModel {
   ModelSpec write(const std::string& file_name = "model.bin", DType dtype = DType::kF32) const;
 
   // Random A and B of the given modules in every layer; ranks differ by module.
-  TinyAdapter random_adapter(uint32_t seed, int32_t rank, const std::vector<int32_t>& modules) const;
+  TinyAdapter random_adapter(uint32_t seed, int32_t rank,
+                             const std::vector<int32_t>& modules) const;
   AdapterSpec write_adapter(const TinyAdapter& adapter, const std::string& file_name,
                             DType dtype = DType::kF32) const;
 

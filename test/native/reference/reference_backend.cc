@@ -115,8 +115,7 @@ std::unique_ptr<Vector> ReferenceBackend::pack_vector(const TensorView& tensor) 
 }
 
 int64_t ReferenceBackend::page_bytes(const KvLayout& layout) const {
-  return int64_t{4} * layout.num_layers * 2 * block_tokens_ * layout.num_kv_heads *
-         layout.head_dim;
+  return int64_t{4} * layout.num_layers * 2 * block_tokens_ * layout.num_kv_heads * layout.head_dim;
 }
 
 int32_t ReferenceBackend::allocate_pages(const KvLayout& layout, int64_t memory_bytes, int32_t) {
@@ -230,8 +229,8 @@ Activation ReferenceBackend::linear(const Activation& x, const Weight& w, const 
             }
             for (int32_t j = 0; j < part.columns; ++j) {
               y[static_cast<size_t>(row) * n + part.column + j] +=
-                  factor * dot(shrunk.data(), module.b.data() + int64_t{j} * module.rank,
-                               module.rank);
+                  factor *
+                  dot(shrunk.data(), module.b.data() + int64_t{j} * module.rank, module.rank);
             }
           }
         }
@@ -249,9 +248,8 @@ float* ReferenceBackend::kv(const SequenceSpan& span, int32_t position, int32_t 
   const int32_t page = plan_->block_tables.at(span.block_table_begin + block);
   if (page < 0 || page >= num_pages_) throw std::logic_error("kv: no such page");
   const int64_t width = int64_t{layout_.num_kv_heads} * layout_.head_dim;
-  const int64_t row =
-      ((int64_t{page} * layout_.num_layers + layer) * 2 + which) * block_tokens_ +
-      position % block_tokens_;
+  const int64_t row = ((int64_t{page} * layout_.num_layers + layer) * 2 + which) * block_tokens_ +
+                      position % block_tokens_;
   return pages_.data() + row * width;
 }
 
