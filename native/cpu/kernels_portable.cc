@@ -1,9 +1,11 @@
 // The kernels compiled for portable; see kernels.h.
+// Each is written on those before it.
+// clang-format off
 #include "cpu/vec_portable.h"
-// After the Vec they are written on.
-#include "cpu/attention_impl.h"
-#include "cpu/elementwise_impl.h"
 #include "cpu/gemm_impl.h"
+#include "cpu/elementwise_impl.h"
+#include "cpu/attention_impl.h"
+// clang-format on
 
 namespace lorax::cpu {
 
