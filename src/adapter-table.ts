@@ -63,9 +63,10 @@ export class AdapterTable {
     return entry.loading ?? this.#start(name, entry);
   }
 
+  /** Tries each; one that cannot be loaded says why when it is asked for. */
   async loadAll(scope: string): Promise<void> {
     const names = [...this.#entries.keys()].filter((name) => name.startsWith(scope));
-    await Promise.all(names.map((name) => this.load(name)));
+    await Promise.allSettled(names.map((name) => this.load(name)));
   }
 
   /** False if there is no such adapter. */

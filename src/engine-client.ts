@@ -15,6 +15,7 @@ import type {
   WorkerEvent,
   WorkerMessage,
 } from '../worker/protocol.js';
+import { isAdapterName } from './adapter-name.js';
 import { AdapterTable } from './adapter-table.js';
 import type { ResolvedEngineOptions } from './engine-options.js';
 import { ERROR_CODES, LoraxError } from './errors.js';
@@ -47,7 +48,7 @@ const DISPOSE_TIMEOUT_MS = 10_000;
 const LOAD_FAILURES: readonly string[] = ['MODEL_INVALID', 'MODEL_UNSUPPORTED', 'ADDON_NOT_BUILT'];
 
 export class EngineClient {
-  /** Called each time the last open request has ended. */
+  /** Called each time the last open request or call has ended. */
   onIdle: (() => void) | undefined;
   readonly #options: ServeOptions;
   readonly #connect: Connect;
@@ -78,8 +79,9 @@ export class EngineClient {
     );
   }
 
+  /** Requests and calls without an answer yet. */
   get numOpen(): number {
-    return this.#requests.size;
+    return this.#requests.size + this.#calls.size;
   }
 
   get disposed(): boolean {
@@ -253,7 +255,6 @@ export class EngineClient {
   #forget(open: OpenRequest): void {
     if (!this.#requests.delete(open.id)) return;
     this.#updateRef();
-    if (this.#requests.size === 0) this.onIdle?.();
   }
 
   async #call<T extends CallResult>(command: CallCommand): Promise<T> {
@@ -298,7 +299,7 @@ export class EngineClient {
     const start = () => {
       this.#connecting = false;
       // Disposed meanwhile, or everything was cancelled: nobody is waiting.
-      if (this.#requests.size + this.#calls.size === 0) this.#outbox = [];
+      if (this.numOpen === 0) this.#outbox = [];
       if (this.#outbox.length === 0) return;
       const connection = this.#connect(this.#options, {
         onMessage: (message) => this.#receive(message),
@@ -330,8 +331,12 @@ export class EngineClient {
   }
 
   #updateRef(): void {
-    if (this.#requests.size + this.#calls.size > 0) this.#connection?.ref();
-    else this.#connection?.unref();
+    if (this.numOpen > 0) {
+      this.#connection?.ref();
+    } else {
+      this.#connection?.unref();
+      this.onIdle?.();
+    }
   }
 
   #receive(message: WorkerMessage): void {
@@ -417,7 +422,8 @@ export class EngineClient {
   }
 
   #unknownAdapter(scope: string, name: string): LoraxError {
-    const known = this.#adapters.names(scope);
+    // Directories opened by path are not names, and no business of who asks for a name.
+    const known = this.#adapters.names(scope).filter(isAdapterName);
     const list = known.length === 0 ? 'none is registered' : `registered: ${known.join(', ')}`;
     return new LoraxError(
       'ADAPTER_NOT_FOUND',

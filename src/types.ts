@@ -185,6 +185,7 @@ export interface Engine {
   adapters: {
     add(name: string, source: AdapterSource): Promise<AdapterIdentity>;
     remove(name: string): Promise<void>;
+    /** Those that can be loaded; loads what was not yet. */
     list(): Promise<AdapterInfo[]>;
   };
   stats(): Promise<EngineStats>;

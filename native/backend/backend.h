@@ -32,7 +32,8 @@ struct TensorView {
   DType dtype = DType::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
-  const char* name = "";  // for errors
+  const char* name = "";  // of the tensor, and
+  const char* file = "";  // its file, for errors
 };
 
 // A packed matrix W [n, k] of y = x W^T, optionally with a bias [n]. Layout is the backend's.

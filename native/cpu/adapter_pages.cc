@@ -14,8 +14,9 @@ namespace {
 constexpr int64_t kAlignment = 64;
 
 [[noreturn]] void fail(const TensorView& tensor, const std::string& what) {
-  throw Error("ADAPTER_INVALID", std::string("tensor ") + tensor.name + " " + what,
-              {{"tensor", std::string(tensor.name)}});
+  const std::string file = tensor.file;
+  throw Error("ADAPTER_INVALID", (file.empty() ? "" : file + ": ") + "tensor " + tensor.name + " " + what,
+              {{"file", file}, {"tensor", std::string(tensor.name)}});
 }
 
 // Hands out room, page after page.

@@ -30,8 +30,9 @@ float from_f16(uint16_t h) {
 }
 
 [[noreturn]] void fail(const TensorView& tensor, const std::string& what) {
-  throw Error("MODEL_INVALID", std::string("tensor ") + tensor.name + " " + what,
-              {{"tensor", std::string(tensor.name)}});
+  const std::string file = tensor.file;
+  throw Error("MODEL_INVALID", (file.empty() ? "" : file + ": ") + "tensor " + tensor.name + " " + what,
+              {{"file", file}, {"tensor", std::string(tensor.name)}});
 }
 
 void check_shapes(std::span<const TensorView> tensors, std::span<const TensorView> biases) {

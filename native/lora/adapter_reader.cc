@@ -133,6 +133,7 @@ AdapterTensors read_adapter_tensors(const AdapterSpec& spec, const AdapterShapes
     view.rows = tensor.rows;
     view.cols = tensor.cols;
     view.name = tensor.name.c_str();
+    view.file = spec.files[tensor.file].c_str();
     return view;
   };
   for (const AdapterModuleSpec& spec_module : spec.modules) {

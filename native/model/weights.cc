@@ -115,6 +115,7 @@ class WeightLoader {
     view.rows = tensor.rows;
     view.cols = tensor.cols;
     view.name = tensor.name.c_str();
+    view.file = spec_.files[tensor.file].c_str();
     return view;
   }
 

@@ -68,7 +68,9 @@ export class FakeEngine implements Engine {
     this.#tokenMs = checkNumber(options.tokenMs, 'options.tokenMs', { min: 0, max: 60_000 }) ?? 0;
     this.#answers = new Map(Object.entries(options.answers ?? {}));
     for (const name of this.#answers.keys()) {
-      if (name !== BASE_MODEL) this.declareAdapter(name, `/fake/${name}`);
+      if (name === BASE_MODEL) continue;
+      checkAdapterName(name, 'options.answers');
+      this.declareAdapter(name, `/fake/${name}`);
     }
     this.adapters = {
       add: async (name, source) => {

@@ -148,7 +148,7 @@ const BAD_ADAPTERS: BadDirectory[] = [
         data.fill(0xff, tensor.data_offsets[0], tensor.data_offsets[0] + 8);
       }),
     code: 'ADAPTER_INVALID',
-    names: [/layers\.2\..*down_proj.*lora_B/, /NaN/],
+    names: [/adapter_model\.safetensors/, /layers\.2\..*down_proj.*lora_B/, /NaN/],
   },
   {
     what: 'the adapter of another base',
@@ -239,7 +239,7 @@ const BAD_MODELS: BadDirectory[] = [
         data.fill(0xff, tensor.data_offsets[1] - 4, tensor.data_offsets[1]);
       }),
     code: 'MODEL_INVALID',
-    names: [/layers\.3\.self_attn\.o_proj/, /NaN/],
+    names: [/model\.safetensors/, /layers\.3\.self_attn\.o_proj/, /NaN/],
   },
   {
     what: 'another architecture',
