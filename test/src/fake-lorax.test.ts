@@ -37,6 +37,7 @@ describe('createFakeLorax', () => {
   });
 
   it('checks options as the real one does', () => {
+    expect(() => createFakeLorax({ answers: { '../x': 'a' } })).toThrow(/must be a name/);
     expect(() => createFakeLorax({ answer: {} } as never)).toThrow(/Did you mean "answers"/);
     expect(() => createFakeEngine({ tokenMs: -1 })).toThrow(LoraxError);
   });

@@ -139,6 +139,26 @@ describe('sharing', () => {
     expect(error).toMatchObject({ message: 'adapter bad: rank 0', data: { adapter: 'bad' } });
   });
 
+  it('keeps the paths of opened directories from who asks for an unknown name', async () => {
+    const lorax = provider({ adapters: { pirate: './pirate' } });
+    lorax.fromDirectory(join(folder, 'private'));
+    const error: unknown = await text(lorax.engine, 'nope').catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ code: 'ADAPTER_NOT_FOUND', data: { known: ['pirate'] } });
+    expect((error as Error).message).not.toContain(folder);
+  });
+
+  it('lists the adapters that load beside one that does not', async () => {
+    const lorax = provider(
+      { adapters: { bad: './bad', good: './good' } },
+      {
+        addAdapter: (name) =>
+          name.endsWith('bad') ? { code: 'ADAPTER_INVALID', message: name, data: {} } : undefined,
+      },
+    );
+    expect((await lorax.adapters.list()).map(({ name }) => name)).toEqual(['good']);
+    expect(await codeOf(text(lorax.engine, 'bad'))).toBe('ADAPTER_INVALID');
+  });
+
   it('reports the progress of a provider to that provider', async () => {
     const seen: string[] = [];
     const one = provider({ onProgress: ({ name }) => seen.push(`one ${name}`) });
@@ -212,6 +232,14 @@ describe('other options for the same model', () => {
     // The old provider still works: its engine comes back, with its adapters.
     expect(await text(old.engine, 'a')).toBe('HELLO');
     expect(worker.connections).toHaveLength(3);
+  });
+
+  it('replace the old engine once its calls are answered', async () => {
+    const old = provider();
+    const edited = provider({ memoryBytes: 1 << 20 });
+    const answers = [codeOf(old.engine.ready()), codeOf(edited.engine.ready())];
+    expect(await Promise.all(answers)).toEqual(['no error', 'no error']);
+    expect(worker.alive).toHaveLength(1);
   });
 
   it('run side by side in production', async () => {
