@@ -13,12 +13,11 @@ import { BASE_MODEL, isAdapterName } from './adapter-name.js';
 import { buildProvider } from './ai-sdk/provider.js';
 import type { LoraxProvider } from './ai-sdk/provider.js';
 import { pickEngineOptions } from './engine-options.js';
+import { noticeOnce } from './notice.js';
 import { ScopedEngine } from './shared-engines.js';
 import type { Connect } from './worker-connection.js';
 
 const DEMO_MODEL = fileURLToPath(new URL('../models/demo', import.meta.url));
-
-let demoNoticed = false;
 
 /** @internal `connect` is for tests. */
 export function createDefaultProvider(connect?: Connect): LoraxProvider {
@@ -50,13 +49,10 @@ function readEnvironment(env: NodeJS.ProcessEnv): Environment {
         'createLorax({ model }). (Outside of production the demo model would be served.)',
     });
   }
-  if (!demoNoticed) {
-    demoNoticed = true;
-    process.emitWarning(
-      'LORAX_MODEL is not set: serving the small demo model that comes with lorax-js.',
-      { type: 'LoraxWarning', code: 'LORAX_DEMO_MODEL' },
-    );
-  }
+  noticeOnce(
+    'LORAX_DEMO_MODEL',
+    'LORAX_MODEL is not set: serving the small demo model that comes with lorax-js.',
+  );
   return { model: DEMO_MODEL, adapters: adaptersIn(folder || join(DEMO_MODEL, 'adapters')) };
 }
 

@@ -20,6 +20,7 @@ import { AdapterTable } from './adapter-table.js';
 import type { ResolvedEngineOptions } from './engine-options.js';
 import { ERROR_CODES, LoraxError } from './errors.js';
 import type { LoraxErrorCode } from './errors.js';
+import { noticeOnce } from './notice.js';
 import { OpenRequest } from './open-request.js';
 import { TokenStream } from './token-stream.js';
 import type {
@@ -367,6 +368,9 @@ export class EngineClient {
         return undefined;
       case 'progress':
         this.#reportProgress(event.progress);
+        return undefined;
+      case 'notice':
+        noticeOnce(event.code, event.message);
         return undefined;
       case 'result':
       case 'error':

@@ -12,6 +12,7 @@ import { EngineClient, disposedError } from './engine-client.js';
 import { resolveAdapterSource } from './engine-options.js';
 import type { ResolvedEngineOptions } from './engine-options.js';
 import { LoraxError } from './errors.js';
+import { noticeOnce } from './notice.js';
 import { TokenStream } from './token-stream.js';
 import type {
   AdapterIdentity,
@@ -70,8 +71,6 @@ const dropped = new FinalizationRegistry<Lease>((lease) => {
 
 /** Keeps a scope's object from being collected, and with it its engine, during its calls. */
 const underWay = new Set<{ engine: ScopedEngine }>();
-
-let replacementNoticed = false;
 
 export class ScopedEngine implements Engine {
   readonly adapters: Engine['adapters'];
@@ -201,7 +200,13 @@ function findOrCreate(options: ResolvedEngineOptions, connect: Connect): SharedE
       ? []
       : [...engines.values()].filter((other) => other.model === model);
   const gate = replaced.length === 0 ? undefined : Promise.allSettled(replaced.map(stopOnceIdle));
-  if (replaced.length > 0) noticeReplacement(model);
+  if (replaced.length > 0) {
+    noticeOnce(
+      'LORAX_ENGINE_REPLACED',
+      `The engine of ${model} is replaced by one with other options, as is done outside of ` +
+        'production. With NODE_ENV=production both would run side by side.',
+    );
+  }
   const client = new EngineClient({ ...options, model }, connect, gate);
   const shared = { key, model, client, users: new Set<Lease>(), retired: false };
   engines.set(key, shared);
@@ -219,16 +224,6 @@ function realModelPath(model: string): string {
       { data: { file: model }, cause },
     );
   }
-}
-
-function noticeReplacement(model: string): void {
-  if (replacementNoticed) return;
-  replacementNoticed = true;
-  process.emitWarning(
-    `The engine of ${model} is replaced by one with other options, as is done outside of ` +
-      'production. With NODE_ENV=production both would run side by side.',
-    { type: 'LoraxWarning', code: 'LORAX_ENGINE_REPLACED' },
-  );
 }
 
 /** Takes the engine out of the registry; its open requests may finish. */

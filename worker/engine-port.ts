@@ -133,6 +133,7 @@ export class EnginePort {
       return await this.load(this.options, {
         onEvents: (events) => this.onStep(() => readStepEvents(events, this.stepHandler)),
         onProgress: (loaded, total) => this.onModelProgress(loaded, total),
+        onNotice: (code, message) => this.outbox.emit({ type: 'notice', code, message }),
       });
     } catch (thrown) {
       const { code, message, data } = wireError(thrown, 'MODEL_INVALID');

@@ -27,11 +27,12 @@ export interface LoadedEngine {
 export interface LoadEvents {
   onEvents(events: StepEvents): void;
   onProgress(loadedBytes: number, totalBytes: number): void;
+  onNotice(code: string, message: string): void;
 }
 
 export type LoadEngine = (options: ServeOptions, events: LoadEvents) => Promise<LoadedEngine>;
 
-export const loadEngine: LoadEngine = async (options, { onEvents, onProgress }) => {
+export const loadEngine: LoadEngine = async (options, { onEvents, onProgress, onNotice }) => {
   const addon = loadAddon(options.addonPaths);
   const spec = await readCheckpoint(options.model);
   const { config } = spec;
@@ -63,7 +64,11 @@ export const loadEngine: LoadEngine = async (options, { onEvents, onProgress }) 
       ? tokenizer.reason
       : (defaults as PromiseRejectedResult).reason;
   }
-  warnOfIgnored(options.model, defaults.value.ignored);
+  const { ignored } = defaults.value;
+  if (ignored.length > 0) {
+    const message = `${options.model}/generation_config.json: not supported, ignored: ${ignored.join(', ')}.`;
+    onNotice('LORAX_IGNORED_DEFAULTS', message);
+  }
   const { device, deviceDescription, numPages, pageBytes, blockTokens } = native.value.info();
   return {
     native: native.value,
@@ -84,14 +89,6 @@ export const loadEngine: LoadEngine = async (options, { onEvents, onProgress }) 
     },
   };
 };
-
-function warnOfIgnored(model: string, fields: string[]): void {
-  if (fields.length === 0) return;
-  process.emitWarning(
-    `${model}/generation_config.json: not supported, ignored: ${fields.join(', ')}.`,
-    'LoraxWarning',
-  );
-}
 
 /** Opens the first of `paths` that exists. */
 export function loadAddon(paths: readonly string[]): EngineAddon {

@@ -88,6 +88,8 @@ export type WorkerEvent =
   | { type: 'aborted'; id: number; usage: Usage; timing: Timing }
   | { type: 'failed'; id: number; error: WireError; usage: Usage; timing: Timing }
   | { type: 'progress'; progress: LoadProgress }
+  /** For process.emitWarning, which only the main thread's listeners can hear. */
+  | { type: 'notice'; code: string; message: string }
   | { type: 'result'; call: number; value: CallResult }
   | { type: 'error'; call: number; error: WireError };
 
