@@ -15,7 +15,8 @@ constexpr int64_t kAlignment = 64;
 
 [[noreturn]] void fail(const TensorView& tensor, const std::string& what) {
   const std::string file = tensor.file;
-  throw Error("ADAPTER_INVALID", (file.empty() ? "" : file + ": ") + "tensor " + tensor.name + " " + what,
+  throw Error("ADAPTER_INVALID",
+              (file.empty() ? "" : file + ": ") + "tensor " + tensor.name + " " + what,
               {{"file", file}, {"tensor", std::string(tensor.name)}});
 }
 

@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <thread>
 
 #include "cpu/amx_check.h"
 #include "cpu/cpu_backend_impl.h"
+#include "cpu/machine_limits.h"
 #include "cpu/sample.h"
 
 namespace lorax {
@@ -56,11 +56,18 @@ int32_t CpuBackend::allocate_pages(const KvLayout& layout, int64_t memory_bytes,
   const int64_t page = layout_.page_bytes();
   const int64_t needed =
       (std::max(context_tokens, 1) + int64_t{kBlockTokens} - 1) / kBlockTokens * page;
+  const int64_t available = available_memory_bytes();
   int64_t budget = memory_bytes;
+  if (budget > available) {
+    throw Error("POOL_EXHAUSTED",
+                "a pool of " + std::to_string(budget) + " bytes (memoryBytes) is asked for, but " +
+                    std::to_string(available) + " bytes of memory are available",
+                {{"memoryBytes", static_cast<double>(budget)},
+                 {"availableBytes", static_cast<double>(available)}});
+  }
   if (budget <= 0) {
     // Pages are committed when first touched, so an unused pool costs nothing.
     constexpr int64_t kMost = int64_t{4} << 30;
-    const int64_t available = available_memory_bytes();
     budget = std::min(std::max(std::min(available / 4, kMost), needed), available / 2);
   }
   if (budget < page) {
@@ -220,7 +227,7 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
   }
   if (isa == Isa::kAmx && options.precision == Precision::kFloat32) isa = Isa::kAvx512;
   int threads = options.threads;
-  if (threads <= 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  if (threads <= 0) threads = cpu::usable_cores();
   return std::make_unique<cpu::CpuBackend>(options.precision, isa, threads);
 }
 

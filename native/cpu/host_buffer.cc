@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <fstream>
-#include <limits>
 #include <new>
 #include <string>
 
@@ -60,33 +58,6 @@ HostBuffer::~HostBuffer() {
 #else
   ::operator delete(data_, std::align_val_t{64});
 #endif
-}
-
-int64_t available_memory_bytes() {
-  int64_t available = std::numeric_limits<int64_t>::max();
-#if defined(__linux__)
-  std::ifstream meminfo("/proc/meminfo");
-  std::string key;
-  int64_t kib = 0;
-  std::string unit;
-  while (meminfo >> key >> kib) {
-    std::getline(meminfo, unit);
-    if (key == "MemAvailable:") available = kib * 1024;
-  }
-  int64_t limit = 0;
-  int64_t used = 0;
-  if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit &&
-      std::ifstream("/sys/fs/cgroup/memory.current") >> used) {
-    available = std::min(available, std::max<int64_t>(limit - used, 0));
-  }
-#endif
-#if defined(LORAX_HAS_MMAP) && defined(_SC_PHYS_PAGES)
-  if (available == std::numeric_limits<int64_t>::max()) {
-    available = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 2;
-  }
-#endif
-  if (available == std::numeric_limits<int64_t>::max()) available = int64_t{4} << 30;
-  return available;
 }
 
 }  // namespace lorax::cpu

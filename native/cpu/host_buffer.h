@@ -39,7 +39,4 @@ class HostBuffer {
   int64_t bytes_ = 0;
 };
 
-// What a new buffer may sensibly take: free memory as the system or the container counts it.
-int64_t available_memory_bytes();
-
 }  // namespace lorax::cpu

@@ -31,7 +31,8 @@ float from_f16(uint16_t h) {
 
 [[noreturn]] void fail(const TensorView& tensor, const std::string& what) {
   const std::string file = tensor.file;
-  throw Error("MODEL_INVALID", (file.empty() ? "" : file + ": ") + "tensor " + tensor.name + " " + what,
+  throw Error("MODEL_INVALID",
+              (file.empty() ? "" : file + ": ") + "tensor " + tensor.name + " " + what,
               {{"file", file}, {"tensor", std::string(tensor.name)}});
 }
 

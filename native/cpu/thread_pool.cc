@@ -2,6 +2,7 @@
 #include "cpu/thread_pool.h"
 
 #include <cassert>
+#include <system_error>
 
 namespace lorax::cpu {
 namespace {
@@ -24,7 +25,11 @@ bool has_task(uint64_t ticket) { return (ticket & kNext) < (ticket >> 32); }
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) {
-  for (int i = 1; i < threads; ++i) helpers_.emplace_back([this, i] { help(i); });
+  try {
+    for (int i = 1; i < threads; ++i) helpers_.emplace_back([this, i] { help(i); });
+  } catch (const std::system_error&) {
+    // The system gives no more threads: go on with those there are.
+  }
 }
 
 ThreadPool::~ThreadPool() {

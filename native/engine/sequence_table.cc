@@ -104,7 +104,8 @@ void SequenceTable::close(Sequence& sequence, int64_t step) {
     if (adapter >= 0) adapters_.stop_running(adapter, step);
     running_.erase(running);
   } else {
-    waiting_.erase(std::find_if(waiting_.begin(), waiting_.end(), is_it));
+    const auto waiting = std::find_if(waiting_.begin(), waiting_.end(), is_it);
+    if (waiting != waiting_.end()) waiting_.erase(waiting);
   }
   if (adapter >= 0) adapters_.close_request(adapter);
 }

@@ -265,6 +265,13 @@ TEST_P(AttentionTest, SizesThePool) {
   EXPECT_EQ(backend->allocate_pages(layout, 5 * page + 1, 2048), 5);  // less than a context is fine
   EXPECT_GE(make()->allocate_pages(layout, 0, 2048), 64);             // its own choice holds one
   try {
+    make()->allocate_pages(layout, int64_t{1} << 53, 2048);
+    FAIL() << "allocated";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), "POOL_EXHAUSTED");
+    EXPECT_GT(std::get<double>(e.data().at("availableBytes")), 0.0);
+  }
+  try {
     make()->allocate_pages(layout, page - 1, 2048);
     FAIL() << "allocated";
   } catch (const Error& e) {
