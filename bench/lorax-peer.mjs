@@ -86,7 +86,7 @@ async function decode({ sequences, adapters, tokens, prompt }) {
     Array.from({ length: sequences }, async (_, sequence) => {
       const result = stream(sequence, { prompt, adapters, tokens });
       let pieces = 0;
-       
+
       for await (const _text of result.textStream) {
         pieces += 1;
         if (pieces === 1 && --waiting === 0) countingFrom = performance.now();
