@@ -74,7 +74,7 @@ function checkTokenId(value: unknown, field: string): void {
   }
 }
 
-function checkStop(value: unknown, field: string): string[] | undefined {
+export function checkStop(value: unknown, field: string): string[] | undefined {
   const array = checkArray(value, field);
   if (array === undefined) return undefined;
   return array.map((text, index) => {

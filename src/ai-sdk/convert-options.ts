@@ -7,7 +7,7 @@
  */
 import type { LanguageModelV4CallOptions } from '@ai-sdk/provider';
 import { checkObject } from '../check-shape.js';
-import { checkSampling } from '../sampling-options.js';
+import { checkSampling, checkStop } from '../sampling-options.js';
 import type { Sampling } from '../types.js';
 import { unsupported } from './convert-prompt.js';
 import type { LoraxWarning } from './model-types.js';
@@ -61,9 +61,11 @@ export function convertOptions(
       frequencyPenalty: options.frequencyPenalty,
       presencePenalty: options.presencePenalty,
       seed: options.seed,
-      stop: options.stopSequences,
     },
     'settings',
   );
+  // Under the name the AI SDK gives it, which is what its users wrote.
+  const stop = checkStop(options.stopSequences, 'settings.stopSequences');
+  if (stop !== undefined) settings.stop = stop;
   return { sampling: { ...defaults, ...settings, ...checkSampling(extra, field) }, warnings };
 }

@@ -193,6 +193,13 @@ describe('generateText', () => {
     await expect(generateText({ model: lorax(), prompt: 'x', topP: 1.5 })).rejects.toThrow(
       /settings\.topP/,
     );
+    await expect(
+      generateText({ model: lorax(), prompt: 'x', stopSequences: ['END', ''] }),
+    ).rejects.toMatchObject({
+      code: 'INVALID_OPTIONS',
+      message: 'settings.stopSequences[1] must be a non-empty string.',
+      data: { field: 'settings.stopSequences[1]' },
+    });
   });
 });
 
