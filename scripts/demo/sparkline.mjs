@@ -1,6 +1,7 @@
 // A row of bars for a series of numbers, one character each.
 
-const BARS = ' ▁▂▃▄▅▆▇█';
+// The lowest is no blank: a row that starts with zeros would seem to be indented.
+const BARS = '▁▂▃▄▅▆▇█';
 
 /** At most `width` bars; when there are more numbers, each bar is the mean of its share. */
 export function sparkline(values, width) {
