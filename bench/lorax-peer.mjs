@@ -9,10 +9,10 @@
 
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { streamText } from 'ai';
 import { createLorax } from '../dist/index.mjs'; // bench/ is a package of its own: no self-reference
+import { answerCommands } from './answer-commands.mjs';
 
 const { values } = parseArgs({
   options: { model: { type: 'string' }, adapters: { type: 'string' } },
@@ -30,20 +30,8 @@ const lorax = createLorax({
 
 const WORDS = ['the', 'sea', 'ship', 'sun', 'and', 'wind', 'over', 'hill', 'road', 'old', 'house'];
 
-reply({ ready: (await lorax.engine.ready()).deviceDescription });
-for await (const line of createInterface({ input: process.stdin })) {
-  const command = JSON.parse(line);
-  try {
-    reply(command.case === 'prefill' ? await prefill(command) : await decode(command));
-  } catch (error) {
-    reply({ error: `${error.name}: ${error.message}` });
-  }
-}
+await answerCommands((await lorax.engine.ready()).deviceDescription, { prefill, decode });
 await lorax.dispose();
-
-function reply(answer) {
-  process.stdout.write(JSON.stringify(answer) + '\n');
-}
 
 /** About `tokens` tokens (one a word, and the chat template's), different for each sequence. */
 function promptOf(tokens, sequence) {

@@ -8,9 +8,9 @@
 
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { getLlama, LlamaLogLevel } from 'node-llama-cpp';
+import { answerCommands } from '../answer-commands.mjs';
 
 const { values } = parseArgs({
   options: {
@@ -42,20 +42,11 @@ const llama = await getLlama({
 const model = await llama.loadModel({ modelPath: values.model });
 const vocabularySize = model.fileInfo.metadata.tokenizer.ggml.tokens.length;
 
-reply({ ready: `node-llama-cpp ${path.basename(values.model)}, ${values.style}` });
-for await (const line of createInterface({ input: process.stdin })) {
-  const command = JSON.parse(line);
-  try {
-    reply(command.case === 'prefill' ? await prefill(command) : await decode(command));
-  } catch (error) {
-    reply({ error: `${error.name}: ${error.message}` });
-  }
-}
+await answerCommands(`node-llama-cpp ${path.basename(values.model)}, ${values.style}`, {
+  prefill,
+  decode,
+});
 await llama.dispose();
-
-function reply(answer) {
-  process.stdout.write(JSON.stringify(answer) + '\n');
-}
 
 /** `length` ordinary token ids that differ between sequences (no control token: ids from 1000 on). */
 function promptOf(length, sequence) {
