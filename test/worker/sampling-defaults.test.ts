@@ -1,24 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import { checkTokenIds, resolveSampling } from '../../worker/sampling-defaults.js';
+import { sampling } from '../e2e/addon/tiny-model.mjs';
 
 const VOCAB = 100;
 
 describe('resolveSampling', () => {
   it('is greedy and unlimited when nobody says otherwise', () => {
-    const { native, stop } = resolveSampling({}, {}, [7, 9], VOCAB);
-    expect(native).toMatchObject({
-      maxOutputTokens: 0,
-      temperature: 0,
-      topK: 0,
-      topP: 1,
-      minP: 0,
-      repetitionPenalty: 1,
-      frequencyPenalty: 0,
-      presencePenalty: 0,
-      logprobs: -1,
-    });
-    expect([...native.stopTokenIds]).toEqual([7, 9]);
-    expect(native.logitBiasIds.length).toBe(0);
+    const { native, stop } = resolveSampling({ seed: 1 }, {}, [7, 9], VOCAB);
+    // What the addon's own tests call plain: greedy, no limit, no penalty, no log-probabilities.
+    expect(native).toEqual(sampling({ seed: [1, 0], stopTokenIds: Int32Array.of(7, 9) }));
     expect(stop).toEqual([]);
   });
 
