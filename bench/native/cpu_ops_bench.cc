@@ -130,11 +130,12 @@ class Bench {
     head_ = weight(kVocab, kHidden);
     const std::vector<float> ones(kHidden, 1.0f);
     gain_ = backend_->pack_vector({ones.data(), DType::kF32, 1, kHidden, "gain"});
-    backend_->allocate_pages({kLayers, kKvHeads, kDim}, int64_t{1500} << 20, 8192);
-    backend_->reserve(512, 64);
+    RopeConfig rope;
     for (int i = 0; i < kDim / 2; ++i) {
-      rope_.inv_freq.push_back(std::pow(1e5f, -2.0f * static_cast<float>(i) / kDim));
+      rope.inv_freq.push_back(std::pow(1e5f, -2.0f * static_cast<float>(i) / kDim));
     }
+    backend_->reserve({kLayers, kKvHeads, kDim}, rope, 512, 64);
+    backend_->allocate_pages(int64_t{1500} << 20, 8192);
     for (int a = 0; a < 8; ++a) add_adapter();
   }
 
@@ -189,7 +190,7 @@ class Bench {
       return result;
     };
     Backend& b = *backend_;
-    b.begin_step(p, rope_);
+    b.begin_step(p);
     Activation residual = timed("embed", b.embed(*head_));
     Activation x = timed("norm", b.rms_norm(residual, *gain_, 1e-5f));
     for (int i = 0; i < kLayers; ++i) {
@@ -201,17 +202,16 @@ class Bench {
       timed("rope", 0);
       x = timed("attention", b.attention(qkv, i, kAttention));
       x = timed("o", b.linear(x, *layer.o, &o_site));
-      x = timed("norm", b.add_rms_norm(residual, x, *gain_, 1e-5f, {}));
+      x = timed("norm", b.add_rms_norm(residual, x, *gain_, 1e-5f, false));
       x = timed("gate_up", b.linear(x, *layer.gate_up, &gate_up_site));
       x = timed("silu", b.silu_mul(x));
       x = timed("down", b.linear(x, *layer.down, &down_site));
-      x = timed("norm", b.add_rms_norm(residual, x, *gain_, 1e-5f,
-                                       i + 1 == kLayers ? std::span(p.logits_rows)
-                                                        : std::span<const int32_t>()));
+      x = timed("norm", b.add_rms_norm(residual, x, *gain_, 1e-5f, i + 1 == kLayers));
     }
     x = timed("head", b.linear(x, *head_, nullptr));
     std::vector<SampleResult> results(p.samples.size());
-    b.sample(x, results);
+    b.sample(x);
+    b.collect(results);
     timed("sample", 0);
     return now_s() - begin;
   }
@@ -259,7 +259,6 @@ class Bench {
   std::vector<Layer> layers_;
   std::unique_ptr<Weight> head_;
   std::unique_ptr<Vector> gain_;
-  RopeConfig rope_;
   std::vector<std::unique_ptr<ResidentAdapter>> adapters_;
   int32_t pages_used_ = 0;
   int64_t adapter_bytes_ = 0;

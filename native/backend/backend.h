@@ -1,15 +1,16 @@
-// The operations of a decoder step on one device; implemented by native/cpu (and later
-// native/cuda).
+// The operations of a decoder step on one device; implemented by native/cpu and native/cuda.
 //
 // A backend owns its buffers, threads, streams and copies; callers see opaque handles and integers.
-// One thread calls the step operations; pack_adapter may be called from any thread. The result of
-// an operation stays valid until that operation is called again, and is consumed in place where
-// said. Every output element has one order of accumulation, whatever the number of rows in the
-// step: a sequence's numbers do not depend on its neighbours, its chunks or preemptions.
+// One thread calls the step operations; pack_adapter may be called from any thread. An operation
+// may only be enqueued: its numbers exist once collect() has returned for its step. Its result
+// stays valid until that operation is called again, and is consumed in place where said. On the
+// CPU every output element has one order of accumulation, whatever the number of rows in the step:
+// a sequence's numbers do not depend on its neighbours, its chunks or preemptions.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -52,11 +53,12 @@ class Vector {
 };
 
 // A [rows, cols] matrix in the backend's memory; element type is the backend's choice per
-// operation.
+// operation. `pending` is the backend's: a LoRA delta that the next operation adds in passing.
 struct Activation {
   void* data = nullptr;
   int32_t rows = 0;
   int32_t cols = 0;
+  const void* pending = nullptr;
 };
 
 // An adapter in host memory, packed exactly as its pages will be.
@@ -100,6 +102,7 @@ struct KvLayout {
   int32_t num_layers = 0;
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;
+  int32_t widest_module = 0;  // largest d_in or d_out of an adapted module
 };
 
 struct AttentionConfig {
@@ -139,14 +142,19 @@ class Backend {
   virtual int32_t block_tokens() const = 0;
   virtual int64_t page_bytes(const KvLayout& layout) const = 0;
 
+  // Buffers for steps of at most `max_rows` rows, `max_logits_rows` of them sampled.
+  virtual void reserve(const KvLayout& layout, const RopeConfig& rope, int32_t max_rows,
+                       int32_t max_logits_rows) = 0;
+
+  // After the weights and reserve, before the pages: `issue` issues the operations of a step in
+  // which every row decodes and is sampled. A backend that replays steps (CUDA graphs) records
+  // them here, for the numbers of rows it wants; others do nothing.
+  virtual void record(const std::function<void()>& issue) = 0;
+
   // The arena of equal pages, sized last. `memory_bytes` 0 = the backend's choice: where memory
   // allows, at least one sequence of `context_tokens`; otherwise any size that holds a page.
   // Returns the number of pages; fixes page_bytes for pack_adapter. Throws POOL_EXHAUSTED.
-  virtual int32_t allocate_pages(const KvLayout& layout, int64_t memory_bytes,
-                                 int32_t context_tokens) = 0;
-
-  // Buffers for steps of at most `max_rows` rows, `max_logits_rows` of them sampled.
-  virtual void reserve(int32_t max_rows, int32_t max_logits_rows) = 0;
+  virtual int32_t allocate_pages(int64_t memory_bytes, int32_t context_tokens) = 0;
 
   // ---- adapters ----
 
@@ -158,9 +166,17 @@ class Backend {
   virtual std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                          std::span<const int32_t> pages) = 0;
 
-  // ---- one step; the plan outlives it ----
+  // ---- one step: begin, replay or issue, end; then collect ----
 
-  virtual void begin_step(const StepPlan& plan, const RopeConfig& rope) = 0;
+  // Steps that may have begun when one more begins, before the oldest is collected. 0: operations
+  // compute at once, and the plan must outlive its step; else begin_step copies what it needs.
+  virtual int32_t steps_ahead() const = 0;
+
+  virtual void begin_step(const StepPlan& plan) = 0;
+
+  // Runs the recorded step whose shape is the begun one's. False, and nothing is done, when there
+  // is none: the caller issues the operations.
+  virtual bool replay() = 0;
 
   // residual[row] = table[token_ids[row]]                       [num_rows, hidden]
   virtual Activation embed(const Weight& table) = 0;
@@ -168,10 +184,10 @@ class Backend {
   // y = x / sqrt(mean(x^2) + eps) * gain                        (Zhang & Sennrich 2019)
   virtual Activation rms_norm(const Activation& residual, const Vector& gain, float eps) = 0;
 
-  // residual += delta, in place; returns rms_norm(residual). With `rows` (indices into the
-  // residual) only those rows are normed and returned, in that order.
+  // residual += delta, in place; returns rms_norm(residual): of the rows that are sampled alone,
+  // in their order, when `sampled_rows`.
   virtual Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,
-                                  float eps, std::span<const int32_t> rows) = 0;
+                                  float eps, bool sampled_rows) = 0;
 
   // y = x W^T + bias, then y[rows of a] += weight * scale_a (x A_a^T) B_a^T for every segment a of
   // the plan that has slices at `site`. `site` null: base only (the head).   [rows, n]
@@ -191,11 +207,17 @@ class Backend {
   // y = silu(gate) * up, x = [gate | up]                        [rows, intermediate]
   virtual Activation silu_mul(const Activation& gate_up) = 0;
 
-  // results[i] from logits row i with plan.samples[i] (sampling.h says how).
-  virtual void sample(const Activation& logits, std::span<SampleResult> results) = 0;
+  // Sample i of the step from logits row i with plan.samples[i] (sampling.h says how).
+  virtual void sample(const Activation& logits) = 0;
 
-  // logits [rows, vocab] as float32 on the host, for tests and goldens.
+  // logits [rows, vocab] as float32 on the host, for tests and goldens. Waits.
   virtual void read_logits(const Activation& logits, std::span<float> out) = 0;
+
+  virtual void end_step() = 0;
+
+  // Waits for the oldest step begun and not collected; results [its plan's samples.size()], left
+  // alone when the step did not sample. Throws what went wrong in it.
+  virtual void collect(std::span<SampleResult> results) = 0;
 };
 
 }  // namespace lorax

@@ -47,8 +47,9 @@ struct SampleRow {
   const float* bias_values = nullptr;  // [bias_size]
   int32_t bias_size = 0;
   uint64_t seed = 0;
-  int64_t position = 0;       // 0 for the first generated token
-  int32_t num_logprobs = -1;  // -1 = none, else alternatives, 0..20
+  int64_t position = 0;        // 0 for the first generated token
+  int32_t unknown_token = -1;  // sample of the step before that history lacks: counts as an output
+  int32_t num_logprobs = -1;   // -1 = none, else alternatives, 0..20
 };
 
 struct SampleResult {

@@ -33,7 +33,7 @@ struct LoraSegment {
 
 struct StepPlan {
   int64_t step = 0;
-  std::vector<int32_t> token_ids;  // [num_rows]
+  std::vector<int32_t> token_ids;  // [num_rows]; -1 - i: sample i of the step before, not yet known
   std::vector<int32_t> positions;  // [num_rows]
   std::vector<SequenceSpan> spans;
   std::vector<int32_t> block_tables;  // page numbers

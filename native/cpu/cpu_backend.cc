@@ -50,9 +50,15 @@ int64_t CpuBackend::page_bytes(const KvLayout& layout) const {
   return KvPageLayout{layout, bf16() ? 2 : 4}.page_bytes();
 }
 
-int32_t CpuBackend::allocate_pages(const KvLayout& layout, int64_t memory_bytes,
-                                   int32_t context_tokens) {
+void CpuBackend::reserve(const KvLayout& layout, const RopeConfig& rope, int32_t max_rows,
+                         int32_t max_logits_rows) {
   layout_ = {layout, bf16() ? 2 : 4};
+  rope_ = rope;
+  // Buffers grow to what a step needs when it needs it; only the plan's own arrays are sized here.
+  block_rows_.reserve(static_cast<size_t>(std::max(max_rows, max_logits_rows)));
+}
+
+int32_t CpuBackend::allocate_pages(int64_t memory_bytes, int32_t context_tokens) {
   const int64_t page = layout_.page_bytes();
   const int64_t needed =
       (std::max(context_tokens, 1) + int64_t{kBlockTokens} - 1) / kBlockTokens * page;
@@ -83,11 +89,6 @@ int32_t CpuBackend::allocate_pages(const KvLayout& layout, int64_t memory_bytes,
   return num_pages_;
 }
 
-void CpuBackend::reserve(int32_t max_rows, int32_t max_logits_rows) {
-  // Buffers grow to what a step needs when it needs it; only the plan's own arrays are sized here.
-  block_rows_.reserve(static_cast<size_t>(std::max(max_rows, max_logits_rows)));
-}
-
 std::unique_ptr<AdapterImage> CpuBackend::pack_adapter(std::span<const AdapterModule> modules) {
   return cpu::pack_adapter(modules, bf16(), layout_.page_bytes());
 }
@@ -97,8 +98,9 @@ std::unique_ptr<ResidentAdapter> CpuBackend::place_adapter(const AdapterImage& i
   return cpu::place_adapter(static_cast<const PackedAdapter&>(image), pages, arena());
 }
 
-void CpuBackend::begin_step(const StepPlan& plan, const RopeConfig& rope) {
+void CpuBackend::begin_step(const StepPlan& plan) {
   plan_ = &plan;
+  samples_.clear();
   block_rows_.clear();
   for (const SequenceSpan& span : plan.spans) {
     for (int32_t row = 0; row < span.num_rows;) {
@@ -115,7 +117,7 @@ void CpuBackend::begin_step(const StepPlan& plan, const RopeConfig& rope) {
                    });
 
   // The angle is rounded to float32 as in the reference implementations, its cosine is exact.
-  half_dim_ = static_cast<int32_t>(rope.inv_freq.size());
+  half_dim_ = static_cast<int32_t>(rope_.inv_freq.size());
   const int64_t bytes = int64_t{plan.num_rows()} * half_dim_ * 4;
   cos_.ensure(bytes);
   sin_.ensure(bytes);
@@ -123,9 +125,9 @@ void CpuBackend::begin_step(const StepPlan& plan, const RopeConfig& rope) {
     float* cos = cos_.as<float>() + int64_t{row} * half_dim_;
     float* sin = sin_.as<float>() + int64_t{row} * half_dim_;
     for (int32_t i = 0; i < half_dim_; ++i) {
-      const float angle = static_cast<float>(plan.positions[row]) * rope.inv_freq[i];
-      cos[i] = static_cast<float>(std::cos(double{angle})) * rope.magnitude;
-      sin[i] = static_cast<float>(std::sin(double{angle})) * rope.magnitude;
+      const float angle = static_cast<float>(plan.positions[row]) * rope_.inv_freq[i];
+      cos[i] = static_cast<float>(std::cos(double{angle})) * rope_.magnitude;
+      sin[i] = static_cast<float>(std::sin(double{angle})) * rope_.magnitude;
     }
   });
 }
@@ -155,19 +157,20 @@ Activation CpuBackend::rms_norm(const Activation& residual, const Vector& gain, 
 }
 
 Activation CpuBackend::add_rms_norm(Activation& residual, const Activation& delta,
-                                    const Vector& gain, float eps, std::span<const int32_t> rows) {
+                                    const Vector& gain, float eps, bool sampled_rows) {
   const int32_t cols = residual.cols;
   float* x = static_cast<float*>(residual.data);
   const float* d = static_cast<const float*>(delta.data);
   const float* g = static_cast<const FloatVector&>(gain).values.data();
-  const int32_t out_rows = rows.empty() ? residual.rows : static_cast<int32_t>(rows.size());
+  const std::vector<int32_t>& rows = plan_->logits_rows;
+  const int32_t out_rows = sampled_rows ? static_cast<int32_t>(rows.size()) : residual.rows;
   norm_out_.ensure(int64_t{out_rows} * cols * 4);
   float* out = norm_out_.as<float>();
   for_rows(residual.rows, cols, [&](int32_t row) {
     const int64_t at = int64_t{row} * cols;
-    kernels_.rms_norm(x + at, d + at, g, eps, cols, rows.empty() ? out + at : nullptr);
+    kernels_.rms_norm(x + at, d + at, g, eps, cols, sampled_rows ? nullptr : out + at);
   });
-  if (!rows.empty()) {
+  if (sampled_rows) {
     for_rows(out_rows, cols, [&](int32_t i) {
       kernels_.rms_norm(x + int64_t{rows[i]} * cols, nullptr, g, eps, cols,
                         out + int64_t{i} * cols);
@@ -188,16 +191,21 @@ Activation CpuBackend::silu_mul(const Activation& gate_up) {
   return {out, gate_up.rows, width};
 }
 
-void CpuBackend::sample(const Activation& logits, std::span<SampleResult> results) {
+void CpuBackend::sample(const Activation& logits) {
   const float* rows = static_cast<const float*>(logits.data);
-  pool_.run(static_cast<int64_t>(results.size()), [&](int64_t i, int) {
-    sample_row(rows + i * logits.cols, logits.cols, plan_->samples[i], &results[i]);
+  samples_.resize(plan_->samples.size());
+  pool_.run(static_cast<int64_t>(samples_.size()), [&](int64_t i, int) {
+    sample_row(rows + i * logits.cols, logits.cols, plan_->samples[i], &samples_[i]);
   });
 }
 
 void CpuBackend::read_logits(const Activation& logits, std::span<float> out) {
   const size_t count = static_cast<size_t>(logits.rows) * logits.cols;
   std::memcpy(out.data(), logits.data, std::min(out.size(), count) * sizeof(float));
+}
+
+void CpuBackend::collect(std::span<SampleResult> results) {
+  std::move(samples_.begin(), samples_.end(), results.begin());
 }
 
 }  // namespace cpu

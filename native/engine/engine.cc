@@ -230,7 +230,8 @@ void Engine::Impl::forward() {
   PagePool& pool = sequences_.pool();
   pool.submitted(step_number_);
   try {
-    model_->forward(plan_, results_);
+    model_->submit(plan_);
+    model_->collect(results_);
   } catch (...) {
     pool.completed(step_number_);
     throw;

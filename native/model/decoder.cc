@@ -7,6 +7,7 @@
 // Every W but the head carries its adapters' low-rank terms (Hu et al. 2021).
 #include "model/decoder.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -39,6 +40,13 @@ AdapterShapes make_adapter_shapes(const DecoderConfig& config) {
   return out;
 }
 
+int32_t widest(const AdapterShapes& shapes) {
+  int64_t out = 0;
+  for (const int64_t d : shapes.d_in) out = std::max(out, d);
+  for (const int64_t d : shapes.d_out) out = std::max(out, d);
+  return static_cast<int32_t>(out);
+}
+
 const DecoderConfig& checked(const DecoderConfig& config) {
   check_decoder_config(config);
   return config;
@@ -61,12 +69,13 @@ Decoder::Decoder(std::unique_ptr<Backend> backend, const ModelSpec& spec,
                      SitePart{kUpProj, config_.intermediate_size, config_.intermediate_size}},
       down_parts_{SitePart{kDownProj, 0, config_.hidden_size}},
       weights_(load_weights(spec, *backend_, options.progress)) {
-  backend_->reserve(options.max_rows, options.max_logits_rows);
-  const KvLayout layout{config_.num_layers, config_.num_kv_heads, config_.head_dim};
+  const KvLayout layout{config_.num_layers, config_.num_kv_heads, config_.head_dim,
+                        widest(adapter_shapes_)};
+  backend_->reserve(layout, rope_, options.max_rows, options.max_logits_rows);
+  backend_->record([this] { backend_->sample(*issue(true)); });
   limits_.vocab_size = config_.vocab_size;
   limits_.context_tokens = config_.context_tokens;
-  limits_.num_pages =
-      backend_->allocate_pages(layout, options.memory_bytes, config_.context_tokens);
+  limits_.num_pages = backend_->allocate_pages(options.memory_bytes, config_.context_tokens);
   limits_.page_bytes = backend_->page_bytes(layout);
   limits_.block_tokens = backend_->block_tokens();
 }
@@ -85,10 +94,9 @@ std::unique_ptr<ResidentAdapter> Decoder::place_adapter(const AdapterImage& imag
   return backend_->place_adapter(image, pages);
 }
 
-std::optional<Activation> Decoder::compute(const StepPlan& plan) {
+std::optional<Activation> Decoder::issue(bool samples) {
   Backend& backend = *backend_;
   const float eps = config_.rms_norm_eps;
-  backend.begin_step(plan, rope_);
 
   Activation residual = backend.embed(*weights_.embedding);  // [rows, hidden]
   Activation x = backend.rms_norm(residual, *weights_.layers[0].attention_norm, eps);
@@ -104,31 +112,40 @@ std::optional<Activation> Decoder::compute(const StepPlan& plan) {
     backend.rope_and_store_kv(qkv, layer, attention_, weights.q_norm.get(), weights.k_norm.get(),
                               eps);
     // With the last keys and values stored, a chunk that samples nothing has done its work.
-    if (last && plan.logits_rows.empty()) return std::nullopt;
+    if (last && !samples) return std::nullopt;
     const Activation mixed = backend.attention(qkv, layer, attention_);
     const Activation o = backend.linear(mixed, *weights.o, &o_site);  // [rows, hidden]
-    x = backend.add_rms_norm(residual, o, *weights.mlp_norm, eps, {});
+    x = backend.add_rms_norm(residual, o, *weights.mlp_norm, eps, false);
 
     const Activation gate_up = backend.linear(x, *weights.gate_up, &gate_up_site);
     const Activation inner = backend.silu_mul(gate_up);                        // [rows, inner]
     const Activation down = backend.linear(inner, *weights.down, &down_site);  // [rows, hidden]
-    if (last) {
-      x = backend.add_rms_norm(residual, down, *weights_.final_norm, eps, plan.logits_rows);
-    } else {
-      x = backend.add_rms_norm(residual, down, *weights_.layers[layer + 1].attention_norm, eps, {});
-    }
+    const Vector& next_norm =
+        last ? *weights_.final_norm : *weights_.layers[layer + 1].attention_norm;
+    x = backend.add_rms_norm(residual, down, next_norm, eps, last);
   }
   return backend.linear(x, weights_.head(), nullptr);  // [logits rows, vocab]
 }
 
-void Decoder::forward(const StepPlan& plan, std::span<SampleResult> results) {
-  const std::optional<Activation> logits = compute(plan);
-  if (logits) backend_->sample(*logits, results);
+int32_t Decoder::steps_ahead() const { return backend_->steps_ahead(); }
+
+void Decoder::submit(const StepPlan& plan) {
+  backend_->begin_step(plan);
+  if (!backend_->replay()) {
+    const std::optional<Activation> logits = issue(!plan.logits_rows.empty());
+    if (logits) backend_->sample(*logits);
+  }
+  backend_->end_step();
 }
 
+void Decoder::collect(std::span<SampleResult> results) { backend_->collect(results); }
+
 void Decoder::forward_logits(const StepPlan& plan, std::span<float> out) {
-  const std::optional<Activation> logits = compute(plan);
+  backend_->begin_step(plan);
+  const std::optional<Activation> logits = issue(!plan.logits_rows.empty());
   if (logits) backend_->read_logits(*logits, out);
+  backend_->end_step();
+  backend_->collect({});
 }
 
 }  // namespace lorax

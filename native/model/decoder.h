@@ -35,14 +35,16 @@ class Decoder : public Model {
   std::unique_ptr<AdapterImage> read_adapter(const AdapterSpec& spec) override;
   std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                  std::span<const int32_t> pages) override;
-  void forward(const StepPlan& plan, std::span<SampleResult> results) override;
+  int32_t steps_ahead() const override;
+  void submit(const StepPlan& plan) override;
+  void collect(std::span<SampleResult> results) override;
 
-  // As forward, but gives the logits themselves: out [plan.logits_rows.size(), vocab].
+  // A whole step that gives the logits themselves: out [plan.logits_rows.size(), vocab].
   void forward_logits(const StepPlan& plan, std::span<float> out);
 
  private:
-  // Logits of plan.logits_rows; nothing when there are none.
-  std::optional<Activation> compute(const StepPlan& plan);
+  // Issues the operations of the begun step; logits of the sampled rows, if it has any.
+  std::optional<Activation> issue(bool samples);
 
   std::unique_ptr<Backend> backend_;
   DecoderConfig config_;

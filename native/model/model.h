@@ -1,7 +1,7 @@
 // What the engine knows of a model: limits, adapters, and one call per step.
 //
 // Implemented by model/decoder.cc over a Backend, and by fakes in tests. The engine thread calls
-// forward and place_adapter; read_adapter may be called from any thread.
+// submit, collect and place_adapter; read_adapter may be called from any thread.
 #pragma once
 
 #include <cstdint>
@@ -34,9 +34,16 @@ class Model {
   virtual std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                          std::span<const int32_t> pages) = 0;
 
-  // Computes the step: stores KV of every row, samples plan.logits_rows into results
-  // [plan.samples.size()].
-  virtual void forward(const StepPlan& plan, std::span<SampleResult> results) = 0;
+  // Steps that may be in flight when one more is submitted. 0: submit computes, and the plan must
+  // live until collect; else the plan is copied, and may name samples of the step before by index.
+  virtual int32_t steps_ahead() const = 0;
+
+  // Stores KV of every row and samples plan.logits_rows.
+  virtual void submit(const StepPlan& plan) = 0;
+
+  // Waits for the oldest step submitted; results [its samples.size()]. Once for every submit that
+  // returned; a step that throws here is over.
+  virtual void collect(std::span<SampleResult> results) = 0;
 };
 
 }  // namespace lorax

@@ -107,7 +107,7 @@ class AttentionTest : public CpuBackendTest {
     std::vector<float> qkv(static_cast<size_t>(pages) * 32 * cols(s),
                            std::numeric_limits<float>::quiet_NaN());
     Activation x{qkv.data(), pages * 32, cols(s)};
-    backend.begin_step(plan, rope(s.dim));
+    backend.begin_step(plan);
     backend.rope_and_store_kv(x, kLayer, config(s), nullptr, nullptr, 1e-5f);
     StepPlan last;  // a row that sees it all: the poison is there
     last.spans.push_back({0, 1, pages * 32 - 1, 0, pages});
@@ -115,7 +115,7 @@ class AttentionTest : public CpuBackendTest {
     last.token_ids.push_back(0);
     last.positions.push_back(pages * 32 - 1);
     std::vector<float> row(static_cast<size_t>(cols(s)), 1.0f);
-    backend.begin_step(last, rope(s.dim));
+    backend.begin_step(last);
     const auto y = copy(backend.attention({row.data(), 1, cols(s)}, kLayer, config(s)));
     ASSERT_TRUE(std::isnan(y[0]) && std::isnan(y.back()));
   }
@@ -126,7 +126,6 @@ class AttentionTest : public CpuBackendTest {
   std::vector<std::vector<float>> run(Backend& backend, const Shape& s,
                                       std::vector<Sequence>& sequences, const Vector* q_gain,
                                       const Vector* k_gain, Chunk&& chunk) const {
-    const RopeConfig r = rope(s.dim);
     std::vector<int> done(sequences.size(), 0);
     std::vector<std::vector<float>> out(sequences.size());
     for (bool more = true; more;) {
@@ -153,7 +152,7 @@ class AttentionTest : public CpuBackendTest {
                    seq.qkv.begin() + int64_t{done[i] + count} * cols(s));
       }
       if (!more) break;
-      backend.begin_step(plan, r);
+      backend.begin_step(plan);
       Activation x{qkv.data(), plan.num_rows(), cols(s)};
       backend.rope_and_store_kv(x, kLayer, config(s), q_gain, k_gain, 1e-5f);
       poison(backend.attention(x, kLayer, config(s)));
@@ -197,7 +196,8 @@ TEST_P(AttentionTest, MatchesDouble) {
     auto backend = make();
     const KvLayout layout{kLayers, s.kv_heads, s.dim};
     const int64_t page = backend->page_bytes(layout);
-    backend->allocate_pages(layout, 64 * page, 32);
+    backend->reserve(layout, rope(s.dim), 512, 64);
+    backend->allocate_pages(64 * page, 32);
     poison_pages(*backend, s, 41);
     const auto q_gain = random.values(s.dim);
     const auto k_gain = random.values(s.dim);
@@ -227,7 +227,8 @@ TEST_P(AttentionTest, IsTheSameInAnyChunksCompanyAndThreads) {
       for (int variant = 0; variant < 6; ++variant) {
         auto backend = make(threads);
         const int64_t page = backend->page_bytes(layout);
-        backend->allocate_pages(layout, 64 * page, 32);
+        backend->reserve(layout, rope(s.dim), 512, 64);
+        backend->allocate_pages(64 * page, 32);
         if (variant % 2 == 0) poison_pages(*backend, s, 41);
         auto vector = backend->pack_vector(view(gain, 1, s.dim));
         const Vector* norm = s.gains ? vector.get() : nullptr;
@@ -262,17 +263,18 @@ TEST_P(AttentionTest, SizesThePool) {
   const KvLayout layout{30, 3, 64};
   auto backend = make();
   const int64_t page = backend->page_bytes(layout);
-  EXPECT_EQ(backend->allocate_pages(layout, 5 * page + 1, 2048), 5);  // less than a context is fine
-  EXPECT_GE(make()->allocate_pages(layout, 0, 2048), 64);             // its own choice holds one
+  backend->reserve(layout, {}, 512, 64);
+  EXPECT_EQ(backend->allocate_pages(5 * page + 1, 2048), 5);  // less than a context is fine
+  EXPECT_GE(backend->allocate_pages(0, 2048), 64);            // its own choice holds one
   try {
-    make()->allocate_pages(layout, int64_t{1} << 53, 2048);
+    backend->allocate_pages(int64_t{1} << 53, 2048);
     FAIL() << "allocated";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), "POOL_EXHAUSTED");
     EXPECT_GT(std::get<double>(e.data().at("availableBytes")), 0.0);
   }
   try {
-    make()->allocate_pages(layout, page - 1, 2048);
+    backend->allocate_pages(page - 1, 2048);
     FAIL() << "allocated";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), "POOL_EXHAUSTED");

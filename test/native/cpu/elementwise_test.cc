@@ -38,16 +38,19 @@ TEST_P(ElementwiseTest, NormsMatchDouble) {
       Activation residual{x.data(), rows, n};
       poison(backend->rms_norm(in, *vector, 1e-5f));
       const auto y =
-          copy(backend->add_rms_norm(residual, {delta.data(), rows, n}, *vector, 1e-5f, {}));
+          copy(backend->add_rms_norm(residual, {delta.data(), rows, n}, *vector, 1e-5f, false));
       EXPECT_EQ(x, sum);  // in place
       EXPECT_LE(relative_error(y, norm_reference(sum, gain, rows, n, 1e-5f)), 1e-6);
 
       // Some rows only: the same bits as among all.
       std::vector<int32_t> some;
       for (int r = rows - 1; r >= 0; r -= 2) some.insert(some.begin(), r);
+      StepPlan sampled = rows_plan(rows);
+      sampled.logits_rows = some;
+      backend->begin_step(sampled);
       std::vector<float> zero(x.size(), 0.0f);
       const Activation picked =
-          backend->add_rms_norm(residual, {zero.data(), rows, n}, *vector, 1e-5f, some);
+          backend->add_rms_norm(residual, {zero.data(), rows, n}, *vector, 1e-5f, true);
       ASSERT_EQ(picked.rows, static_cast<int32_t>(some.size()));
       const auto z = copy(picked);
       for (size_t i = 0; i < some.size(); ++i) {
@@ -86,13 +89,14 @@ TEST_P(ElementwiseTest, SamplesEveryRow) {
   auto backend = make(3);
   StepPlan plan = rows_plan(7);
   plan.samples.resize(7);  // greedy
-  backend->begin_step(plan, {});
+  backend->begin_step(plan);
   const int vocab = 1001;
   Random random(32);
   auto logits = random.values(7 * vocab);
   for (int r = 0; r < 7; ++r) logits[r * vocab + (r * 397) % vocab] = 50.0f;
   std::vector<SampleResult> results(7);
-  backend->sample({logits.data(), 7, vocab}, results);
+  backend->sample({logits.data(), 7, vocab});
+  backend->collect(results);
   for (int r = 0; r < 7; ++r) EXPECT_EQ(results[r].token, (r * 397) % vocab);
   std::vector<float> out(7 * vocab);
   backend->read_logits({logits.data(), 7, vocab}, out);

@@ -45,7 +45,7 @@ TEST_P(LinearTest, MatchesDoubleOnAwkwardShapes) {
     for (const int rows : {1, 2, 3, 4, 5, 7, 12, 13, 16, 17, 31, 32, 33, 48, 70, 200}) {
       auto x = random.values(int64_t{rows} * s.k);
       const StepPlan plan = rows_plan(rows);
-      backend->begin_step(plan, {});
+      backend->begin_step(plan);
       const Activation in{x.data(), rows, s.k};
       poison(backend->linear(in, *plain, nullptr));
       const double tolerance = amx() ? 6e-3 : 2e-6;
@@ -92,7 +92,7 @@ TEST_P(LinearTest, StacksTensorsOfEveryType) {
   ASSERT_EQ(weight->k, k);
   auto x = random.values(3 * k);
   const StepPlan plan = rows_plan(3);
-  backend->begin_step(plan, {});
+  backend->begin_step(plan);
   EXPECT_LE(relative_error(copy(backend->linear({x.data(), 3, k}, *weight, nullptr)),
                            reference(x, all, {}, 3, 39, k)),
             amx() ? 6e-3 : 2e-6);
@@ -114,7 +114,7 @@ TEST_P(LinearTest, ARowIsTheSameInAnyCompanyAndOnAnyThreads) {
           auto part = std::vector<float>(x.begin() + int64_t{first} * k,
                                          x.begin() + int64_t{first + count} * k);
           const StepPlan plan = rows_plan(count);
-          backend->begin_step(plan, {});
+          backend->begin_step(plan);
           const auto y = copy(backend->linear({part.data(), count, k}, *weight, nullptr));
           float* expected = alone.data() + int64_t{first} * n;
           if (rows == 1 && threads == 1) {
@@ -139,7 +139,7 @@ TEST_P(LinearTest, EmbedGathersRowsOfAPackedTable) {
   auto table = backend->pack_weight({&tensor, 1}, {});
   StepPlan plan = rows_plan(5);
   plan.token_ids = {0, 76, 15, 16, 33};
-  backend->begin_step(plan, {});
+  backend->begin_step(plan);
   poison(backend->embed(*table));
   const auto y = copy(backend->embed(*table));
   for (int r = 0; r < 5; ++r) {

@@ -84,7 +84,8 @@ TEST_P(LoraLinearTest, MatchesDoubleOnMixedRanksAndSegments) {
   Random random(10);
   for (const int k : {45, 576}) {
     auto backend = make();
-    backend->allocate_pages(kLayout, 64 << 20, 32);
+    backend->reserve(kLayout, {}, 512, 64);
+    backend->allocate_pages(64 << 20, 32);
     const int n = 128 + 40 + 39;  // three parts; the last begins off a panel
     const std::vector<SitePart> parts = {{0, 0, 128}, {1, 128, 40}, {2, 168, 39}};
     const LoraSite site{0, parts};
@@ -126,7 +127,7 @@ TEST_P(LoraLinearTest, MatchesDoubleOnMixedRanksAndSegments) {
         add_segment(plan, adapters[a], members[a], weights[a]);
         add_reference(adapters[a], x, k, n, members[a], weights[a], want);
       }
-      backend->begin_step(plan, {});
+      backend->begin_step(plan);
       const Activation in{x.data(), rows, k};
       poison(backend->linear(in, *weight, &site));
       EXPECT_LE(relative_error(copy(backend->linear(in, *weight, &site)), want),
@@ -139,7 +140,8 @@ TEST_P(LoraLinearTest, MatchesDoubleOnMixedRanksAndSegments) {
 TEST_P(LoraLinearTest, CutsHugeRanksAcrossPages) {
   // Pages of 4 KiB (bf16): a row of A of 5000 does not fit one, nor does a panel of B of rank 257.
   auto backend = make();
-  backend->allocate_pages(kLayout, 64 << 20, 32);
+  backend->reserve(kLayout, {}, 512, 64);
+  backend->allocate_pages(64 << 20, 32);
   Random random(11);
   const int k = 5000;
   const int n = 52;
@@ -164,14 +166,15 @@ TEST_P(LoraLinearTest, CutsHugeRanksAcrossPages) {
     }
   }
   add_reference(a, x, k, n, {0, 2}, {1.0f, 0.5f}, want);
-  backend->begin_step(plan, {});
+  backend->begin_step(plan);
   EXPECT_LE(relative_error(copy(backend->linear({x.data(), 3, k}, *weight, &site)), want),
             amx() ? 6e-3 : 5e-6);
 }
 
 TEST_P(LoraLinearTest, TakesNoMoreRoomThanItsRanks) {
   auto backend = make();
-  backend->allocate_pages(kLayout, 64 << 20, 32);
+  backend->reserve(kLayout, {}, 512, 64);
+  backend->allocate_pages(64 << 20, 32);
   Random random(12);
   TestAdapter a = adapter(random, 64, {{0, 4, 0, 64}});
   pack(*backend, a, 64);
@@ -194,7 +197,8 @@ TEST_P(LoraLinearTest, ARowIsTheSameInAnySegmentPlaceAndThreads) {
   std::vector<float> alone(static_cast<size_t>(total) * n);
   for (const int threads : {1, 2, 3}) {
     auto backend = make(threads);
-    backend->allocate_pages(kLayout, 64 << 20, 32);
+    backend->reserve(kLayout, {}, 512, 64);
+    backend->allocate_pages(64 << 20, 32);
     auto weight = backend->pack_weight({&tensor, 1}, {});
     pack(*backend, a, k);
     pack(*backend, b, k);
@@ -214,7 +218,7 @@ TEST_P(LoraLinearTest, ARowIsTheSameInAnySegmentPlaceAndThreads) {
         add_segment(plan, b, both, std::vector<float>(both.size(), 0.7f));
         std::vector<float> part(x.begin() + int64_t{first} * k,
                                 x.begin() + int64_t{first + rows} * k);
-        backend->begin_step(plan, {});
+        backend->begin_step(plan);
         const auto y = copy(backend->linear({part.data(), rows, k}, *weight, &site));
         float* expected = alone.data() + int64_t{first} * n;
         if (rows == 1 && threads == 1) {
@@ -235,7 +239,8 @@ TEST_P(LoraLinearTest, BaseRowsAreUntouchedByNeighboursWithAdapters) {
   const std::vector<SitePart> parts = {{0, 0, n}};
   const LoraSite site{0, parts};
   auto backend = make();
-  backend->allocate_pages(kLayout, 64 << 20, 32);
+  backend->reserve(kLayout, {}, 512, 64);
+  backend->allocate_pages(64 << 20, 32);
   const auto w = random.values(n * k);
   const TensorView tensor = view(w, n, k);
   auto weight = backend->pack_weight({&tensor, 1}, {});
@@ -244,11 +249,11 @@ TEST_P(LoraLinearTest, BaseRowsAreUntouchedByNeighboursWithAdapters) {
   place(*backend, a, 100, 1);
   auto x = random.values(6 * k);
   StepPlan base = rows_plan(6);
-  backend->begin_step(base, {});
+  backend->begin_step(base);
   const auto without = copy(backend->linear({x.data(), 6, k}, *weight, &site));
   StepPlan mixed = rows_plan(6);
   add_segment(mixed, a, {1, 4}, {1.0f, 1.0f});
-  backend->begin_step(mixed, {});
+  backend->begin_step(mixed);
   const auto with = copy(backend->linear({x.data(), 6, k}, *weight, &site));
   for (int r = 0; r < 6; ++r) {
     const bool same = same_bits(with.data() + r * n, without.data() + r * n, n);
@@ -258,7 +263,8 @@ TEST_P(LoraLinearTest, BaseRowsAreUntouchedByNeighboursWithAdapters) {
 
 TEST_P(LoraLinearTest, NamesATensorThatIsNotFiniteOrOfAnotherShape) {
   auto backend = make();
-  backend->allocate_pages(kLayout, 1 << 20, 32);
+  backend->reserve(kLayout, {}, 512, 64);
+  backend->allocate_pages(1 << 20, 32);
   std::vector<float> a(4 * 32, 1.0f);
   std::vector<float> b(16 * 4, 1.0f);
   b[63] = std::numeric_limits<float>::quiet_NaN();

@@ -3,8 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
+#include <new>
 #include <numeric>
+#include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -35,6 +39,48 @@ TEST(ThreadPool, WakesSleepingHelpers) {
     std::vector<int64_t> values(64);
     pool.run(64, [&](int64_t i, int) { values[static_cast<size_t>(i)] = i; });
     EXPECT_EQ(std::accumulate(values.begin(), values.end(), int64_t{0}), 64 * 63 / 2);
+  }
+}
+
+// Whichever thread it was thrown on; the pool goes on, and nothing of one phase is left in the
+// next.
+TEST(ThreadPool, ThrowsWhatATaskThrew) {
+  for (const int threads : {1, 2, 4}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 200; ++round) {
+      const int64_t at_fault = round % 16;
+      try {
+        pool.run(16, [&](int64_t i, int) {
+          if (i == at_fault) throw std::length_error(std::to_string(i));
+        });
+        FAIL() << "nothing was thrown";
+      } catch (const std::length_error& error) {
+        EXPECT_EQ(error.what(), std::to_string(at_fault));
+      }
+      std::atomic<int> count = 0;
+      pool.run(16, [&](int64_t, int) { ++count; });
+      EXPECT_EQ(count, 16);
+    }
+  }
+}
+
+TEST(ThreadPool, CarriesAnExceptionFromAHelper) {
+  ThreadPool pool(2);
+  // Both tasks wait for each other, so each has a thread of its own; only the helper's throws.
+  std::atomic<int> begun = 0;
+  EXPECT_THROW(pool.run(2,
+                        [&](int64_t, int thread) {
+                          ++begun;
+                          while (begun < 2) std::this_thread::yield();
+                          if (thread == 1) throw std::bad_alloc();
+                        }),
+               std::bad_alloc);
+}
+
+TEST(ThreadPool, ThrowsOnceWhenEveryTaskThrows) {
+  ThreadPool pool(3);
+  for (int round = 0; round < 100; ++round) {
+    EXPECT_THROW(pool.run(50, [](int64_t, int) { throw std::bad_alloc(); }), std::bad_alloc);
   }
 }
 

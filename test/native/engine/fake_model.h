@@ -91,12 +91,14 @@ class FakeModel : public Model {
     return resident;
   }
 
-  void forward(const StepPlan& plan, std::span<SampleResult> results) override {
+  int32_t steps_ahead() const override { return 0; }
+
+  void submit(const StepPlan& plan) override {
     ++num_forwards;
     num_rows += plan.num_rows();
     if (on_forward) on_forward(plan);
     check(plan);
-    if (results.size() != plan.samples.size()) fault("results and samples differ");
+    samples_.assign(plan.samples.size(), {});
 
     std::vector<uint64_t> row_adapter(plan.num_rows(), 0);
     for (const LoraSegment& segment : plan.segments) {
@@ -114,11 +116,16 @@ class FakeModel : public Model {
         if (next == plan.logits_rows.size() || plan.logits_rows[next] != row) continue;
         uint64_t hash = 1;
         for (int32_t p = 0; p <= plan.positions[row]; ++p) hash = mix(hash, word(plan, span, p));
-        sample(hash, plan.samples[next], &results[next]);
+        sample(hash, plan.samples[next], &samples_[next]);
         ++next;
       }
     }
     if (next != plan.logits_rows.size()) fault("a logits row is in no span");
+  }
+
+  void collect(std::span<SampleResult> results) override {
+    if (results.size() != samples_.size()) fault("results and samples differ");
+    std::move(samples_.begin(), samples_.end(), results.begin());
   }
 
   // Engine thread.
@@ -238,7 +245,8 @@ class FakeModel : public Model {
   }
 
   const FakeModelOptions options_;
-  std::vector<uint64_t> arena_;  // [num_pages, block_tokens]
+  std::vector<uint64_t> arena_;        // [num_pages, block_tokens]
+  std::vector<SampleResult> samples_;  // of the step
   mutable int64_t last_step_ = 0;
 };
 

@@ -227,7 +227,8 @@ TEST_P(DecoderTest, ForwardSamplesTheArgmax) {
   TestSequence sequence;
   const StepPlan plan = runner.plan({{&sequence, tokens, true}});
   std::vector<SampleResult> results(10);
-  runner.decoder().forward(plan, results);
+  runner.decoder().submit(plan);
+  runner.decoder().collect(results);
   const int64_t vocab = model.config().vocab_size;
   for (int64_t i = 0; i < 10; ++i) {
     const auto row = logits.begin() + i * vocab;

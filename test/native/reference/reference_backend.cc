@@ -118,15 +118,17 @@ int64_t ReferenceBackend::page_bytes(const KvLayout& layout) const {
   return int64_t{4} * layout.num_layers * 2 * block_tokens_ * layout.num_kv_heads * layout.head_dim;
 }
 
-int32_t ReferenceBackend::allocate_pages(const KvLayout& layout, int64_t memory_bytes, int32_t) {
-  layout_ = layout;
-  if (memory_bytes > 0) num_pages_ = static_cast<int32_t>(memory_bytes / page_bytes(layout));
+int32_t ReferenceBackend::allocate_pages(int64_t memory_bytes, int32_t) {
+  if (memory_bytes > 0) num_pages_ = static_cast<int32_t>(memory_bytes / page_bytes(layout_));
   // NaN, so that a page read before it is written shows.
-  pages_.assign(num_pages_ * page_bytes(layout) / 4, std::numeric_limits<float>::quiet_NaN());
+  pages_.assign(num_pages_ * page_bytes(layout_) / 4, std::numeric_limits<float>::quiet_NaN());
   return num_pages_;
 }
 
-void ReferenceBackend::reserve(int32_t max_rows, int32_t max_logits_rows) {
+void ReferenceBackend::reserve(const KvLayout& layout, const RopeConfig& rope, int32_t max_rows,
+                               int32_t max_logits_rows) {
+  layout_ = layout;
+  rope_ = rope;
   max_rows_ = max_rows;
   max_logits_rows_ = max_logits_rows;
 }
@@ -160,13 +162,13 @@ std::unique_ptr<ResidentAdapter> ReferenceBackend::place_adapter(const AdapterIm
   return out;
 }
 
-void ReferenceBackend::begin_step(const StepPlan& plan, const RopeConfig& rope) {
+void ReferenceBackend::begin_step(const StepPlan& plan) {
   if (plan.num_rows() > max_rows_ ||
       static_cast<int32_t>(plan.logits_rows.size()) > max_logits_rows_) {
     throw std::logic_error("begin_step: more rows than reserved");
   }
   plan_ = &plan;
-  rope_ = rope;
+  samples_.clear();
 }
 
 Activation ReferenceBackend::embed(const Weight& table) {
@@ -190,12 +192,12 @@ Activation ReferenceBackend::rms_norm(const Activation& residual, const Vector& 
 }
 
 Activation ReferenceBackend::add_rms_norm(Activation& residual, const Activation& delta,
-                                          const Vector& gain, float eps,
-                                          std::span<const int32_t> rows) {
+                                          const Vector& gain, float eps, bool sampled_rows) {
   auto* sum = static_cast<float*>(residual.data);
   const auto* added = static_cast<const float*>(delta.data);
   for (int64_t i = 0; i < int64_t{residual.rows} * residual.cols; ++i) sum[i] += added[i];
-  if (rows.empty()) return rms_norm(residual, gain, eps);
+  if (!sampled_rows) return rms_norm(residual, gain, eps);
+  const std::vector<int32_t>& rows = plan_->logits_rows;
   std::vector<float> chosen;
   for (const int32_t row : rows) {
     chosen.insert(chosen.end(), row_of(residual, row), row_of(residual, row) + residual.cols);
@@ -335,7 +337,8 @@ Activation ReferenceBackend::silu_mul(const Activation& gate_up) {
   return activation(gated_, gate_up.rows, inner);
 }
 
-void ReferenceBackend::sample(const Activation& logits, std::span<SampleResult> results) {
+void ReferenceBackend::sample(const Activation& logits) {
+  samples_.assign(logits.rows, {});
   for (int32_t row = 0; row < logits.rows; ++row) {
     const SampleRow& how = plan_->samples.at(row);
     if (how.temperature != 0.0f || how.history_size != 0 || how.bias_size != 0 ||
@@ -343,7 +346,7 @@ void ReferenceBackend::sample(const Activation& logits, std::span<SampleResult> 
       throw std::logic_error("the reference backend samples greedily only");
     }
     const float* values = row_of(logits, row);
-    results[row].token =
+    samples_[row].token =
         static_cast<int32_t>(std::max_element(values, values + logits.cols) - values);
   }
 }
@@ -353,6 +356,10 @@ void ReferenceBackend::read_logits(const Activation& logits, std::span<float> ou
     throw std::logic_error("read_logits: wrong size");
   }
   std::copy(row_of(logits, 0), row_of(logits, logits.rows), out.begin());
+}
+
+void ReferenceBackend::collect(std::span<SampleResult> results) {
+  std::copy(samples_.begin(), samples_.end(), results.begin());
 }
 
 }  // namespace lorax

@@ -26,27 +26,32 @@ class ReferenceBackend : public Backend {
   std::unique_ptr<Vector> pack_vector(const TensorView& tensor) override;
   int32_t block_tokens() const override { return block_tokens_; }
   int64_t page_bytes(const KvLayout& layout) const override;
-  int32_t allocate_pages(const KvLayout& layout, int64_t memory_bytes,
-                         int32_t context_tokens) override;
-  void reserve(int32_t max_rows, int32_t max_logits_rows) override;
+  void reserve(const KvLayout& layout, const RopeConfig& rope, int32_t max_rows,
+               int32_t max_logits_rows) override;
+  void record(const std::function<void()>&) override {}
+  int32_t allocate_pages(int64_t memory_bytes, int32_t context_tokens) override;
 
   std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> modules) override;
   std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                  std::span<const int32_t> pages) override;
 
-  void begin_step(const StepPlan& plan, const RopeConfig& rope) override;
+  int32_t steps_ahead() const override { return 0; }
+  void begin_step(const StepPlan& plan) override;
+  bool replay() override { return false; }
   Activation embed(const Weight& table) override;
   Activation rms_norm(const Activation& residual, const Vector& gain, float eps) override;
   Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,
-                          float eps, std::span<const int32_t> rows) override;
+                          float eps, bool sampled_rows) override;
   Activation linear(const Activation& x, const Weight& weight, const LoraSite* site) override;
   void rope_and_store_kv(Activation& qkv, int32_t layer, const AttentionConfig& config,
                          const Vector* q_gain, const Vector* k_gain, float eps) override;
   Activation attention(const Activation& qkv, int32_t layer,
                        const AttentionConfig& config) override;
   Activation silu_mul(const Activation& gate_up) override;
-  void sample(const Activation& logits, std::span<SampleResult> results) override;
+  void sample(const Activation& logits) override;
   void read_logits(const Activation& logits, std::span<float> out) override;
+  void end_step() override {}
+  void collect(std::span<SampleResult> results) override;
 
  private:
   // Where K (which = 0) or V (which = 1) of one token lies: [kv_heads * head_dim].
@@ -60,6 +65,7 @@ class ReferenceBackend : public Backend {
   std::vector<float> pages_;  // [num_pages, num_layers, 2, block_tokens, kv_heads * head_dim]
   const StepPlan* plan_ = nullptr;
   RopeConfig rope_;
+  std::vector<SampleResult> samples_;  // of the step
   std::vector<float> residual_, normed_, linear_, attended_, gated_;
 };
 

@@ -1,0 +1,87 @@
+// What one step's kernels read on the device: the StepPlan as plain arrays at fixed addresses.
+//
+// Filled by one copy from pinned memory in begin_step, so a recorded graph serves every plan of
+// its number of rows. A graph's rows are a bucket: rows >= counts->num_rows are padding, which
+// kernels skip or compute on harmless values. Plain C++; included by .cu files and by the host.
+#pragma once
+
+#include <cstdint>
+
+namespace lorax::cuda {
+
+struct StepCounts {
+  int32_t num_rows = 0;
+  int32_t num_spans = 0;
+  int32_t num_logits_rows = 0;
+  int32_t num_segments = 0;
+};
+
+// The rows of one sequence (backend/step_plan.h, SequenceSpan).
+struct DeviceSpan {
+  int32_t first_row = 0;
+  int32_t num_rows = 0;
+  int32_t first_position = 0;
+  int32_t block_table_begin = 0;
+  int32_t num_blocks = 0;
+};
+
+// 16 ranks of one module of a resident adapter: where they lie in pages (adapter_image.h).
+struct RankGroup {
+  const uint8_t* a = nullptr;  // [d_in / 32][1024 bytes]
+  const uint8_t* b = nullptr;  // [d_out / 16][512 bytes]
+};
+
+// One (layer, module) of a resident adapter's table.
+struct AdapterEntry {
+  int32_t first_group = 0;  // into AdapterTable::groups
+  int32_t num_groups = 0;   // 0: the module is not adapted
+  float scale = 0.0f;
+  int32_t unused = 0;
+};
+
+// In device memory, one per resident adapter; lies in its first page.
+struct AdapterTable {
+  const AdapterEntry* entries = nullptr;  // [num_layers * num_modules], layer-major
+  const RankGroup* groups = nullptr;
+};
+
+// The rows of one adapter (backend/step_plan.h, LoraSegment). Rows ascend within a segment.
+struct DeviceSegment {
+  const AdapterTable* adapter = nullptr;
+  int32_t rows_begin = 0;  // into segment_rows and segment_weights
+  int32_t rows_end = 0;
+};
+
+struct StepArrays {
+  const StepCounts* counts = nullptr;
+  const int32_t* token_ids = nullptr;  // [max_rows]; -1 - i: sample i of the step before
+  const int32_t* positions = nullptr;  // [max_rows]
+  const int32_t* row_span = nullptr;   // [max_rows]
+  const DeviceSpan* spans = nullptr;   // [max_rows]
+  const int32_t* block_tables = nullptr;
+  const int32_t* logits_rows = nullptr;     // [max_logits_rows]
+  const DeviceSegment* segments = nullptr;  // [max_rows]
+  const int32_t* segment_rows = nullptr;    // [max_rows]; base rows are in none
+  const float* segment_weights = nullptr;   // [max_rows]
+};
+
+// 16 ranks of one adapter in one part of one fused linear, for the rows of one segment. Made on the
+// device at the start of a step (lora_items.h), part by part, for every site.
+struct LoraItem {
+  const uint8_t* a = nullptr;
+  const uint8_t* b = nullptr;
+  float scale = 0.0f;
+  int32_t rows_begin = 0;  // into segment_rows
+  int32_t rows_end = 0;
+  int32_t first_block = 0;  // of 8 rows: those of the first row
+  int32_t num_blocks = 0;   // up to the block of the last row
+  int32_t v_begin = 0;  // fragment of first_block, into the site's v: [fragments][32 lanes][4 bf16]
+};
+
+// The items of one fused linear of one layer; part p's are [part_begin[p], part_begin[p + 1]).
+struct LoraSiteItems {
+  static constexpr int kMaxParts = 3;
+  int32_t part_begin[kMaxParts + 1] = {};
+};
+
+}  // namespace lorax::cuda
