@@ -4,9 +4,9 @@
 include(CheckCXXCompilerFlag)
 
 set(LORAX_AVX2_FLAGS -mavx2 -mfma -mf16c)
-set(LORAX_AVX512_FLAGS ${LORAX_AVX2_FLAGS} -mavx512f -mavx512bw -mavx512vl -mavx512dq
-                       -mavx512bf16)
-set(LORAX_AMX_FLAGS ${LORAX_AVX512_FLAGS} -mamx-tile -mamx-bf16)
+# Exactly what has_avx512() and has_amx() of native/cpu/isa.cc ask the processor for.
+set(LORAX_AVX512_FLAGS ${LORAX_AVX2_FLAGS} -mavx512f -mavx512bw -mavx512vl -mavx512dq)
+set(LORAX_AMX_FLAGS ${LORAX_AVX512_FLAGS} -mavx512bf16 -mamx-tile -mamx-bf16)
 
 function(lorax_isa_flags target)
   set(is_x86 FALSE)
