@@ -3,6 +3,7 @@
 
 #include <cassert>
 #include <system_error>
+#include <utility>
 
 namespace lorax::cpu {
 namespace {
@@ -69,13 +70,26 @@ void ThreadPool::run_erased(int64_t count, void* context, Function function) {
       std::this_thread::yield();
     }
   }
+  if (failed_.load(std::memory_order_relaxed)) {
+    failed_.store(false, std::memory_order_relaxed);
+    std::rethrow_exception(std::exchange(error_, nullptr));
+  }
+}
+
+void ThreadPool::call(int64_t index, int thread) {
+  try {
+    function_(context_, index, thread);
+  } catch (...) {
+    // done_ hands it over, as all that tasks write.
+    if (!failed_.exchange(true, std::memory_order_relaxed)) error_ = std::current_exception();
+  }
 }
 
 bool ThreadPool::run_one(int thread) {
   if (!has_task(ticket_.load(std::memory_order_acquire))) return false;
   const uint64_t ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
   if (!has_task(ticket)) return false;
-  function_(context_, static_cast<int64_t>(ticket & kNext), thread);
+  call(static_cast<int64_t>(ticket & kNext), thread);
   done_.fetch_add(1, std::memory_order_release);
   return true;
 }
