@@ -6,6 +6,8 @@
 #include <new>
 #include <string>
 
+#include "backend/error.h"
+
 #if defined(__unix__) || defined(__APPLE__)
 #define LORAX_HAS_MMAP 1
 #include <sys/mman.h>
@@ -17,6 +19,14 @@ namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
 
+[[noreturn]] void refuse(int64_t bytes) {
+  throw Error("POOL_EXHAUSTED",
+              "the system gives no " + std::to_string(bytes) +
+                  " bytes of memory: give this process more, or serve a smaller model or pool "
+                  "(memoryBytes)",
+              {{"bytes", static_cast<double>(bytes)}});
+}
+
 }  // namespace
 
 HostBuffer::HostBuffer(int64_t bytes) {
@@ -24,13 +34,13 @@ HostBuffer::HostBuffer(int64_t bytes) {
 #if defined(LORAX_HAS_MMAP)
   // A huge page needs its alignment: large mappings are cut from a slightly larger one.
   const bool huge = bytes >= kHugePage;
-  const size_t length = static_cast<size_t>(bytes + (huge ? kHugePage : 0));
+  const size_t length = static_cast<size_t>(bytes) + (huge ? kHugePage : 0);
   int flags = MAP_PRIVATE | MAP_ANONYMOUS;
 #if defined(MAP_NORESERVE)
   flags |= MAP_NORESERVE;
 #endif
   void* base = mmap(nullptr, length, PROT_READ | PROT_WRITE, flags, -1, 0);
-  if (base == MAP_FAILED) throw std::bad_alloc();
+  if (base == MAP_FAILED) refuse(bytes);
   data_ = base;
   if (huge) {
     char* first = static_cast<char*>(base);
@@ -45,7 +55,8 @@ HostBuffer::HostBuffer(int64_t bytes) {
 #endif
   }
 #else
-  data_ = ::operator new(static_cast<size_t>(bytes), std::align_val_t{64});
+  data_ = ::operator new(static_cast<size_t>(bytes), std::align_val_t{64}, std::nothrow);
+  if (data_ == nullptr) refuse(bytes);
   std::memset(data_, 0, static_cast<size_t>(bytes));
 #endif
   bytes_ = bytes;

@@ -11,7 +11,7 @@ namespace lorax::cpu {
 class HostBuffer {
  public:
   HostBuffer() = default;
-  explicit HostBuffer(int64_t bytes);  // throws std::bad_alloc
+  explicit HostBuffer(int64_t bytes);  // throws Error POOL_EXHAUSTED
   ~HostBuffer();
   HostBuffer(HostBuffer&& other) noexcept { swap(other); }
   HostBuffer& operator=(HostBuffer&& other) noexcept {
