@@ -30,6 +30,8 @@ export default defineConfig([
     // The types of the AI SDK's specification are part of ours, so they are bundled as well; its
     // JSON schema types live in an @types package, which only TypeScript's resolver finds.
     dts: { sourcemap: false, resolver: 'tsc' },
+    // Symbol.asyncDispose, for consumers whose `lib` has it not and who have no @types/node.
+    banner: { dts: '/// <reference lib="esnext.disposable" />' },
     deps: { onlyBundle: false, alwaysBundle: ['json-schema'] },
   },
   {
