@@ -1,0 +1,131 @@
+// Lays the arrays out, then copies the used front of the buffer.
+#include "cuda/step_upload.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+#include "cuda/check.h"
+
+namespace lorax::cuda {
+namespace {
+
+int64_t align(int64_t bytes) { return (bytes + 15) / 16 * 16; }
+
+// A row may be in several segments, when adapters are mixed.
+constexpr int32_t kSegmentRowsPerRow = 4;
+
+template <typename T>
+T* at(uint8_t* base, int64_t offset) {
+  return reinterpret_cast<T*>(base + offset);
+}
+
+}  // namespace
+
+StepUpload::Layout StepUpload::make_layout(int32_t rows, uint8_t* device) {
+  Layout out;
+  out.rows = rows;
+  out.segment_rows_capacity = rows * kSegmentRowsPerRow;
+  int64_t next = align(sizeof(StepCounts));
+  const auto take = [&next](int64_t count, int64_t element) {
+    const int64_t begin = next;
+    next += align(count * element);
+    return begin;
+  };
+  out.token_ids = take(rows, 4);
+  out.positions = take(rows, 4);
+  out.row_span = take(rows, 4);
+  out.spans = take(rows + 1, sizeof(DeviceSpan));
+  out.logits_rows = take(rows, 4);
+  out.segments = take(out.segment_rows_capacity, sizeof(DeviceSegment));
+  out.segment_rows = take(out.segment_rows_capacity, 4);
+  out.segment_weights = take(out.segment_rows_capacity, 4);
+  out.block_tables = next;
+
+  out.device.counts = at<StepCounts>(device, 0);
+  out.device.token_ids = at<int32_t>(device, out.token_ids);
+  out.device.positions = at<int32_t>(device, out.positions);
+  out.device.row_span = at<int32_t>(device, out.row_span);
+  out.device.spans = at<DeviceSpan>(device, out.spans);
+  out.device.logits_rows = at<int32_t>(device, out.logits_rows);
+  out.device.segments = at<DeviceSegment>(device, out.segments);
+  out.device.segment_rows = at<int32_t>(device, out.segment_rows);
+  out.device.segment_weights = at<float>(device, out.segment_weights);
+  out.device.block_tables = at<int32_t>(device, out.block_tables);
+  return out;
+}
+
+StepUpload::StepUpload(int32_t max_rows, int32_t recorded_rows, int64_t max_blocks)
+    : max_blocks_(max_blocks) {
+  const int32_t rows = std::max(max_rows, recorded_rows);
+  const int64_t bytes = make_layout(rows, nullptr).block_tables + align(max_blocks * 4);
+  device_ = DeviceBuffer(bytes, "the step's index arrays");
+  for (PinnedBuffer& slot : staging_) slot = PinnedBuffer(bytes, "the step's index arrays");
+  recorded_ = make_layout(recorded_rows, device_.as<uint8_t>());
+  any_ = make_layout(rows, device_.as<uint8_t>());
+}
+
+bool StepUpload::fits_recorded(const StepPlan& plan) const {
+  const auto rows = static_cast<size_t>(plan.num_rows());
+  const auto most = static_cast<size_t>(recorded_.segment_rows_capacity);
+  return rows > 0 && rows <= static_cast<size_t>(recorded_.rows) && plan.spans.size() == rows &&
+         plan.logits_rows.size() == rows && plan.segments.size() <= most &&
+         plan.segment_rows.size() <= most;
+}
+
+const StepArrays& StepUpload::upload(
+    const StepPlan& plan, int32_t bucket_rows,
+    const std::function<const AdapterTable*(const ResidentAdapter*)>& table_of,
+    cudaStream_t stream) {
+  const Layout& layout = bucket_rows > 0 ? recorded_ : any_;
+  const int32_t rows = std::max(plan.num_rows(), bucket_rows);
+  if (rows > layout.rows || static_cast<int64_t>(plan.block_tables.size()) > max_blocks_ ||
+      static_cast<int64_t>(plan.segment_rows.size()) > layout.segment_rows_capacity) {
+    throw std::logic_error("cuda: the step is larger than what was reserved");
+  }
+  uint8_t* to = staging_[next_slot_].as<uint8_t>();
+  next_slot_ = (next_slot_ + 1) % kSlots;
+
+  const auto num_spans = static_cast<int32_t>(plan.spans.size());
+  *at<StepCounts>(to, 0) = {plan.num_rows(), num_spans,
+                            static_cast<int32_t>(plan.logits_rows.size()),
+                            static_cast<int32_t>(plan.segments.size())};
+  const auto copy = [to](int64_t offset, const auto& values) {
+    if (!values.empty()) std::memcpy(to + offset, values.data(), values.size() * 4);
+  };
+  copy(layout.token_ids, plan.token_ids);
+  copy(layout.positions, plan.positions);
+  copy(layout.logits_rows, plan.logits_rows);
+  copy(layout.segment_rows, plan.segment_rows);
+  copy(layout.segment_weights, plan.segment_weights);
+  copy(layout.block_tables, plan.block_tables);
+  int32_t* row_span = at<int32_t>(to, layout.row_span);
+  DeviceSpan* spans = at<DeviceSpan>(to, layout.spans);
+  for (int32_t i = 0; i < num_spans; ++i) {
+    const SequenceSpan& span = plan.spans[i];
+    spans[i] = {span.first_row, span.num_rows, span.first_position, span.block_table_begin,
+                span.num_blocks};
+    std::fill_n(row_span + span.first_row, span.num_rows, i);
+  }
+  DeviceSegment* segments = at<DeviceSegment>(to, layout.segments);
+  for (size_t i = 0; i < plan.segments.size(); ++i) {
+    const LoraSegment& segment = plan.segments[i];
+    segments[i] = {table_of(segment.adapter), segment.rows_begin, segment.rows_end};
+  }
+  // Padding: token 0 at position 0 of an empty sequence.
+  for (int32_t row = plan.num_rows(); row < bucket_rows; ++row) {
+    at<int32_t>(to, layout.token_ids)[row] = 0;
+    at<int32_t>(to, layout.positions)[row] = 0;
+    at<int32_t>(to, layout.logits_rows)[row] = row;
+    row_span[row] = num_spans;
+    spans[row] = {row, 0, 0, 0, 0};
+  }
+  spans[std::max(num_spans, bucket_rows)] = {};
+
+  const int64_t bytes = layout.block_tables + static_cast<int64_t>(plan.block_tables.size()) * 4;
+  LORAX_CUDA(cudaMemcpyAsync(device_.as<uint8_t>(), to, static_cast<size_t>(bytes),
+                             cudaMemcpyHostToDevice, stream));
+  return layout.device;
+}
+
+}  // namespace lorax::cuda
