@@ -1,25 +1,23 @@
 /**
- * The main thread's end of one engine: requests and calls out, events back, one connection at most.
+ * The main thread's end of one engine: requests and calls out, events back.
  *
- * Every request ends exactly once for its reader and fires onUsage exactly once. The connection is
- * made at the first command and anew after the worker's death; it keeps the process alive only
- * while something is open. Names carry the caller's scope as a prefix, so that several providers
- * can share an engine. Called by createEngine and shared-engines.ts.
+ * Every request ends exactly once for its reader and fires onUsage exactly once; the loss of the
+ * worker ends them all. Names carry the caller's scope as a prefix, so that several providers can
+ * share an engine. Called by createEngine and shared-engines.ts.
  */
 import { randomUUID } from 'node:crypto';
-import type {
-  CallResult,
-  ClientCommand,
-  ServeOptions,
-  WireError,
-  WorkerEvent,
-  WorkerMessage,
-} from '../worker/protocol.js';
+import type { CallResult, ClientCommand, WorkerEvent, WorkerMessage } from '../worker/protocol.js';
 import { isAdapterName } from './adapter-name.js';
 import { AdapterTable } from './adapter-table.js';
+import {
+  disposedError,
+  fromWire,
+  unaskedAbort,
+  unknownAdapter,
+  withoutScope,
+} from './client-errors.js';
 import type { ResolvedEngineOptions } from './engine-options.js';
-import { ERROR_CODES, LoraxError } from './errors.js';
-import type { LoraxErrorCode } from './errors.js';
+import type { LoraxError } from './errors.js';
 import { noticeOnce } from './notice.js';
 import { OpenRequest } from './open-request.js';
 import { TokenStream } from './token-stream.js';
@@ -31,8 +29,9 @@ import type {
   GenerateRequest,
   LoadProgress,
 } from './types.js';
-import { addonPaths, workerDied } from './worker-connection.js';
-import type { Connect, WorkerConnection } from './worker-connection.js';
+import { addonPaths } from './worker-connection.js';
+import type { Connect } from './worker-connection.js';
+import { WorkerLink } from './worker-link.js';
 
 interface PendingCall {
   resolve(value: CallResult): void;
@@ -51,16 +50,11 @@ const LOAD_FAILURES: readonly string[] = ['MODEL_INVALID', 'MODEL_UNSUPPORTED', 
 export class EngineClient {
   /** Called each time the last open request or call has ended. */
   onIdle: (() => void) | undefined;
-  readonly #options: ServeOptions;
-  readonly #connect: Connect;
-  readonly #gate: Promise<unknown> | undefined;
+  readonly #link: WorkerLink;
   readonly #progress = new Map<string, (progress: LoadProgress) => void>();
   readonly #adapters: AdapterTable;
-  #connection: WorkerConnection | undefined;
-  #connecting = false;
+  /** The worker of this connection has answered or started something. */
   #served = false;
-  #outbox: ClientCommand[] = [];
-  #flushing = false;
   #nextId = 1;
   readonly #requests = new Map<number, OpenRequest>();
   readonly #calls = new Map<number, PendingCall>();
@@ -69,12 +63,14 @@ export class EngineClient {
   /** The first connection waits for `gate`. */
   constructor(options: ResolvedEngineOptions, connect: Connect, gate?: Promise<unknown>) {
     const { model, device, precision, memoryBytes, maxBatchTokens, maxQueued } = options;
-    this.#options = {
+    const serveOptions = {
       ...{ model, device, precision, memoryBytes, maxBatchTokens, maxQueued },
       addonPaths: addonPaths(),
     };
-    this.#connect = connect;
-    this.#gate = gate;
+    this.#link = new WorkerLink(serveOptions, connect, gate, {
+      onMessage: (message) => this.#receive(message),
+      onLost: (error) => this.#lose(error),
+    });
     this.#adapters = new AdapterTable((name, directory) =>
       this.#call<AdapterIdentity>({ type: 'addAdapter', name, directory }),
     );
@@ -188,14 +184,14 @@ export class EngineClient {
     for (const open of [...this.#requests.values()]) {
       if (open.state === 'held') this.#settleLocally(open, disposedError());
     }
-    const connection = this.#connection;
+    const { connection } = this.#link;
     if (connection !== undefined) {
       const timer = setTimeout(() => this.#failAll(disposedError()), DISPOSE_TIMEOUT_MS);
       await this.#post<null>({ type: 'dispose' }).catch(() => undefined);
       clearTimeout(timer);
     }
     this.#failAll(disposedError());
-    this.#connection = undefined;
+    this.#link.disconnect();
     await connection?.close();
   }
 
@@ -222,8 +218,8 @@ export class EngineClient {
 
   #send(open: OpenRequest): void {
     open.state = 'sent';
-    this.#enqueue(open.command());
-    this.#updateRef();
+    this.#link.send(open.command());
+    this.#updateHold();
   }
 
   #leave(id: number): void {
@@ -242,10 +238,8 @@ export class EngineClient {
   #cancel(open: OpenRequest): void {
     open.detach();
     const { id } = open;
-    const unsent = this.#outbox.findIndex((c) => c.type === 'generate' && c.id === id);
-    if (unsent >= 0) this.#outbox.splice(unsent, 1);
-    if (open.state === 'held' || unsent >= 0) this.#settleLocally(open, undefined);
-    else this.#enqueue({ type: 'cancel', id });
+    if (open.state === 'held' || this.#link.withdraw(id)) this.#settleLocally(open, undefined);
+    else this.#link.send({ type: 'cancel', id });
   }
 
   #settleLocally(open: OpenRequest, error: unknown): void {
@@ -255,7 +249,7 @@ export class EngineClient {
 
   #forget(open: OpenRequest): void {
     if (!this.#requests.delete(open.id)) return;
-    this.#updateRef();
+    this.#updateHold();
   }
 
   async #call<T extends CallResult>(command: CallCommand): Promise<T> {
@@ -268,76 +262,29 @@ export class EngineClient {
     return new Promise<T>((resolve, reject) => {
       // The protocol pairs each call with its result's type.
       this.#calls.set(call, { resolve: (value) => resolve(value as T), reject });
-      this.#enqueue({ ...command, call });
-      this.#updateRef();
+      this.#link.send({ ...command, call });
+      this.#updateHold();
     });
-  }
-
-  #enqueue(command: ClientCommand): void {
-    this.#outbox.push(command);
-    if (this.#flushing) return;
-    this.#flushing = true;
-    queueMicrotask(() => {
-      this.#flushing = false;
-      this.#flush();
-    });
-  }
-
-  #flush(): void {
-    if (this.#outbox.length === 0) return;
-    if (this.#connection === undefined) {
-      this.#startConnection();
-      return;
-    }
-    const message = this.#outbox;
-    this.#outbox = [];
-    this.#connection.post(message);
-  }
-
-  #startConnection(): void {
-    if (this.#connecting) return;
-    this.#connecting = true;
-    const start = () => {
-      this.#connecting = false;
-      // Disposed meanwhile, or everything was cancelled: nobody is waiting.
-      if (this.numOpen === 0) this.#outbox = [];
-      if (this.#outbox.length === 0) return;
-      const connection = this.#connect(this.#options, {
-        onMessage: (message) => this.#receive(message),
-        onLost: (cause) => this.#lose(connection, workerDied(cause)),
-      });
-      this.#served = false;
-      this.#connection = connection;
-      this.#updateRef();
-      this.#flush();
-    };
-    if (this.#gate === undefined) start();
-    else this.#gate.then(start, start);
   }
 
   /** Fails everything open; the next command makes a new connection. */
-  #lose(connection: WorkerConnection, error: LoraxError): void {
-    if (this.#connection !== connection) return;
-    this.#connection = undefined;
+  #lose(error: LoraxError): void {
+    this.#served = false;
     this.#adapters.forgetLoaded();
     this.#failAll(this.disposed ? disposedError() : error);
   }
 
   #failAll(error: LoraxError): void {
-    this.#outbox = [];
+    this.#link.clear();
     const calls = [...this.#calls.values()];
     this.#calls.clear();
     for (const call of calls) call.reject(error);
     for (const open of [...this.#requests.values()]) this.#settleLocally(open, error);
   }
 
-  #updateRef(): void {
-    if (this.numOpen > 0) {
-      this.#connection?.ref();
-    } else {
-      this.#connection?.unref();
-      this.onIdle?.();
-    }
+  #updateHold(): void {
+    this.#link.hold(this.numOpen > 0);
+    if (this.numOpen === 0) this.onIdle?.();
   }
 
   #receive(message: WorkerMessage): void {
@@ -346,9 +293,10 @@ export class EngineClient {
       const error = this.#handle(event);
       if (error !== undefined && this.#isFatal(error)) fatal = error;
     }
-    const connection = this.#connection;
-    if (fatal === undefined || connection === undefined || this.disposed) return;
-    this.#lose(connection, fatal);
+    if (fatal === undefined || this.disposed) return;
+    const connection = this.#link.disconnect();
+    if (connection === undefined) return;
+    this.#lose(fatal);
     void connection.close();
   }
 
@@ -385,7 +333,7 @@ export class EngineClient {
   #answerCall(event: WorkerEvent & { type: 'result' | 'error' }): LoraxError | undefined {
     const call = this.#calls.get(event.call);
     this.#calls.delete(event.call);
-    this.#updateRef();
+    this.#updateHold();
     if (event.type === 'result') {
       this.#served = true;
       call?.resolve(event.value);
@@ -427,43 +375,6 @@ export class EngineClient {
 
   #unknownAdapter(scope: string, name: string): LoraxError {
     // Directories opened by path are not names, and no business of who asks for a name.
-    const known = this.#adapters.names(scope).filter(isAdapterName);
-    const list = known.length === 0 ? 'none is registered' : `registered: ${known.join(', ')}`;
-    return new LoraxError(
-      'ADAPTER_NOT_FOUND',
-      `There is no adapter named ${JSON.stringify(name)} (${list}).`,
-      { data: { adapter: name, known } },
-    );
+    return unknownAdapter(name, this.#adapters.names(scope).filter(isAdapterName));
   }
-}
-
-export function disposedError(): LoraxError {
-  return new LoraxError('DISPOSED', 'This engine or provider has been disposed.');
-}
-
-function unaskedAbort(): LoraxError {
-  return new LoraxError('ENGINE_LOST', 'The engine ended this request without being asked to.');
-}
-
-function fromWire({ code, message, data }: WireError): LoraxError {
-  const known: readonly string[] = ERROR_CODES;
-  // A code this version does not know can only be a defect of the engine.
-  const knownCode = known.includes(code) ? (code as LoraxErrorCode) : 'ENGINE_LOST';
-  return new LoraxError(knownCode, message, { data });
-}
-
-/** The same error in the names its caller used. */
-function withoutScope(error: unknown, scope: string): unknown {
-  if (scope === '' || !LoraxError.isInstance(error)) return error;
-  const strip = (value: unknown): unknown => {
-    if (typeof value === 'string') return value.replaceAll(scope, '');
-    return Array.isArray(value) ? value.map(strip) : value;
-  };
-  const data = Object.fromEntries(
-    Object.entries(error.data).map(([key, value]) => [key, strip(value)]),
-  );
-  return new LoraxError(error.code, error.message.replaceAll(scope, ''), {
-    data,
-    ...(error.cause === undefined ? {} : { cause: error.cause }),
-  });
 }

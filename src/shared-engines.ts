@@ -8,7 +8,8 @@
  */
 import { realpathSync } from 'node:fs';
 import { checkAdapterName } from './adapter-name.js';
-import { EngineClient, disposedError } from './engine-client.js';
+import { disposedError } from './client-errors.js';
+import { EngineClient } from './engine-client.js';
 import { resolveAdapterSource } from './engine-options.js';
 import type { ResolvedEngineOptions } from './engine-options.js';
 import { LoraxError } from './errors.js';

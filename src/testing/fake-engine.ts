@@ -9,9 +9,9 @@ import { performance } from 'node:perf_hooks';
 import { onAbort as listenForAbort } from '../abort-listeners.js';
 import { BASE_MODEL, checkAdapterName } from '../adapter-name.js';
 import { checkNumber, checkObject } from '../check-shape.js';
-import { disposedError } from '../engine-client.js';
+import { disposedError, unknownAdapter } from '../client-errors.js';
 import { resolveAdapterSource } from '../engine-options.js';
-import { LoraxError } from '../errors.js';
+import type { LoraxError } from '../errors.js';
 import { checkGenerateRequest } from '../generate-request.js';
 import type { CheckedRequest } from '../generate-request.js';
 import { TokenStream } from '../token-stream.js';
@@ -250,12 +250,7 @@ export class FakeEngine implements Engine {
   }
 
   #unknownAdapter(name: string): LoraxError {
-    const known = [...this.#adapters.keys()];
-    return new LoraxError(
-      'ADAPTER_NOT_FOUND',
-      `There is no adapter named ${JSON.stringify(name)} (registered: ${known.join(', ')}).`,
-      { data: { adapter: name, known } },
-    );
+    return unknownAdapter(name, [...this.#adapters.keys()]);
   }
 }
 

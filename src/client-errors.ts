@@ -1,0 +1,50 @@
+/**
+ * The errors that the engine client raises itself, and those of the wire in its callers' names.
+ *
+ * Names travel with their scope as a prefix; no error that a caller sees holds one. Called by
+ * engine-client.ts, shared-engines.ts and the fake engine.
+ */
+import type { WireError } from '../worker/protocol.js';
+import { ERROR_CODES, LoraxError } from './errors.js';
+import type { LoraxErrorCode } from './errors.js';
+
+export function disposedError(): LoraxError {
+  return new LoraxError('DISPOSED', 'This engine or provider has been disposed.');
+}
+
+export function unaskedAbort(): LoraxError {
+  return new LoraxError('ENGINE_LOST', 'The engine ended this request without being asked to.');
+}
+
+/** `known`: the names that the caller could have used. */
+export function unknownAdapter(name: string, known: string[]): LoraxError {
+  const list = known.length === 0 ? 'none is registered' : `registered: ${known.join(', ')}`;
+  return new LoraxError(
+    'ADAPTER_NOT_FOUND',
+    `There is no adapter named ${JSON.stringify(name)} (${list}).`,
+    { data: { adapter: name, known } },
+  );
+}
+
+export function fromWire({ code, message, data }: WireError): LoraxError {
+  const known: readonly string[] = ERROR_CODES;
+  // A code this version does not know can only be a defect of the engine.
+  const knownCode = known.includes(code) ? (code as LoraxErrorCode) : 'ENGINE_LOST';
+  return new LoraxError(knownCode, message, { data });
+}
+
+/** The same error in the names its caller used. */
+export function withoutScope(error: unknown, scope: string): unknown {
+  if (scope === '' || !LoraxError.isInstance(error)) return error;
+  const strip = (value: unknown): unknown => {
+    if (typeof value === 'string') return value.replaceAll(scope, '');
+    return Array.isArray(value) ? value.map(strip) : value;
+  };
+  const data = Object.fromEntries(
+    Object.entries(error.data).map(([key, value]) => [key, strip(value)]),
+  );
+  return new LoraxError(error.code, error.message.replaceAll(scope, ''), {
+    data,
+    ...(error.cause === undefined ? {} : { cause: error.cause }),
+  });
+}
