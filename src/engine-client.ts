@@ -280,6 +280,7 @@ export class EngineClient {
     this.#calls.clear();
     for (const call of calls) call.reject(error);
     for (const open of [...this.#requests.values()]) this.#settleLocally(open, error);
+    this.#updateHold();
   }
 
   #updateHold(): void {

@@ -242,6 +242,19 @@ describe('other options for the same model', () => {
     expect(worker.alive).toHaveLength(1);
   });
 
+  it('replace the old engine when its worker dies under a call', async () => {
+    const old = provider({}, { deafTo: ['ready'] });
+    const lost = codeOf(old.engine.ready());
+    await turns();
+    const edited = provider({ memoryBytes: 1 << 20 });
+    const waiting = codeOf(edited.stats());
+    await turns();
+    worker.connection.die();
+    expect(await lost).toBe('WORKER_DIED');
+    expect(await waiting).toBe('no error');
+    expect(worker.alive).toHaveLength(1);
+  });
+
   it('run side by side in production', async () => {
     vi.stubEnv('NODE_ENV', 'production');
     const one = provider();
