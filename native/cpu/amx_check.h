@@ -1,4 +1,4 @@
-// A product whose exact result is known, run once before AMX is chosen unasked.
+// Products whose exact results are known, run once before AMX is chosen unasked.
 //
 // AMX depends on more than the processor: permission, saved state, what a hypervisor lets through.
 // A machine that offers it and computes something else falls back to AVX-512.
@@ -9,9 +9,14 @@
 namespace lorax::cpu {
 
 using AmxGemm = void (*)(const AmxGemmArgs& args);
+using AmxAttention = void (*)(const AttentionArgs& args);
 
 // Small integers, exact in bf16 and in every partial sum, for rows and columns off the tiles'
 // edges.
 bool multiplies_exactly(AmxGemm gemm);
+
+// Small integers whose scores are whole powers of two, so that softmax is exact but for its last
+// division; for rows, tokens and a head_dim off the tiles' edges.
+bool attends_exactly(AmxAttention attention);
 
 }  // namespace lorax::cpu

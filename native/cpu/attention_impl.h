@@ -12,39 +12,32 @@
 namespace lorax::cpu {
 namespace {
 
-// To bf16, to nearest, ties to even; NaN stays NaN.
-inline uint16_t round_bf16(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
-// Where column n, row j of the k axis lies in panels of k rows, in elements.
-template <typename Element>
-constexpr int64_t element_at(int64_t n, int64_t j, int64_t k) {
-  const int64_t in_panel = sizeof(Element) == 2 ? (j / 2) * 2 * kPanel + (n % kPanel) * 2 + j % 2
-                                                : j * kPanel + n % kPanel;
-  return (n / kPanel) * k * kPanel + in_panel;
-}
-
-inline void convert(float x, float& to) { to = x; }
-inline void convert(float x, uint16_t& to) { to = round_bf16(x); }
-
+// Both matrices have the token as a lane: of a token, bf16 pairs along the k axis lie together, so
+// a token's K is stored by pairs, its V by single elements.
 template <typename Element>
 void store_k(const float* k, int32_t head_dim, int32_t slot, uint8_t* dst) {
-  Element* to = reinterpret_cast<Element*>(dst);
-  for (int32_t j = 0; j < head_dim; ++j) {
-    convert(k[j], to[element_at<Element>(slot, j, head_dim)]);
-  }
+  constexpr int kStep = sizeof(Element) == 2 ? 2 : 1;  // rows of the k axis that lie together
+  Element* to = reinterpret_cast<Element*>(dst) + int64_t{slot / kPanel} * head_dim * kPanel +
+                (slot % kPanel) * kStep;
+  over(head_dim, [&](int32_t begin, int32_t count) {
+    Element some[Vec::kWidth];
+    load_some(k + begin, count).store(some);
+    for (int32_t j = 0; j < count; j += kStep) {  // head_dim is even
+      std::memcpy(to + int64_t{begin + j} * kPanel, some + j, kStep * sizeof(Element));
+    }
+  });
 }
 
 template <typename Element>
 void store_v(const float* v, int32_t head_dim, int32_t block_tokens, int32_t slot, uint8_t* dst) {
-  Element* to = reinterpret_cast<Element*>(dst);
-  for (int32_t n = 0; n < head_dim; ++n) {
-    convert(v[n], to[element_at<Element>(n, slot, block_tokens)]);
-  }
+  constexpr int kStep = sizeof(Element) == 2 ? 2 : 1;
+  Element* to = reinterpret_cast<Element*>(dst) + slot / kStep * kStep * kPanel + slot % kStep;
+  over(head_dim, [&](int32_t begin, int32_t count) {
+    Element some[Vec::kWidth];
+    load_some(v + begin, count).store(some);
+    Element* panel = to + int64_t{begin / kPanel} * block_tokens * kPanel + begin % kPanel * kStep;
+    for (int32_t n = 0; n < count; ++n) panel[n * kStep] = some[n];
+  });
 }
 
 // Online softmax, per row, blocks ascending:

@@ -90,8 +90,10 @@ Activation CpuBackend::attention(const Activation& qkv, int32_t layer,
   attention_out_.ensure(int64_t{qkv.rows} * cols * 4);
   float* out = attention_out_.as<float>();
 
+  const bool amx = isa_ == Isa::kAmx;
   const int64_t scratch_floats =
-      attention_scratch_floats(std::max(kTileRows, kBlockTokens), dim, kBlockTokens);
+      amx ? amx_attention_scratch_floats(dim)
+          : attention_scratch_floats(std::max(kTileRows, kBlockTokens), dim, kBlockTokens);
   attention_scratch_.ensure(scratch_floats * pool_.size() * 4);
 
   const auto count = static_cast<int64_t>(block_rows_.size());
@@ -120,7 +122,13 @@ Activation CpuBackend::attention(const Activation& qkv, int32_t layer,
       args.q =
           static_cast<const float*>(qkv.data) + int64_t{block.first_row} * qkv.cols + head * dim;
       args.out = out + int64_t{block.first_row} * cols + head * dim;
-      kernels_.attention(args);
+      if (amx) {
+#if defined(LORAX_HAVE_AMX)
+        amx_attention(args);
+#endif
+      } else {
+        kernels_.attention(args);
+      }
     }
   });
   return {out, qkv.rows, cols};

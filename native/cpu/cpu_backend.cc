@@ -217,7 +217,8 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
       // Tiles multiply bf16 only.
       if (best == Isa::kAmx && options.precision == Precision::kFloat32) continue;
 #if defined(LORAX_HAVE_AMX)
-      if (best == Isa::kAmx && isa_available(best) && !cpu::multiplies_exactly(cpu::amx_gemm)) {
+      if (best == Isa::kAmx && isa_available(best) &&
+          !(cpu::multiplies_exactly(cpu::amx_gemm) && cpu::attends_exactly(cpu::amx_attention))) {
         continue;
       }
 #endif

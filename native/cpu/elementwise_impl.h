@@ -1,31 +1,13 @@
-// Norm, rotary embedding, silu and exp on Vec. Included after one vec_*.h (kernels.h says why).
+// Norm, rotary embedding and silu on Vec. Included after one vec_*.h (kernels.h says why).
 #pragma once
 
 #include <cmath>
 
+#include "cpu/exp_impl.h"
 #include "cpu/kernels.h"
 
 namespace lorax::cpu {
 namespace {
-
-// e^x within 2 ulp: x = n ln 2 + r, |r| <= ln 2 / 2, e^r by its Taylor polynomial of degree 7.
-// Exactly 0 below -87.3 (so e^-inf = 0), and e^88 above 88.
-Vec exp(Vec x) {
-  const Vec low = Vec::set(-87.3f);
-  const Vec t = Vec::min(Vec::max(x, low), Vec::set(88.0f));
-  const Vec n = Vec::round(t * Vec::set(1.44269504f));
-  Vec r = Vec::fma(n, Vec::set(-0.693359375f), t);  // ln 2 in two parts, the first exact times n
-  r = Vec::fma(n, Vec::set(2.12194440e-4f), r);
-  Vec p = Vec::set(1.0f / 5040);
-  p = Vec::fma(p, r, Vec::set(1.0f / 720));
-  p = Vec::fma(p, r, Vec::set(1.0f / 120));
-  p = Vec::fma(p, r, Vec::set(1.0f / 24));
-  p = Vec::fma(p, r, Vec::set(1.0f / 6));
-  p = Vec::fma(p, r, Vec::set(0.5f));
-  p = Vec::fma(p, r, Vec::set(1.0f));
-  p = Vec::fma(p, r, Vec::set(1.0f));
-  return Vec::zero_below(x, low, p * Vec::pow2(n));
-}
 
 // Calls op(begin, count) over [0, n); the last count may be less than a vector.
 template <typename Op>
@@ -33,14 +15,14 @@ void over(int32_t n, Op&& op) {
   for (int32_t i = 0; i < n; i += Vec::kWidth) op(i, n - i < Vec::kWidth ? n - i : Vec::kWidth);
 }
 
-Vec load_some(const float* p, int32_t count) {
+inline Vec load_some(const float* p, int32_t count) {
   if (count == Vec::kWidth) return Vec::load(p);
   float edge[Vec::kWidth] = {};
   for (int32_t i = 0; i < count; ++i) edge[i] = p[i];
   return Vec::load(edge);
 }
 
-void store_some(Vec v, float* p, int32_t count) {
+inline void store_some(Vec v, float* p, int32_t count) {
   if (count == Vec::kWidth) return v.store(p);
   float edge[Vec::kWidth];
   v.store(edge);

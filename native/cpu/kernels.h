@@ -104,6 +104,15 @@ struct AmxGemmArgs {
   int32_t k_padded;
 };
 void amx_gemm(const AmxGemmArgs& args);
+// Kernels::attention for bf16 KV, its products on tiles, q and p rounded to bf16; block_tokens
+// is 32.
+void amx_attention(const AttentionArgs& args);
+
+// For up to 32 rows at a time (amx_attention.h): scores, p, out, q, four numbers and the tail of K.
+constexpr int64_t amx_attention_scratch_floats(int64_t head_dim) {
+  return 32 * (128 + 64 + (head_dim + 15) / 16 * 16 + (head_dim + 31) / 32 * 16 + 4) + 512;
+}
+
 // Rounds [n] to bf16, zeros up to n_padded.
 void amx_convert(const float* x, int32_t n, int32_t n_padded, uint16_t* y);
 

@@ -1,4 +1,4 @@
-// amx_gemm on the processor's own tiles; see amx_gemm.h.
+// amx_gemm and amx_attention on the processor's own tiles; see amx_gemm.h and amx_attention.h.
 //
 // Tiles are configured at the start of a call and released at its end, so any thread may call and a
 // thread that is put aside between calls has no tile state to save.
@@ -9,7 +9,13 @@
 
 #include <immintrin.h>
 
+// Each is written on those before it.
+// clang-format off
+#include "cpu/vec_avx512.h"
+#include "cpu/exp_impl.h"
 #include "cpu/amx_gemm.h"
+#include "cpu/amx_attention.h"
+// clang-format on
 
 namespace lorax::cpu {
 namespace {
@@ -50,6 +56,10 @@ struct HardwareTiles {
   static void multiply() {
     __asm__ volatile("tdpbf16ps %%tmm%c0, %%tmm%c1, %%tmm%c2" : : "i"(B), "i"(A), "i"(C));
   }
+  static void store_bf16(Vec a, uint16_t* p) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(a.v)));
+  }
   static void prefetch(const uint8_t* p) {
     for (int i = 0; i < 16; ++i) {
       _mm_prefetch(reinterpret_cast<const char*>(p) + i * 64, _MM_HINT_T0);
@@ -60,6 +70,8 @@ struct HardwareTiles {
 }  // namespace
 
 void amx_gemm(const AmxGemmArgs& args) { amx_gemm_on<HardwareTiles>(args); }
+
+void amx_attention(const AttentionArgs& args) { amx_attention_on<HardwareTiles>(args); }
 
 void amx_convert(const float* x, int32_t n, int32_t n_padded, uint16_t* y) {
   int32_t i = 0;

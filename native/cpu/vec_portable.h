@@ -45,25 +45,24 @@ struct Vec {
   }
   static void prefetch(const void* p) { __builtin_prefetch(p); }
   void store(float* p) const { std::memcpy(p, &v, sizeof v); }
+  // To bf16, to nearest, ties to even; NaN stays NaN.
+  void store(uint16_t* p) const {
+    const Words bits = (Words)v;
+    const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const Words to = v == v ? rounded : (bits >> 16) | 0x40u;
+    for (int i = 0; i < kWidth; ++i) p[i] = static_cast<uint16_t>(to[i]);
+  }
 
   friend Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
   friend Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
   friend Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
   friend Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
   static Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+  // b where either is NaN.
   static Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
   static Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
-  // To the nearest integer, ties to even; |a| < 2^22.
-  static Vec round(Vec a) {
-    const Vec magic = set(12582912.0f);  // 1.5 * 2^23: no fraction bits left above it
-    return (a + magic) - magic;
-  }
-  // 2^n, n an integer in [-126, 127].
-  static Vec pow2(Vec n) { return {(Floats)((__builtin_convertvector(n.v, Ints) + 127) << 23)}; }
-  // x < bound ? 0 : y
-  static Vec zero_below(Vec x, Vec bound, Vec y) {
-    return {(Floats)(~(x.v < bound.v) & (Ints)y.v)};
-  }
+  // The float whose exponent field is a's low bits: 2^n for low bits of n + 127, 0 for n = -127.
+  static Vec power_of_low_bits(Vec a) { return {(Floats)((Words)a.v << 23)}; }
   float sum() const { return (v[0] + v[2]) + (v[1] + v[3]); }
   float largest() const {
     const float a = v[0] > v[2] ? v[0] : v[2];
