@@ -27,22 +27,24 @@ struct DeviceSpan {
 
 // 16 ranks of one module of a resident adapter: where they lie in pages (adapter_image.h).
 struct RankGroup {
-  const uint8_t* a = nullptr;  // [d_in / 32][1024 bytes]
-  const uint8_t* b = nullptr;  // [d_out / 16][512 bytes]
+  const uint8_t* a = nullptr;  // [ceil(d_in / 32)][1024 bytes]
+  const uint8_t* b = nullptr;  // [ceil(d_out / 16)][512 bytes]
 };
 
-// One (layer, module) of a resident adapter's table.
+// One (layer, module) of a resident adapter.
 struct AdapterEntry {
-  int32_t first_group = 0;  // into AdapterTable::groups
-  int32_t num_groups = 0;   // 0: the module is not adapted
+  const RankGroup* groups = nullptr;  // [num_groups]
+  int32_t num_groups = 0;             // 0: the module is not adapted
   float scale = 0.0f;
-  int32_t unused = 0;
 };
 
-// In device memory, one per resident adapter; lies in its first page.
-struct AdapterTable {
-  const AdapterEntry* entries = nullptr;  // [num_layers * num_modules], layer-major
-  const RankGroup* groups = nullptr;
+// In device memory, one per resident adapter, at the start of its first page.
+struct alignas(16) AdapterTable {
+  const AdapterEntry* entries = nullptr;  // [num_layers][num_modules]
+  int32_t num_layers = 0;                 // the highest the adapter names, plus one
+  int32_t num_modules = 0;
+  int32_t max_groups = 0;  // of any entry
+  int32_t unused[3] = {};
 };
 
 // The rows of one adapter (backend/step_plan.h, LoraSegment). Rows ascend within a segment.

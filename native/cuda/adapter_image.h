@@ -1,0 +1,75 @@
+// An adapter as page images for the CUDA kernels: bf16, ranks zero-padded to groups of 16.
+//
+// A slice is one group of A or of B; it is contiguous and never straddles a page, so a kernel needs
+// one pointer for it. The image starts with its tables (step_arrays.h), whose pointers are written
+// once the pages are known; everything else is the same wherever the pages lie. Both slices are in
+// mma fragment order, which by the choice of the order in which k and ranks are summed is all but
+// row-major (shape of a unit beside each):
+//
+//   A slice  [ceil(d_in / 32)][16 ranks][32 k]: lane (g, t) of a warp reads ranks g and g + 8 at
+//            k = 8 t .. 8 t + 7, the A fragments of two m16n8k16 steps, beside 16 bytes of x.
+//   B slice  [ceil(d_out / 16)][32 lanes][4][2]: lane (g, t) holds of outs g and g + 8 the ranks
+//            4 t .. 4 t + 3, as pairs: (g, 4t), (g + 8, 4t), (g, 4t + 2), (g + 8, 4t + 2).
+//
+// Beyond d_in, d_out and the rank lie zeros. Host only; any thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace lorax::cuda {
+
+constexpr int32_t kRankGroup = 16;
+constexpr int32_t kABlockColumns = 32;    // k of a unit of A
+constexpr int64_t kABlockBytes = 1024;    // 16 ranks x 32 k
+constexpr int32_t kBTileRows = 16;        // outs of a unit of B
+constexpr int64_t kBTileBytes = 512;      // 16 outs x 16 ranks
+constexpr int64_t kSliceAlignment = 128;  // in a page
+
+constexpr int64_t a_slice_bytes(int64_t d_in) {
+  return (d_in + kABlockColumns - 1) / kABlockColumns * kABlockBytes;
+}
+constexpr int64_t b_slice_bytes(int64_t d_out) {
+  return (d_out + kBTileRows - 1) / kBTileRows * kBTileBytes;
+}
+
+// Offsets count from the image's start; offset / page_bytes is the image's page.
+struct ImageLayout {
+  struct Module {
+    int32_t layer = 0;
+    int32_t module = 0;
+    int32_t num_groups = 0;
+    float scale = 0.0f;
+    int64_t groups_at = 0;    // RankGroup [num_groups]
+    int64_t first_slice = 0;  // into slice_at: A and B of group 0, A and B of group 1, ...
+  };
+  int64_t page_bytes = 0;
+  int32_t num_pages = 0;
+  int64_t bytes = 0;        // the last page is cut short
+  int64_t table_bytes = 0;  // the image's front, which holds the tables
+  int32_t num_layers = 0;
+  int32_t num_modules = 0;
+  int32_t max_groups = 0;
+  int64_t entries_at = 0;  // AdapterEntry [num_layers][num_modules]
+  std::vector<Module> modules;
+  std::vector<int64_t> slice_at;
+};
+
+// Throws ADAPTER_INVALID naming a tensor whose shape is not its rank's, or that comes twice;
+// std::logic_error where page_bytes cannot hold one slice.
+ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_bytes);
+
+// Writes all but the tables into image [layout.bytes], shared out among `num_threads`. Throws
+// ADAPTER_INVALID naming the first tensor with NaN or Inf.
+void fill_image(std::span<const AdapterModule> modules, const ImageLayout& layout, uint8_t* image,
+                int32_t num_threads);
+
+// Writes the tables [layout.table_bytes] of the adapter whose image lies in `pages`
+// [layout.num_pages] of the pool at `pool` (device memory): the AdapterTable comes first.
+void write_tables(const ImageLayout& layout, const uint8_t* pool, std::span<const int32_t> pages,
+                  uint8_t* tables);
+
+}  // namespace lorax::cuda
