@@ -36,7 +36,7 @@ TEST(HostBuffer, RefusesWhatTheSystemDoesNotHaveByName) {
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), "POOL_EXHAUSTED");
     EXPECT_NE(std::string(error.what()).find(std::to_string(kNoMachineHas)), std::string::npos);
-    EXPECT_EQ(error.data().at("bytes"), (std::variant<double, std::string>{0x1p62}));
+    EXPECT_EQ(error.data().at("bytes"), ErrorData::mapped_type(0x1p62));
   }
   EXPECT_EQ(buffer.bytes(), 64);  // as before
   EXPECT_EQ(buffer.as<uint8_t>()[0], 9);
