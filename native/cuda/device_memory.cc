@@ -32,7 +32,7 @@ Function driver(const char* name) {
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
   LORAX_CUDA(cudaGetDriverEntryPointByVersion(name, &entry, 12000, cudaEnableDefault, &found));
   if (found != cudaDriverEntryPointSuccess) {
-    throw Error("ENGINE_UNAVAILABLE",
+    throw Error("DEVICE_UNAVAILABLE",
                 std::string("the NVIDIA driver has no ") + name + "; update it to 525 or newer");
   }
   return reinterpret_cast<Function>(entry);

@@ -65,6 +65,8 @@ class PageArena {
 
   uint8_t* data() const { return reinterpret_cast<uint8_t*>(base_); }
 
+  int64_t reserved_bytes() const { return reserved_bytes_; }
+
   // Bytes that could be mapped now.
   int64_t available_bytes() const;
 

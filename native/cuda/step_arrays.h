@@ -14,6 +14,7 @@ struct StepCounts {
   int32_t num_spans = 0;
   int32_t num_logits_rows = 0;
   int32_t num_segments = 0;
+  int32_t result_slot = 0;  // where on the host its samples go (export_samples.h)
 };
 
 // The rows of one sequence (backend/step_plan.h, SequenceSpan).

@@ -12,9 +12,6 @@ namespace {
 
 int64_t align(int64_t bytes) { return (bytes + 15) / 16 * 16; }
 
-// A row may be in several segments, when adapters are mixed.
-constexpr int32_t kSegmentRowsPerRow = 4;
-
 template <typename T>
 T* at(uint8_t* base, int64_t offset) {
   return reinterpret_cast<T*>(base + offset);
@@ -74,7 +71,7 @@ bool StepUpload::fits_recorded(const StepPlan& plan) const {
 }
 
 const StepArrays& StepUpload::upload(
-    const StepPlan& plan, int32_t bucket_rows,
+    const StepPlan& plan, int32_t bucket_rows, int32_t result_slot,
     const std::function<const AdapterTable*(const ResidentAdapter*)>& table_of,
     cudaStream_t stream) {
   const Layout& layout = bucket_rows > 0 ? recorded_ : any_;
@@ -89,7 +86,7 @@ const StepArrays& StepUpload::upload(
   const auto num_spans = static_cast<int32_t>(plan.spans.size());
   *at<StepCounts>(to, 0) = {plan.num_rows(), num_spans,
                             static_cast<int32_t>(plan.logits_rows.size()),
-                            static_cast<int32_t>(plan.segments.size())};
+                            static_cast<int32_t>(plan.segments.size()), result_slot};
   const auto copy = [to](int64_t offset, const auto& values) {
     if (!values.empty()) std::memcpy(to + offset, values.data(), values.size() * 4);
   };

@@ -23,13 +23,16 @@ class StepUpload {
   // most `max_blocks` entries in all.
   StepUpload(int32_t max_rows, int32_t recorded_rows, int64_t max_blocks);
 
+  // A row may be in several segments, when adapters are mixed.
+  static constexpr int32_t kSegmentRowsPerRow = 4;
+
   // Whether a recorded step could carry this plan: every row decodes and is sampled.
   bool fits_recorded(const StepPlan& plan) const;
 
   // Enqueues the copy. `bucket_rows` > 0: the recorded layout, padded to that many rows.
   // `table_of`: an adapter's table on the device.
   const StepArrays& upload(
-      const StepPlan& plan, int32_t bucket_rows,
+      const StepPlan& plan, int32_t bucket_rows, int32_t result_slot,
       const std::function<const AdapterTable*(const ResidentAdapter*)>& table_of,
       cudaStream_t stream);
 

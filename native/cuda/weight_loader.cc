@@ -101,11 +101,13 @@ std::unique_ptr<DeviceWeight> WeightLoader::weight(std::span<const TensorView> t
   }
   if (biases.empty()) return out;
   out->bias = DeviceBuffer(out->n * 4, "the model's weights");
+  out->bias_bf16 = DeviceBuffer(out->n * 2, "the model's weights");
   int64_t at = 0;
   for (const TensorView& bias : biases) {
     const int64_t count = bias.rows * bias.cols;
     if (at + count > out->n) fail(bias, "is longer than the matrix it belongs to");
     load(bias, out->bias.as<float>() + at, DType::kF32);
+    load(bias, out->bias_bf16.as<uint16_t>() + at, DType::kBF16);
     at += count;
   }
   if (at != out->n) fail(biases.back(), "leaves rows of its matrix without a bias");

@@ -8,18 +8,24 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "backend/backend.h"
 #include "cuda/device_memory.h"
+#include "cuda/stream_gemm.h"
 
 namespace lorax::cuda {
 
-// W [n, k] row-major bf16 and its bias [n] float32 (null data without one), on the device.
+// W [n, k] row-major bf16 and, with a bias, the bias [n] twice, as its two readers want it.
 class DeviceWeight final : public Weight {
  public:
   DeviceBuffer values;
-  DeviceBuffer bias;
+  DeviceBuffer bias;                 // float32, for the streaming GEMM
+  DeviceBuffer bias_bf16;            // for cuBLASLt
+  std::optional<StreamGemm> stream;  // where the device and k allow
+  // The weight of the linear that follows in a step, learnt when steps are recorded.
+  mutable const DeviceWeight* next = nullptr;
 };
 
 class DeviceVector final : public Vector {

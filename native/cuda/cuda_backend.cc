@@ -1,0 +1,163 @@
+// Creation, load time, pages and adapters.
+#include <algorithm>
+#include <string>
+#include <thread>
+
+#include "cuda/check.h"
+#include "cuda/cuda_backend_impl.h"
+#include "cuda/probe.h"
+
+namespace lorax {
+namespace cuda {
+
+Stream::Stream() { LORAX_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+
+Stream::~Stream() {
+  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+}
+
+// Waiting threads sleep: with a step queued behind the one awaited, latency costs nothing.
+Event::Event() {
+  LORAX_CUDA(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming | cudaEventBlockingSync));
+}
+
+Event::~Event() {
+  if (event_ != nullptr) cudaEventDestroy(event_);
+}
+
+PlacedAdapter::~PlacedAdapter() { static_cast<void>(cudaEventSynchronize(arrived)); }
+
+namespace {
+
+// Everything made after it is made on the device asked for.
+const CudaOptions& on_device(const CudaOptions& options) {
+  LORAX_CUDA(cudaSetDevice(options.device));
+  return options;
+}
+
+int attribute(cudaDeviceAttr which, int32_t device) {
+  int value = 0;
+  LORAX_CUDA(cudaDeviceGetAttribute(&value, which, device));
+  return value;
+}
+
+}  // namespace
+
+CudaBackend::CudaBackend(const CudaOptions& options)
+    : options_(on_device(options)),
+      device_name_(probe_device(options.device)),
+      num_sms_(attribute(cudaDevAttrMultiProcessorCount, options.device)),
+      streams_(stream_gemm_available(options.device)),
+      host_images_(std::make_shared<PinnedHeap>(options.device, int64_t{256} << 20)),
+      loader_(std::make_unique<WeightLoader>(stream_)),
+      cublaslt_(options.device, options.cache_directory) {}
+
+CudaBackend::~CudaBackend() {
+  cudaSetDevice(options_.device);
+  cudaStreamSynchronize(copies_);
+  cudaStreamSynchronize(stream_);
+}
+
+BackendInfo CudaBackend::info() const {
+  return {"cuda", device_name_ + ", bf16 weights and KV" +
+                      (options_.deterministic ? ", deterministic" : "")};
+}
+
+// ---- load time ----
+
+std::unique_ptr<Weight> CudaBackend::pack_weight(std::span<const TensorView> tensors,
+                                                 std::span<const TensorView> biases) {
+  std::unique_ptr<DeviceWeight> out = loader_->weight(tensors, biases);
+  streams_ = streams_ && out->k % 8 == 0;
+  if (streams_) out->stream.emplace(out->values.as<void>(), out->n, out->k);
+  return out;
+}
+
+std::unique_ptr<Vector> CudaBackend::pack_vector(const TensorView& tensor) {
+  return loader_->vector(tensor);
+}
+
+// A page holds a block of KV, and at least one slice of an adapter.
+int64_t CudaBackend::page_bytes(const KvLayout& layout) const {
+  constexpr int64_t kAlign = 4096;
+  const int64_t kv =
+      int64_t{layout.num_layers} * 2 * layout.num_kv_heads * block_tokens() * layout.head_dim * 2;
+  const int64_t needed = std::max({kv, a_slice_bytes(layout.widest_module),
+                                   b_slice_bytes(layout.widest_module), int64_t{64} << 10});
+  return (needed + kAlign - 1) / kAlign * kAlign;
+}
+
+int32_t CudaBackend::allocate_pages(int64_t memory_bytes, int32_t context_tokens) {
+  static_cast<void>(context_tokens);  // the fraction of a device is worth more than one sequence
+  LORAX_CUDA(cudaSetDevice(options_.device));
+  LORAX_CUDA(cudaStreamSynchronize(stream_));
+  const int64_t page = page_bytes(layout_);
+  const int64_t available = arena_->available_bytes();
+  const int64_t budget =
+      memory_bytes > 0
+          ? memory_bytes
+          : static_cast<int64_t>(static_cast<double>(available) * options_.memory_fraction);
+  if (budget > available || budget < page) {
+    throw Error("POOL_EXHAUSTED",
+                "a pool of " + std::to_string(budget) + " bytes is asked for, one page takes " +
+                    std::to_string(page) + " and " + std::to_string(available) +
+                    " bytes of device memory are free after weights and buffers",
+                {{"memoryBytes", static_cast<double>(budget)},
+                 {"pageBytes", static_cast<double>(page)},
+                 {"availableBytes", static_cast<double>(available)}});
+  }
+  num_pages_ = static_cast<int32_t>(std::min<int64_t>(budget / page, INT32_MAX));
+  arena_->map(num_pages_ * page);
+  return num_pages_;
+}
+
+// ---- adapters ----
+
+std::unique_ptr<AdapterImage> CudaBackend::pack_adapter(std::span<const AdapterModule> modules) {
+  auto out = std::make_unique<HostImage>();
+  out->layout = image_layout(modules, page_bytes(layout_));
+  out->num_pages = out->layout.num_pages;
+  out->bytes = out->layout.bytes;
+  out->data = std::make_shared<PinnedHeap::Block>(host_images_->take(out->layout.bytes));
+  const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
+  fill_image(modules, out->layout, out->data->data(), std::clamp(cores / 2, 1, 8));
+  return out;
+}
+
+std::unique_ptr<ResidentAdapter> CudaBackend::place_adapter(const AdapterImage& image,
+                                                            std::span<const int32_t> pages) {
+  LORAX_CUDA(cudaSetDevice(options_.device));
+  const auto& host = static_cast<const HostImage&>(image);
+  const ImageLayout& layout = host.layout;
+  auto out = std::make_unique<PlacedAdapter>();
+  out->max_groups = layout.max_groups;
+  out->image = host.data;
+  out->tables = host_images_->take(layout.table_bytes);
+  write_tables(layout, arena_->data(), pages, out->tables.data());
+  const auto page_at = [&](int32_t page) {
+    return arena_->data() + pages[page] * layout.page_bytes;
+  };
+  for (int32_t page = 0; page < layout.num_pages; ++page) {
+    const int64_t begin = page * layout.page_bytes;
+    const int64_t bytes = std::min(layout.page_bytes, layout.bytes - begin);
+    LORAX_CUDA(cudaMemcpyAsync(page_at(page), host.data->data() + begin, static_cast<size_t>(bytes),
+                               cudaMemcpyHostToDevice, copies_));
+  }
+  for (int64_t at = 0; at < layout.table_bytes; at += layout.page_bytes) {
+    const int64_t bytes = std::min(layout.page_bytes, layout.table_bytes - at);
+    LORAX_CUDA(cudaMemcpyAsync(page_at(static_cast<int32_t>(at / layout.page_bytes)),
+                               out->tables.data() + at, static_cast<size_t>(bytes),
+                               cudaMemcpyHostToDevice, copies_));
+  }
+  LORAX_CUDA(cudaEventRecord(out->arrived, copies_));
+  out->table = reinterpret_cast<const AdapterTable*>(page_at(0));
+  return out;
+}
+
+}  // namespace cuda
+
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
+  return std::make_unique<cuda::CudaBackend>(options);
+}
+
+}  // namespace lorax

@@ -1,0 +1,226 @@
+// The class behind make_cuda_backend: state here, load time in cuda_backend.cc, the operations of a
+// step in cuda_step.cc, linears and their adapters in cuda_linear.cc.
+//
+// Activations are bf16, [rows, cols] without gaps; the residual and logits are float32. Every
+// operation enqueues on one stream; buffers are taken in reserve(), so their addresses never change
+// and a step can be recorded. Rows of a recorded step are a bucket: see step_arrays.h.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "backend/backend.h"
+#include "cuda/adapter_image.h"
+#include "cuda/cublaslt.h"
+#include "cuda/cuda_backend.h"
+#include "cuda/device_memory.h"
+#include "cuda/kv_pages.h"
+#include "cuda/lora_items.h"
+#include "cuda/lora_rows.h"
+#include "cuda/pinned_heap.h"
+#include "cuda/sample.h"
+#include "cuda/step_graphs.h"
+#include "cuda/step_upload.h"
+#include "cuda/stream_gemm.h"
+#include "cuda/weight_loader.h"
+
+namespace lorax::cuda {
+
+// With their owners.
+class Stream {
+ public:
+  Stream();
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  operator cudaStream_t() const { return stream_; }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+class Event {
+ public:
+  Event();
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  operator cudaEvent_t() const { return event_; }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+// An adapter in pinned host memory, exactly as its pages will be but for the tables.
+class HostImage final : public AdapterImage {
+ public:
+  ImageLayout layout;
+  std::shared_ptr<PinnedHeap::Block> data;
+};
+
+// An adapter on its way into pages, or there. Steps that use it wait for `arrived` on the device.
+class PlacedAdapter final : public ResidentAdapter {
+ public:
+  ~PlacedAdapter() override;  // waits for the copies
+
+  const AdapterTable* table = nullptr;  // on the device
+  int32_t max_groups = 0;
+  Event arrived;
+  mutable bool waited_for = false;           // by the step stream
+  std::shared_ptr<PinnedHeap::Block> image;  // sources of the copies
+  PinnedHeap::Block tables;
+};
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const CudaOptions& options);
+  ~CudaBackend() override;
+
+  BackendInfo info() const override;
+  Precision precision() const override { return Precision::kBFloat16; }
+
+  std::unique_ptr<Weight> pack_weight(std::span<const TensorView> tensors,
+                                      std::span<const TensorView> biases) override;
+  std::unique_ptr<Vector> pack_vector(const TensorView& tensor) override;
+  int32_t block_tokens() const override { return KvPages::kBlockTokens; }
+  int64_t page_bytes(const KvLayout& layout) const override;
+  void reserve(const KvLayout& layout, const RopeConfig& rope, int32_t max_rows,
+               int32_t max_logits_rows) override;
+  void record(const std::function<void()>& issue) override;
+  int32_t allocate_pages(int64_t memory_bytes, int32_t context_tokens) override;
+
+  std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> modules) override;
+  std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
+                                                 std::span<const int32_t> pages) override;
+
+  int32_t steps_ahead() const override { return 1; }
+  void begin_step(const StepPlan& plan) override;
+  bool replay() override;
+  Activation embed(const Weight& table) override;
+  Activation rms_norm(const Activation& residual, const Vector& gain, float eps) override;
+  Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,
+                          float eps, bool sampled_rows) override;
+  Activation linear(const Activation& x, const Weight& weight, const LoraSite* site) override;
+  void rope_and_store_kv(Activation& qkv, int32_t layer, const AttentionConfig& config,
+                         const Vector* q_gain, const Vector* k_gain, float eps) override;
+  Activation attention(const Activation& qkv, int32_t layer,
+                       const AttentionConfig& config) override;
+  Activation silu_mul(const Activation& gate_up) override;
+  void sample(const Activation& logits) override;
+  void read_logits(const Activation& logits, std::span<float> out) override;
+  void end_step() override;
+  void collect(std::span<SampleResult> results) override;
+
+ private:
+  static constexpr int kSlots = 3;  // steps between begin_step and collect, at most, and one more
+  static constexpr int64_t kRecordedSampleEntries = 1 << 16;
+
+  // The step being issued, or recorded: what the host must know of it to choose launches.
+  struct Issue {
+    StepArrays arrays;
+    SampleArrays samples;
+    int32_t rows = 0;         // of every activation: the bucket's when recorded or replayed
+    int32_t logits_rows = 0;  // likewise
+    int32_t num_spans = 0;
+    bool decodes = false;  // every row is a sequence of its own
+    bool adapters = false;
+    bool few_adapter_rows = false;  // the lists of lora_items.h hold them
+    int32_t bucket = 0;             // 0: not recorded
+  };
+
+  // A fused linear of one layer whose modules adapters may adapt.
+  struct Site {
+    int32_t layer = 0;
+    std::vector<SitePart> parts;
+    LoraRowSite rows;  // the same, for steps of many rows
+  };
+
+  // A step between begin_step and collect.
+  struct InFlight {
+    int slot = 0;
+    bool sampled = false;
+    std::vector<int32_t> num_logprobs;  // of each sample
+  };
+
+  template <typename T>
+  T* ensure(DeviceBuffer& buffer, int32_t max_rows, int64_t cols);
+  KvPages kv_pages(int32_t layer) const;
+  void upload_samples(const StepPlan& plan, bool recorded);
+  void plan_adapters();
+  void lay_out_lists();
+  void lay_out_row_lists();
+  void tune_linears();
+  bool streams_few_rows() const;
+  int32_t site_index(const LoraSite& site);
+  void run_streamed(const Activation& x, const DeviceWeight& weight, bool head, int32_t site,
+                    void* y);
+  const void* run_many(const Activation& x, const DeviceWeight& weight, bool head, int32_t site,
+                       void* y);
+
+  const CudaOptions options_;
+  Stream stream_;  // of steps
+  Stream copies_;  // of adapters into pages
+  const std::string device_name_;
+  const int num_sms_;
+  bool streams_;  // the device and every weight have what the streaming GEMM needs
+  std::shared_ptr<PinnedHeap> host_images_;
+  std::unique_ptr<WeightLoader> loader_;  // until reserve()
+
+  // From reserve().
+  KvLayout layout_;
+  DeviceBuffer inv_freq_;  // [head_dim / 2]
+  float rope_magnitude_ = 1.0f;
+  int32_t max_rows_ = 0;
+  int32_t max_logits_rows_ = 0;
+  std::optional<PageArena> arena_;
+  std::optional<StepGraphs> graphs_;
+  std::optional<StepUpload> upload_;
+  int32_t num_pages_ = 0;
+
+  // Of the operations, for max_rows_ rows; taken when one first runs.
+  DeviceBuffer residual_;
+  DeviceBuffer norm_out_;
+  DeviceBuffer linear_out_;
+  DeviceBuffer attention_out_;
+  DeviceBuffer silu_out_;
+  DeviceBuffer logits_;  // float32 [max_logits_rows_, vocab]
+  DeviceBuffer attention_workspace_;
+
+  // Of linears (cuda_linear.cc).
+  CublasLt cublaslt_;
+  const DeviceWeight* last_linear_ = nullptr;  // issued
+  std::vector<GemmUse> gemm_uses_;
+  std::deque<Site> sites_;  // in the order of a step; addresses stay
+  LoraItemLists lists_;
+  DeviceBuffer list_storage_;
+  std::vector<int32_t> parts_before_;  // [sites], as the lists have it
+  DeviceBuffer lora_v_;
+  LoraRowLists row_lists_;
+  DeviceBuffer row_list_storage_;
+
+  // Of sampling.
+  int64_t sample_bytes_ = 0;  // of what a recorded step uploads, at most
+  DeviceBuffer sample_upload_;
+  DeviceBuffer large_sample_upload_;
+  std::array<PinnedBuffer, kSlots> sample_staging_;
+  DeviceBuffer sample_workspace_;
+  DeviceBuffer sample_tokens_;  // [max_logits_rows_]; the next step's unknown tokens
+  DeviceBuffer sample_logprobs_;
+  DeviceBuffer sample_top_tokens_;
+  DeviceBuffer sample_top_logprobs_;
+  DeviceBuffer input_tokens_;  // [max_rows_]
+  PinnedBuffer exported_;      // ExportedSample [kSlots][max_logits_rows_]
+
+  Issue issue_;
+  int slot_ = 0;
+  std::array<Event, kSlots> ended_;
+  std::deque<InFlight> in_flight_;
+};
+
+}  // namespace lorax::cuda

@@ -1,0 +1,229 @@
+// Linears and their adapters: few rows stream the weights, many rows are cuBLASLt's.
+//
+//   y = x W^T + bias, then y[rows of a] += weight * scale_a (x A_a^T) B_a^T
+//
+// Few rows: shrink is a small kernel ahead of the streaming GEMM, which adds the expand while its
+// sums are in registers. Many rows: shrink and expand are kernels of their own (lora_rows.h).
+#include <algorithm>
+#include <stdexcept>
+
+#include "cuda/check.h"
+#include "cuda/cuda_backend_impl.h"
+#include "cuda/lora_shrink.h"
+
+namespace lorax::cuda {
+namespace {
+
+// Above, cuBLASLt is as fast or faster.
+constexpr int32_t kStreamedRows = 128;
+
+// Rank groups of one row, over all its adapters, that steps have room for: rank 1024.
+constexpr int64_t kGroupsPerRow = 64;
+
+}  // namespace
+
+// Where adapters' work lists of this site lie. Sites become known when a step is first issued;
+// lists are laid out anew for each.
+int32_t CudaBackend::site_index(const LoraSite& site) {
+  const auto found = std::find_if(sites_.begin(), sites_.end(), [&](const Site& known) {
+    return known.layer == site.layer && known.parts[0].module == site.parts[0].module;
+  });
+  if (found != sites_.end()) return static_cast<int32_t>(found - sites_.begin());
+  if (site.parts.size() > LoraSiteItems::kMaxParts) {
+    throw std::logic_error("cuda: a fused linear of too many parts");
+  }
+  Site& added = sites_.emplace_back();
+  added.layer = added.rows.layer = site.layer;
+  added.parts.assign(site.parts.begin(), site.parts.end());
+  added.rows.num_parts = static_cast<int32_t>(site.parts.size());
+  for (size_t p = 0; p < site.parts.size(); ++p) {
+    added.rows.modules[p] = site.parts[p].module;
+    added.rows.column[p] = site.parts[p].column;
+    added.rows.columns[p] = site.parts[p].columns;
+  }
+  return static_cast<int32_t>(sites_.size()) - 1;
+}
+
+void CudaBackend::lay_out_lists() {
+  std::vector<LoraSiteModules> modules;
+  std::vector<int32_t> parts_before;
+  int32_t num_parts = 0;
+  for (const Site& site : sites_) {
+    LoraSiteModules& entry = modules.emplace_back();
+    entry.layer = site.layer;
+    entry.num_parts = static_cast<int32_t>(site.parts.size());
+    for (size_t p = 0; p < site.parts.size(); ++p) entry.modules[p] = site.parts[p].module;
+    parts_before.push_back(num_parts);
+    num_parts += entry.num_parts;
+  }
+  const auto num_sites = static_cast<int64_t>(sites_.size());
+  int64_t bytes = 0;
+  const auto take = [&bytes](int64_t size) {
+    const int64_t at = bytes;
+    bytes += (size + 127) / 128 * 128;
+    return at;
+  };
+  const int64_t sites_at = take(num_sites * static_cast<int64_t>(sizeof(LoraSiteModules)));
+  const int64_t parts_at = take(num_sites * 4);
+  const int64_t ranges_at = take(num_sites * static_cast<int64_t>(sizeof(LoraSiteItems)));
+  const int64_t counts_at = take(num_sites * 4);
+  const int64_t items_at = take(lists_.capacity.items_bytes(num_parts));
+  const int64_t units_at = take(lists_.capacity.units_bytes(num_parts));
+  LORAX_CUDA(cudaStreamSynchronize(stream_));
+  list_storage_ = {};
+  list_storage_ = DeviceBuffer(bytes, "lists of adapters' work");
+  lora_v_ = {};
+  lora_v_ = DeviceBuffer(lists_.capacity.v_bytes(), "lists of adapters' work");
+  uint8_t* base = list_storage_.as<uint8_t>();
+  LORAX_CUDA(cudaMemset(base, 0, static_cast<size_t>(bytes)));
+  LORAX_CUDA(cudaMemcpy(base + sites_at, modules.data(), modules.size() * sizeof(modules[0]),
+                        cudaMemcpyHostToDevice));
+  LORAX_CUDA(cudaMemcpy(base + parts_at, parts_before.data(), parts_before.size() * 4,
+                        cudaMemcpyHostToDevice));
+  LORAX_CUDA(cudaDeviceSynchronize());
+  lists_.num_sites = static_cast<int32_t>(num_sites);
+  lists_.sites = reinterpret_cast<const LoraSiteModules*>(base + sites_at);
+  lists_.parts_before = reinterpret_cast<const int32_t*>(base + parts_at);
+  lists_.ranges = reinterpret_cast<LoraSiteItems*>(base + ranges_at);
+  lists_.num_units = reinterpret_cast<int32_t*>(base + counts_at);
+  lists_.items = reinterpret_cast<LoraItem*>(base + items_at);
+  lists_.units = reinterpret_cast<LoraUnit*>(base + units_at);
+  parts_before_ = std::move(parts_before);
+}
+
+void CudaBackend::lay_out_row_lists() {
+  LoraRowsCapacity& capacity = row_lists_.capacity;
+  capacity.rows = max_rows_;
+  capacity.segments = capacity.segment_rows = max_rows_ * StepUpload::kSegmentRowsPerRow;
+  capacity.row_groups = max_rows_ * kGroupsPerRow;
+  int64_t bytes = 0;
+  const auto take = [&bytes](int64_t count, size_t element) {
+    const int64_t at = bytes;
+    bytes += (count * static_cast<int64_t>(element) + 127) / 128 * 128;
+    return at;
+  };
+  const int64_t v_begin_at = take(capacity.segments, sizeof(int64_t));
+  const int64_t num_tiles_at = take(1, sizeof(int32_t));
+  const int64_t tiles_at = take(capacity.max_tiles(), sizeof(LoraRowTile));
+  const int64_t pair_begin_at = take((max_rows_ + 15) / 16 + 1, sizeof(int32_t));
+  const int64_t pairs_at = take(capacity.segment_rows, sizeof(LoraRowPair));
+  const int64_t v_at = take(capacity.v_bytes(), 1);
+  row_list_storage_ = DeviceBuffer(bytes, "lists of adapters' work");
+  uint8_t* base = row_list_storage_.as<uint8_t>();
+  row_lists_.v_begin = reinterpret_cast<int64_t*>(base + v_begin_at);
+  row_lists_.num_tiles = reinterpret_cast<int32_t*>(base + num_tiles_at);
+  row_lists_.tiles = reinterpret_cast<LoraRowTile*>(base + tiles_at);
+  row_lists_.pair_begin = reinterpret_cast<int32_t*>(base + pair_begin_at);
+  row_lists_.pairs = reinterpret_cast<LoraRowPair*>(base + pairs_at);
+  row_lists_.v = reinterpret_cast<__nv_bfloat16*>(base + v_at);
+}
+
+// The step's work lists, before its first linear.
+void CudaBackend::plan_adapters() {
+  if (!issue_.adapters) return;
+  if (!streams_few_rows()) {
+    if (row_list_storage_.bytes() == 0) lay_out_row_lists();
+    make_lora_rows(row_lists_, issue_.arrays, issue_.rows, stream_);
+  } else if (!sites_.empty()) {
+    if (lists_.num_sites != static_cast<int32_t>(sites_.size())) lay_out_lists();
+    make_lora_items(lists_, issue_.arrays, stream_);
+  }
+}
+
+bool CudaBackend::streams_few_rows() const {
+  return streams_ && issue_.rows <= kStreamedRows && (!issue_.adapters || issue_.few_adapter_rows);
+}
+
+Activation CudaBackend::linear(const Activation& x, const Weight& w, const LoraSite* site) {
+  const auto& weight = static_cast<const DeviceWeight&>(w);
+  const bool head = site == nullptr;
+  const auto n = static_cast<int32_t>(weight.n);
+  void* y = head ? static_cast<void*>(ensure<float>(logits_, max_logits_rows_, n))
+                 : ensure<uint16_t>(linear_out_, max_rows_, n);
+  int32_t index = -1;
+  if (site != nullptr) {
+    const size_t known = sites_.size();
+    index = site_index(*site);
+    // Outside recorded steps a site may be new in the middle of one.
+    if (issue_.adapters && sites_.size() > known) plan_adapters();
+  }
+  if (!issue_.adapters) index = -1;
+  const void* pending = nullptr;
+  if (streams_few_rows()) {
+    run_streamed(x, weight, head, index, y);
+  } else {
+    pending = run_many(x, weight, head, index, y);
+  }
+  if (last_linear_ != nullptr && last_linear_->next == nullptr) last_linear_->next = &weight;
+  last_linear_ = head ? nullptr : &weight;
+  return {y, x.rows, n, pending};
+}
+
+void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight, bool head,
+                               int32_t site, void* y) {
+  StreamGemmArguments arguments;
+  arguments.x = x.data;
+  arguments.max_rows = max_rows_;
+  arguments.rows = x.rows;
+  arguments.y = y;
+  arguments.float32_out = head;
+  arguments.bias = weight.bias.as<float>();
+  StreamGemmConfig next_config;
+  if (weight.next != nullptr && !head) {
+    next_config = stream_gemm_config(weight.next->n, weight.next->k, x.rows, num_sms_);
+    arguments.next = &*weight.next->stream;
+    arguments.next_config = &next_config;
+  }
+  StreamGemmLora lora;
+  if (site >= 0) {
+    const Site& modules = sites_[site];
+    LoraShrinkArguments shrink;
+    shrink.x = static_cast<const __nv_bfloat16*>(x.data);
+    shrink.k = x.cols;
+    shrink.units = lists_.units + int64_t{parts_before_[site]} * lists_.capacity.units;
+    shrink.num_units = lists_.num_units + site;
+    shrink.v = lora_v_.as<__nv_bfloat16>();
+    shrink.lists_ready = modules.layer > 0;
+    lora_shrink(shrink, issue_.arrays, stream_);
+    lora.items = lists_.items + int64_t{parts_before_[site]} * lists_.capacity.groups;
+    lora.site = lists_.ranges + site;
+    lora.v = lora_v_.as<void>();
+    lora.num_parts = static_cast<int32_t>(modules.parts.size());
+    for (size_t p = 0; p < modules.parts.size(); ++p) {
+      lora.column[p] = modules.parts[p].column;
+      lora.columns[p] = modules.parts[p].columns;
+    }
+    arguments.lora = &lora;
+  }
+  weight.stream->launch(arguments, stream_gemm_config(weight.n, weight.k, x.rows, num_sms_),
+                        stream_);
+}
+
+// Returns the site whose expand the next operation adds, or null when y is whole.
+const void* CudaBackend::run_many(const Activation& x, const DeviceWeight& weight, bool head,
+                                  int32_t site, void* y) {
+  GemmShape shape;
+  shape.n = static_cast<int32_t>(weight.n);
+  shape.k = static_cast<int32_t>(weight.k);
+  shape.float_output = head;
+  shape.has_bias = weight.bias.bytes() > 0;
+  GemmOperands operands;
+  operands.x = static_cast<const __nv_bfloat16*>(x.data);
+  operands.weight = weight.values.as<__nv_bfloat16>();
+  operands.bias = weight.bias_bf16.as<void>();
+  operands.y = y;
+  cublaslt_.matmul(shape, x.rows, operands, stream_);
+  if (site < 0) return nullptr;
+  const LoraRowSite& modules = sites_[site].rows;
+  lora_shrink_rows(row_lists_, modules, issue_.arrays, operands.x, x.rows, shape.k, stream_);
+  // q, k and v are needed at once; silu_mul and add_rms_norm add the rest in passing.
+  if (modules.num_parts < 3) return &modules;
+  lora_expand(row_lists_, modules, issue_.arrays, static_cast<__nv_bfloat16*>(y), x.rows, shape.n,
+              stream_);
+  return nullptr;
+}
+
+// Tells cuBLASLt the shapes of steps with many rows, once all linears have been issued.
+void CudaBackend::tune_linears() { cublaslt_.tune(gemm_uses_, stream_); }
+
+}  // namespace lorax::cuda

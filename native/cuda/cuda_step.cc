@@ -1,0 +1,350 @@
+// A step: begin, replay or issue, end, collect; and its operations but the linears.
+#include <algorithm>
+#include <stdexcept>
+
+#include "cuda/attention_decode.h"
+#include "cuda/attention_prefill.h"
+#include "cuda/check.h"
+#include "cuda/cuda_backend_impl.h"
+#include "cuda/embed.h"
+#include "cuda/export_samples.h"
+#include "cuda/norm.h"
+#include "cuda/rope_kv.h"
+#include "cuda/silu_mul.h"
+
+namespace lorax::cuda {
+namespace {
+
+constexpr int32_t kMaxRecordedRows = 256;
+
+const float* floats(const Vector* vector) {
+  return vector == nullptr ? nullptr : static_cast<const DeviceVector*>(vector)->values.as<float>();
+}
+
+}  // namespace
+
+// ---- buffers and recorded steps ----
+
+void CudaBackend::reserve(const KvLayout& layout, const RopeConfig& rope, int32_t max_rows,
+                          int32_t max_logits_rows) {
+  LORAX_CUDA(cudaSetDevice(options_.device));
+  check_attention_head_dim(layout.head_dim);
+  loader_.reset();
+  layout_ = layout;
+  max_rows_ = std::max(max_rows, max_logits_rows);
+  max_logits_rows_ = max_logits_rows;
+  const int32_t recorded_rows = std::min({max_rows, max_logits_rows, kMaxRecordedRows});
+  arena_.emplace(options_.device);
+  graphs_.emplace(stream_);
+  const int64_t max_blocks = 2 * arena_->reserved_bytes() / page_bytes(layout_);
+  upload_.emplace(max_rows_, recorded_rows, max_blocks);
+
+  rope_magnitude_ = rope.magnitude;
+  inv_freq_ = DeviceBuffer(static_cast<int64_t>(rope.inv_freq.size()) * 4, "rope");
+  LORAX_CUDA(cudaMemcpy(inv_freq_.as<void>(), rope.inv_freq.data(), rope.inv_freq.size() * 4,
+                        cudaMemcpyHostToDevice));
+
+  const char* samples = "sampling";
+  sample_bytes_ = sample_entries_offset(max_logits_rows_) + kRecordedSampleEntries * 8;
+  sample_upload_ = DeviceBuffer(sample_bytes_, samples);
+  sample_tokens_ = DeviceBuffer(int64_t{max_logits_rows_} * 4, samples);
+  sample_logprobs_ = DeviceBuffer(int64_t{max_logits_rows_} * 4, samples);
+  sample_top_tokens_ = DeviceBuffer(int64_t{max_logits_rows_} * kMaxLogprobs * 4, samples);
+  sample_top_logprobs_ = DeviceBuffer(int64_t{max_logits_rows_} * kMaxLogprobs * 4, samples);
+  input_tokens_ = DeviceBuffer(int64_t{max_rows_} * 4, samples);
+  LORAX_CUDA(cudaMemset(sample_tokens_.as<void>(), 0, sample_tokens_.bytes()));
+  exported_ = PinnedBuffer(
+      int64_t{kSlots} * max_logits_rows_ * static_cast<int64_t>(sizeof(ExportedSample)), samples);
+  for (PinnedBuffer& staging : sample_staging_) staging = PinnedBuffer(sample_bytes_, samples);
+  LORAX_CUDA(cudaDeviceSynchronize());
+}
+
+// A step of padding alone comes first: it takes every buffer and loads every kernel, neither of
+// which may happen during a capture, and touches no page. It also tells what follows what.
+void CudaBackend::record(const std::function<void()>& issue) {
+  const std::vector<int32_t> buckets =
+      StepGraphs::buckets(std::min({max_rows_, max_logits_rows_, kMaxRecordedRows}));
+  StepPlan nothing;
+  for (const bool adapters : {false, true}) {
+    issue_ = {};
+    issue_.arrays = upload_->upload(nothing, buckets.back(), slot_, nullptr, stream_);
+    upload_samples(nothing, true);
+    issue_.adapters = issue_.few_adapter_rows = adapters;
+    issue_.decodes = true;
+    for (const int32_t rows : buckets) {
+      issue_.rows = issue_.logits_rows = issue_.bucket = rows;
+      issue();
+    }
+  }
+  tune_linears();
+  LORAX_CUDA(cudaStreamSynchronize(stream_));
+  for (const bool adapters : {false, true}) {
+    issue_.adapters = issue_.few_adapter_rows = adapters;
+    for (const int32_t rows : buckets) {
+      issue_.rows = issue_.logits_rows = issue_.bucket = rows;
+      graphs_->record(rows, adapters, issue);
+    }
+  }
+  LORAX_CUDA(cudaStreamSynchronize(stream_));
+}
+
+// ---- the course of a step ----
+
+void CudaBackend::begin_step(const StepPlan& plan) {
+  LORAX_CUDA(cudaSetDevice(options_.device));
+  if (plan.num_rows() > max_rows_ ||
+      static_cast<int32_t>(plan.logits_rows.size()) > max_logits_rows_) {
+    throw std::logic_error("cuda: the step has more rows than were reserved");
+  }
+  if (in_flight_.size() >= kSlots) throw std::logic_error("cuda: too many steps in flight");
+  for (const LoraSegment& segment : plan.segments) {
+    const auto& adapter = static_cast<const PlacedAdapter&>(*segment.adapter);
+    if (adapter.waited_for) continue;
+    LORAX_CUDA(cudaStreamWaitEvent(stream_, adapter.arrived));
+    adapter.waited_for = true;
+  }
+  LoraLoad load;
+  for (const LoraSegment& segment : plan.segments) {
+    load.add(static_cast<const PlacedAdapter&>(*segment.adapter).max_groups,
+             std::span(plan.segment_rows)
+                 .subspan(segment.rows_begin, segment.rows_end - segment.rows_begin));
+  }
+  const bool few_adapter_rows = lists_.capacity.fits(load);
+  const bool recorded = few_adapter_rows && upload_->fits_recorded(plan) &&
+                        sample_upload_bytes(plan.samples, max_logits_rows_) <= sample_bytes_;
+  const int32_t bucket = recorded ? graphs_->bucket_for(plan.num_rows()) : 0;
+  slot_ = (slot_ + 1) % kSlots;
+  const auto table_of = [](const ResidentAdapter* adapter) {
+    return static_cast<const PlacedAdapter*>(adapter)->table;
+  };
+  issue_ = {};
+  issue_.arrays = upload_->upload(plan, bucket, slot_, table_of, stream_);
+  issue_.bucket = bucket;
+  issue_.rows = std::max(plan.num_rows(), bucket);
+  issue_.logits_rows = std::max(static_cast<int32_t>(plan.logits_rows.size()), bucket);
+  issue_.num_spans = static_cast<int32_t>(plan.spans.size());
+  issue_.decodes = static_cast<int32_t>(plan.spans.size()) == plan.num_rows();
+  issue_.adapters = !plan.segments.empty();
+  issue_.few_adapter_rows = few_adapter_rows && plan.num_rows() <= kMaxRecordedRows;
+  upload_samples(plan, bucket > 0);
+
+  InFlight step;
+  step.slot = slot_;
+  for (const SampleRow& row : plan.samples) step.num_logprobs.push_back(row.num_logprobs);
+  in_flight_.push_back(std::move(step));
+}
+
+// Penalties over long histories and large biases take another path: their step is not recorded.
+void CudaBackend::upload_samples(const StepPlan& plan, bool recorded) {
+  const int64_t needed = sample_upload_bytes(plan.samples, max_logits_rows_);
+  PinnedBuffer& staging = sample_staging_[slot_];
+  if (needed > staging.bytes()) staging = PinnedBuffer(needed + needed / 2, "penalties and biases");
+  DeviceBuffer* to = &sample_upload_;
+  if (!recorded) {
+    to = &large_sample_upload_;
+    if (needed > to->bytes()) *to = DeviceBuffer(needed + needed / 2, "penalties and biases");
+  }
+  const int64_t bytes =
+      lay_out_samples(plan.samples, max_logits_rows_, staging.as<uint8_t>(), staging.bytes());
+  LORAX_CUDA(cudaMemcpyAsync(to->as<void>(), staging.as<void>(), static_cast<size_t>(bytes),
+                             cudaMemcpyHostToDevice, stream_));
+  issue_.samples = sample_arrays(to->as<uint8_t>(), max_logits_rows_);
+}
+
+bool CudaBackend::replay() {
+  if (issue_.bucket == 0) return false;
+  graphs_->launch(issue_.bucket, issue_.adapters);
+  in_flight_.back().sampled = true;
+  return true;
+}
+
+void CudaBackend::end_step() {
+  LORAX_CUDA(cudaEventRecord(ended_[in_flight_.back().slot], stream_));
+}
+
+void CudaBackend::collect(std::span<SampleResult> results) {
+  if (in_flight_.empty()) throw std::logic_error("cuda: no step to collect");
+  const InFlight step = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  LORAX_CUDA(cudaEventSynchronize(ended_[step.slot]));
+  if (!step.sampled) return;
+  const ExportedSample* from =
+      exported_.as<ExportedSample>() + int64_t{step.slot} * max_logits_rows_;
+  for (size_t i = 0; i < std::min(results.size(), step.num_logprobs.size()); ++i) {
+    SampleResult& to = results[i];
+    to.token = from[i].token;
+    const int32_t top = std::max(step.num_logprobs[i], 0);
+    to.logprob = step.num_logprobs[i] >= 0 ? from[i].logprob : 0.0f;
+    to.top_tokens.assign(from[i].top_tokens, from[i].top_tokens + top);
+    to.top_logprobs.assign(from[i].top_logprobs, from[i].top_logprobs + top);
+  }
+}
+
+// ---- operations ----
+
+// A buffer for the most rows of a step, taken when an operation first runs.
+template <typename T>
+T* CudaBackend::ensure(DeviceBuffer& buffer, int32_t max_rows, int64_t cols) {
+  const int64_t bytes = max_rows * cols * static_cast<int64_t>(sizeof(T));
+  if (buffer.bytes() < bytes) {
+    buffer = {};
+    buffer = DeviceBuffer(bytes, "buffers for the rows of a step (maxBatchTokens)");
+  }
+  return buffer.as<T>();
+}
+
+Activation CudaBackend::embed(const Weight& table) {
+  const auto& weight = static_cast<const DeviceWeight&>(table);
+  EmbedArguments arguments;
+  arguments.table = weight.values.as<__nv_bfloat16>();
+  arguments.token_ids = issue_.arrays.token_ids;
+  arguments.previous_tokens = sample_tokens_.as<int32_t>();
+  arguments.residual = ensure<float>(residual_, max_rows_, weight.k);
+  arguments.input_tokens = input_tokens_.as<int32_t>();
+  arguments.rows = issue_.rows;
+  arguments.hidden = static_cast<int32_t>(weight.k);
+  arguments.vocab = static_cast<int32_t>(weight.n);
+  cuda::embed(arguments, stream_);
+  plan_adapters();
+  return {arguments.residual, issue_.rows, arguments.hidden};
+}
+
+Activation CudaBackend::rms_norm(const Activation& residual, const Vector& gain, float eps) {
+  NormArguments arguments;
+  arguments.residual = static_cast<float*>(residual.data);
+  arguments.gain = floats(&gain);
+  arguments.y = ensure<__nv_bfloat16>(norm_out_, max_rows_, residual.cols);
+  arguments.eps = eps;
+  arguments.rows = residual.rows;
+  arguments.hidden = residual.cols;
+  cuda::rms_norm(arguments, stream_);
+  return {arguments.y, residual.rows, residual.cols};
+}
+
+Activation CudaBackend::add_rms_norm(Activation& residual, const Activation& delta,
+                                     const Vector& gain, float eps, bool sampled_rows) {
+  const bool gathers = sampled_rows && issue_.bucket == 0;
+  if (delta.pending != nullptr) {
+    const auto& site = *static_cast<const LoraRowSite*>(delta.pending);
+    auto* values = static_cast<__nv_bfloat16*>(delta.data);
+    if (!gathers) {
+      LoraNormArguments fused;
+      fused.residual = static_cast<float*>(residual.data);
+      fused.delta = values;
+      fused.gain = floats(&gain);
+      fused.y = ensure<__nv_bfloat16>(norm_out_, max_rows_, residual.cols);
+      fused.eps = eps;
+      fused.rows = residual.rows;
+      fused.hidden = residual.cols;
+      lora_add_rms_norm(row_lists_, site, issue_.arrays, fused, stream_);
+      return {fused.y, residual.rows, residual.cols};
+    }
+    lora_expand(row_lists_, site, issue_.arrays, values, delta.rows, delta.cols, stream_);
+  }
+  NormArguments arguments;
+  arguments.residual = static_cast<float*>(residual.data);
+  arguments.delta = static_cast<const __nv_bfloat16*>(delta.data);
+  arguments.gain = floats(&gain);
+  arguments.y = ensure<__nv_bfloat16>(norm_out_, max_rows_, residual.cols);
+  arguments.eps = eps;
+  arguments.rows = residual.rows;
+  arguments.hidden = residual.cols;
+  // In a recorded step every row is sampled, in order.
+  if (gathers) {
+    arguments.rows = issue_.logits_rows;
+    arguments.gather = issue_.arrays.logits_rows;
+    arguments.gather_count = &issue_.arrays.counts->num_logits_rows;
+  }
+  cuda::rms_norm(arguments, stream_);
+  return {arguments.y, arguments.rows, residual.cols};
+}
+
+KvPages CudaBackend::kv_pages(int32_t layer) const {
+  KvPages out;
+  out.pool = arena_->data();
+  out.page_bytes = page_bytes(layout_);
+  out.layer = layer;
+  out.num_kv_heads = layout_.num_kv_heads;
+  out.head_dim = layout_.head_dim;
+  return out;
+}
+
+void CudaBackend::rope_and_store_kv(Activation& qkv, int32_t layer, const AttentionConfig& config,
+                                    const Vector* q_gain, const Vector* k_gain, float eps) {
+  RopeKv arguments;
+  arguments.qkv = static_cast<__nv_bfloat16*>(qkv.data);
+  arguments.rows = qkv.rows;
+  arguments.num_heads = config.num_heads;
+  arguments.pages = kv_pages(layer);
+  arguments.inv_freq = inv_freq_.as<float>();
+  arguments.magnitude = rope_magnitude_;
+  arguments.q_gain = floats(q_gain);
+  arguments.k_gain = floats(k_gain);
+  arguments.eps = eps;
+  cuda::rope_and_store_kv(arguments, issue_.arrays, stream_);
+}
+
+Activation CudaBackend::attention(const Activation& qkv, int32_t layer,
+                                  const AttentionConfig& config) {
+  const int32_t cols = config.num_heads * config.head_dim;
+  Attention arguments;
+  arguments.qkv = static_cast<const __nv_bfloat16*>(qkv.data);
+  arguments.out = ensure<__nv_bfloat16>(attention_out_, max_rows_, cols);
+  arguments.rows = qkv.rows;
+  arguments.max_spans = issue_.bucket > 0 ? issue_.bucket : issue_.num_spans;
+  arguments.num_heads = config.num_heads;
+  arguments.pages = kv_pages(layer);
+  arguments.scale = config.scale;
+  arguments.sliding_window = config.sliding_window;
+  const int64_t workspace =
+      attention_decode_workspace_bytes(std::min(max_rows_, max_logits_rows_), config.num_heads,
+                                       config.num_kv_heads, config.head_dim);
+  if (attention_workspace_.bytes() < workspace) {
+    attention_workspace_ = DeviceBuffer(workspace, "attention");
+    LORAX_CUDA(cudaMemsetAsync(attention_workspace_.as<void>(), 0, workspace, stream_));
+  }
+  attention_decode(arguments, issue_.arrays, attention_workspace_.as<void>(), stream_);
+  if (!issue_.decodes) attention_prefill(arguments, issue_.arrays, stream_);
+  return {arguments.out, qkv.rows, cols};
+}
+
+Activation CudaBackend::silu_mul(const Activation& gate_up) {
+  const int32_t inner = gate_up.cols / 2;
+  auto* y = ensure<__nv_bfloat16>(silu_out_, max_rows_, inner);
+  const auto* x = static_cast<const __nv_bfloat16*>(gate_up.data);
+  if (gate_up.pending != nullptr) {
+    const auto& site = *static_cast<const LoraRowSite*>(gate_up.pending);
+    lora_silu_mul(row_lists_, site, issue_.arrays, x, y, gate_up.rows, inner, stream_);
+  } else {
+    cuda::silu_mul(x, y, gate_up.rows, inner, stream_);
+  }
+  return {y, gate_up.rows, inner};
+}
+
+void CudaBackend::sample(const Activation& logits) {
+  SampleArguments arguments;
+  arguments.logits = static_cast<const float*>(logits.data);
+  arguments.arrays = issue_.samples;
+  arguments.outputs = {sample_tokens_.as<int32_t>(), sample_logprobs_.as<float>(),
+                       sample_top_tokens_.as<int32_t>(), sample_top_logprobs_.as<float>()};
+  arguments.input_tokens = input_tokens_.as<int32_t>();
+  arguments.logits_rows = issue_.arrays.logits_rows;
+  arguments.rows = logits.rows;
+  arguments.vocab = logits.cols;
+  const int64_t workspace = sample_workspace_bytes(max_logits_rows_, logits.cols);
+  if (sample_workspace_.bytes() < workspace)
+    sample_workspace_ = DeviceBuffer(workspace, "sampling");
+  arguments.workspace = sample_workspace_.as<float>();
+  cuda::sample(arguments, stream_);
+  export_samples(arguments.outputs, arguments.arrays, issue_.arrays.counts, logits.rows,
+                 max_logits_rows_, exported_.as<ExportedSample>(), stream_);
+  if (!in_flight_.empty()) in_flight_.back().sampled = true;
+}
+
+void CudaBackend::read_logits(const Activation& logits, std::span<float> out) {
+  LORAX_CUDA(
+      cudaMemcpyAsync(out.data(), logits.data, out.size_bytes(), cudaMemcpyDeviceToHost, stream_));
+  LORAX_CUDA(cudaStreamSynchronize(stream_));
+}
+
+}  // namespace lorax::cuda
