@@ -9,7 +9,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
-import { buildNative } from './build-native.mjs';
+import { buildNative, findNvcc } from './build-native.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -107,19 +107,26 @@ export function installDependencies() {
   );
 }
 
-/** The addon, build/Release/lorax.node, with warnings as errors since this is a checkout. */
+/**
+ * The addon, build/Release/lorax.node, and what its tests open; where there is nvcc, lorax_cuda.so.
+ * Warnings are errors since this is a checkout.
+ */
 export function buildAddon() {
   return step(
     'native addon',
     'build/.lorax-stamp',
-    ['native', 'cmake', 'CMakeLists.txt', 'scripts/build-native.mjs'],
-    `${process.platform}-${process.arch}`,
+    [
+      ...['native', 'cmake', 'CMakeLists.txt', 'scripts/build-native.mjs'],
+      ...['test/native/plugin', 'test/native/reference'],
+    ],
+    `${process.platform}-${process.arch} ${findNvcc()}`,
     () => {
       const built = buildNative({ strict: true });
       if (!built.ok) {
         process.stderr.write(built.output);
         throw new Error(`native addon: ${built.reason}`);
       }
+      return `done; CUDA backend ${built.cuda}`;
     },
   );
 }

@@ -29,7 +29,7 @@ import type {
   GenerateRequest,
   LoadProgress,
 } from './types.js';
-import { addonPaths } from './worker-connection.js';
+import { addonPaths, cudaPluginPaths } from './worker-connection.js';
 import type { Connect } from './worker-connection.js';
 import { WorkerLink } from './worker-link.js';
 
@@ -45,7 +45,12 @@ type CallCommand = Unnumbered<ClientCommand>;
 const DISPOSE_TIMEOUT_MS = 10_000;
 
 /** While nothing was served, these mean that this worker never will serve. */
-const LOAD_FAILURES: readonly string[] = ['MODEL_INVALID', 'MODEL_UNSUPPORTED', 'ADDON_NOT_BUILT'];
+const LOAD_FAILURES: readonly string[] = [
+  'MODEL_INVALID',
+  'MODEL_UNSUPPORTED',
+  'ADDON_NOT_BUILT',
+  'DEVICE_UNAVAILABLE',
+];
 
 export class EngineClient {
   /** Called each time the last open request or call has ended. */
@@ -62,10 +67,12 @@ export class EngineClient {
 
   /** The first connection waits for `gate`. */
   constructor(options: ResolvedEngineOptions, connect: Connect, gate?: Promise<unknown>) {
-    const { model, device, precision, memoryBytes, maxBatchTokens, maxQueued } = options;
+    // A function cannot cross to the worker.
+    const { onProgress: _, ...settings } = options;
     const serveOptions = {
-      ...{ model, device, precision, memoryBytes, maxBatchTokens, maxQueued },
+      ...settings,
       addonPaths: addonPaths(),
+      cudaPluginPaths: cudaPluginPaths(),
     };
     this.#link = new WorkerLink(serveOptions, connect, gate, {
       onMessage: (message) => this.#receive(message),

@@ -6,6 +6,7 @@
  */
 import { resolve } from 'node:path';
 import {
+  checkBoolean,
   checkFunction,
   checkNumber,
   checkObject,
@@ -21,7 +22,9 @@ export const ENGINE_OPTION_KEYS = [
   'device',
   'precision',
   'memoryBytes',
+  'memoryFraction',
   'maxBatchTokens',
+  'deterministic',
   'maxQueued',
   'onProgress',
 ] as const satisfies readonly (keyof EngineOptions)[];
@@ -33,7 +36,9 @@ export interface ResolvedEngineOptions {
   precision: Precision;
   /** 0 = let the engine choose. */
   memoryBytes: number;
+  memoryFraction: number;
   maxBatchTokens: number;
+  deterministic: boolean;
   maxQueued: number;
   onProgress: ((progress: LoadProgress) => void) | undefined;
 }
@@ -54,19 +59,42 @@ export function pickEngineOptions(fields: Fields): ResolvedEngineOptions {
     );
   }
   checkFunction(fields.onProgress, 'options.onProgress');
+  const device = checkOneOf(fields.device, 'options.device', ['auto', 'cpu', 'cuda']) ?? 'auto';
+  const precision =
+    checkOneOf(fields.precision, 'options.precision', ['auto', 'bfloat16', 'float32']) ?? 'auto';
+  if (device === 'cuda' && precision === 'float32') {
+    throw invalidOptions(
+      'options.precision',
+      "options.precision 'float32', the reference, runs on the CPU: use options.device 'cpu', or " +
+        "'bfloat16' with 'cuda'.",
+    );
+  }
+  if (
+    fields.memoryFraction !== undefined &&
+    (fields.memoryBytes !== undefined || device === 'cpu')
+  ) {
+    throw invalidOptions(
+      'options.memoryFraction',
+      fields.memoryBytes !== undefined
+        ? 'options.memoryFraction and options.memoryBytes exclude each other: give one of them.'
+        : "options.memoryFraction is of a GPU's memory: on the CPU give options.memoryBytes.",
+    );
+  }
   const count = { min: 1, max: MAX_INT32, integer: true };
   return {
     model: resolve(model),
-    device: checkOneOf(fields.device, 'options.device', ['auto', 'cpu', 'cuda']) ?? 'auto',
-    precision:
-      checkOneOf(fields.precision, 'options.precision', ['auto', 'bfloat16', 'float32']) ?? 'auto',
+    device,
+    precision,
     memoryBytes:
       checkNumber(fields.memoryBytes, 'options.memoryBytes', {
         min: 1,
         max: Number.MAX_SAFE_INTEGER,
         integer: true,
       }) ?? 0,
+    memoryFraction:
+      checkNumber(fields.memoryFraction, 'options.memoryFraction', { min: 0.01, max: 1 }) ?? 0.9,
     maxBatchTokens: checkNumber(fields.maxBatchTokens, 'options.maxBatchTokens', count) ?? 512,
+    deterministic: checkBoolean(fields.deterministic, 'options.deterministic') ?? false,
     maxQueued: checkNumber(fields.maxQueued, 'options.maxQueued', count) ?? 1024,
     onProgress: fields.onProgress as ResolvedEngineOptions['onProgress'],
   };

@@ -18,6 +18,7 @@ export const ERROR_CODES = [
   'WORKER_DIED',
   'ENGINE_LOST',
   'ADDON_NOT_BUILT',
+  'DEVICE_UNAVAILABLE',
   'DISPOSED',
 ] as const;
 

@@ -190,8 +190,8 @@ export class ScopedEngine implements Engine {
 
 function findOrCreate(options: ResolvedEngineOptions, connect: Connect): SharedEngine {
   const model = realModelPath(options.model);
-  const { device, precision, memoryBytes, maxBatchTokens, maxQueued } = options;
-  const key = JSON.stringify([model, device, precision, memoryBytes, maxBatchTokens, maxQueued]);
+  const { onProgress: _, ...settings } = { ...options, model };
+  const key = JSON.stringify(Object.entries(settings).sort());
   const { engines } = registry();
   const found = engines.get(key);
   if (found !== undefined) return found;

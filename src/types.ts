@@ -10,14 +10,27 @@ export type Precision = 'auto' | 'bfloat16' | 'float32';
 export interface EngineOptions {
   /** A Hugging Face model directory: config.json, *.safetensors, tokenizer.json. */
   model: string;
-  /** Default 'auto'. */
+  /** Default 'auto': 'cuda' where a GPU can be used, else 'cpu'; EngineInfo says why. */
   device?: Device;
-  /** Weights, KV cache and adapters. 'auto' = 'bfloat16'; 'float32' is the reference. */
+  /**
+   * Weights, KV cache and adapters. 'auto' = 'bfloat16'; 'float32' is the reference, on the CPU
+   * alone.
+   */
   precision?: Precision;
   /** Size of the page pool (KV cache + resident adapters), bytes. */
   memoryBytes?: number;
+  /**
+   * Instead of memoryBytes, on a GPU: the share of its memory left after weights and buffers that
+   * the page pool takes, (0, 1]. Default 0.9.
+   */
+  memoryFraction?: number;
   /** Tokens one engine step computes at most, prefill chunks and decodes together. Default 512. */
   maxBatchTokens?: number;
+  /**
+   * On a GPU: a request's tokens do not depend on who shares its batch, at some cost in speed.
+   * Default false. On the CPU they never do.
+   */
+  deterministic?: boolean;
   /** Requests that may wait; one more is refused with QUEUE_FULL. Default 1024. */
   maxQueued?: number;
   onProgress?: (progress: LoadProgress) => void;

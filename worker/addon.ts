@@ -116,6 +116,18 @@ export interface NativeEngineConfig {
   threads: number;
   /** Which instruction set the CPU backend uses; all but 'auto' are for tests. */
   isa: 'auto' | 'amx' | 'avx512' | 'avx2' | 'portable';
+  cuda: {
+    /** Path of lorax_cuda.so; '' = there is none. */
+    plugin: string;
+    /** As the CUDA runtime counts. */
+    device: number;
+    /** (0, 1]: of the memory left after weights and buffers, where memoryBytes is 0. */
+    memoryFraction: number;
+    /** Kernel choices measured on this device are kept here; '' = nowhere. Made when needed. */
+    cacheDirectory: string;
+    /** A sequence's numbers do not depend on its neighbours. (On the CPU they never do.) */
+    deterministic: boolean;
+  };
 }
 
 /** Everything resolved: no field is optional. */

@@ -7,6 +7,8 @@
  */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { homedir } from 'node:os';
+import path from 'node:path';
 import { LoraxError } from '../src/errors.js';
 import type { EngineInfo } from '../src/types.js';
 import type { EngineAddon, NativeAdapterSpec, NativeEngine, StepEvents } from './addon.js';
@@ -47,6 +49,13 @@ export const loadEngine: LoadEngine = async (options, { onEvents, onProgress, on
       maxQueued: options.maxQueued,
       threads: 0,
       isa: 'auto',
+      cuda: {
+        plugin: options.cudaPluginPaths.find((candidate) => existsSync(candidate)) ?? '',
+        device: 0,
+        memoryFraction: options.memoryFraction,
+        cacheDirectory: cacheDirectory(),
+        deterministic: options.deterministic,
+      },
     },
     onEvents,
     onProgress,
@@ -89,6 +98,14 @@ export const loadEngine: LoadEngine = async (options, { onEvents, onProgress, on
     },
   };
 };
+
+/** Where what was measured on this machine is kept; '' where it has no place for it. */
+function cacheDirectory(): string {
+  const { XDG_CACHE_HOME: caches } = process.env;
+  if (caches !== undefined && path.isAbsolute(caches)) return path.join(caches, 'lorax-js');
+  const home = homedir();
+  return home === '' ? '' : path.join(home, '.cache', 'lorax-js');
+}
 
 /** Opens the first of `paths` that exists. */
 export function loadAddon(paths: readonly string[]): EngineAddon {

@@ -38,8 +38,13 @@ export interface ServeOptions {
   memoryBytes: number;
   maxBatchTokens: number;
   maxQueued: number;
+  /** (0, 1]; of the GPU's free memory, where memoryBytes is 0. */
+  memoryFraction: number;
+  deterministic: boolean;
   /** Candidate paths of lorax.node, in order; resolved by the main thread from literal URLs. */
   addonPaths: string[];
+  /** Likewise of lorax_cuda.so. */
+  cudaPluginPaths: string[];
 }
 
 export interface WireError {

@@ -12,7 +12,8 @@
 
 namespace lorax {
 
-using ErrorData = std::map<std::string, std::variant<double, std::string>>;
+using ErrorValue = std::variant<double, std::string, bool>;
+using ErrorData = std::map<std::string, ErrorValue>;
 
 class Error : public std::runtime_error {
  public:

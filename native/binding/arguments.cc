@@ -216,6 +216,15 @@ EngineConfig read_engine_config(const Napi::Value& value, const std::string& nam
   out.cpu.threads = fields.int32("threads", 0, 1024);
   constexpr Isa kIsas[] = {Isa::kAuto, Isa::kAmx, Isa::kAvx512, Isa::kAvx2, Isa::kPortable};
   out.cpu.isa = kIsas[fields.choice("isa", {"auto", "amx", "avx512", "avx2", "portable"})];
+  const Fields cuda(fields.value("cuda"), fields.path("cuda"));
+  out.cuda_plugin = cuda.string("plugin");
+  out.cuda.device = cuda.int32("device", 0);
+  out.cuda.memory_fraction = cuda.number("memoryFraction");
+  if (out.cuda.memory_fraction <= 0 || out.cuda.memory_fraction > 1) {
+    fail(value.Env(), cuda.path("memoryFraction"), "above 0 and at most 1");
+  }
+  out.cuda.cache_directory = cuda.string("cacheDirectory");
+  out.cuda.deterministic = cuda.boolean("deterministic");
   return out;
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cpu/cpu_backend.h"
+#include "cuda/cuda_backend.h"
 #include "engine/engine.h"
 #include "model/weights.h"
 
@@ -20,6 +21,8 @@ struct EngineConfig {
   ModelSpec model;
   std::string device;
   CpuOptions cpu;
+  std::string cuda_plugin;  // path of lorax_cuda.so; empty = there is none
+  CudaOptions cuda;
   int64_t memory_bytes = 0;
   int32_t max_batch_tokens = 512;
   int32_t max_queued = 1024;

@@ -15,6 +15,8 @@ Napi::Object data_value(Napi::Env env, const ErrorData& data) {
   for (const auto& [key, value] : data) {
     if (const double* number = std::get_if<double>(&value)) {
       out.Set(key, Napi::Number::New(env, *number));
+    } else if (const bool* flag = std::get_if<bool>(&value)) {
+      out.Set(key, Napi::Boolean::New(env, *flag));
     } else {
       out.Set(key, Napi::String::New(env, std::get<std::string>(value)));
     }

@@ -1,6 +1,6 @@
 // Every CUDA call goes through LORAX_CUDA, every launch through check_launch: a failure throws
-// ENGINE_LOST naming the call. An error that poisons the process's context says `recoverable` 0:
-// no engine can be made in this process any more.
+// ENGINE_LOST naming the call. An error that poisons the process's context says `recoverable`
+// false: no engine can be made in this process any more.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -73,6 +73,7 @@ Decoder::Decoder(std::unique_ptr<Backend> backend, const ModelSpec& spec,
                         widest(adapter_shapes_)};
   backend_->reserve(layout, rope_, options.max_rows, options.max_logits_rows);
   backend_->record([this] { backend_->sample(*issue(true)); });
+  device_reason_ = options.device_reason;
   limits_.vocab_size = config_.vocab_size;
   limits_.context_tokens = config_.context_tokens;
   limits_.num_pages = backend_->allocate_pages(options.memory_bytes, config_.context_tokens);
@@ -82,7 +83,11 @@ Decoder::Decoder(std::unique_ptr<Backend> backend, const ModelSpec& spec,
 
 ModelLimits Decoder::limits() const { return limits_; }
 
-BackendInfo Decoder::info() const { return backend_->info(); }
+BackendInfo Decoder::info() const {
+  BackendInfo out = backend_->info();
+  if (!device_reason_.empty()) out.description += " (" + device_reason_ + ")";
+  return out;
+}
 
 std::unique_ptr<AdapterImage> Decoder::read_adapter(const AdapterSpec& spec) {
   const AdapterTensors tensors = read_adapter_tensors(spec, adapter_shapes_);

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "lora/adapter_reader.h"
@@ -22,6 +23,7 @@ struct DecoderOptions {
   int64_t memory_bytes = 0;       // of the page arena; 0 = the backend's choice
   int32_t max_rows = 512;         // of one step
   int32_t max_logits_rows = 256;  // of one step
+  std::string device_reason;      // why this backend; info() adds it to the description
   LoadProgress progress = nullptr;
 };
 
@@ -58,6 +60,7 @@ class Decoder : public Model {
   std::array<SitePart, 1> down_parts_;
   DecoderWeights weights_;
   ModelLimits limits_;
+  std::string device_reason_;
 };
 
 }  // namespace lorax

@@ -53,6 +53,12 @@ describe('createEngine', () => {
     ['maxBatchTokens', 0],
     ['threads', null],
     ['isa', 'neon'],
+    ['cuda', undefined],
+    ['cuda.plugin', null],
+    ['cuda.device', -1],
+    ['cuda.memoryFraction', 0],
+    ['cuda.memoryFraction', 1.5],
+    ['cuda.deterministic', 1],
   ])('refuses %s = %j by name', async (place, value) => {
     const name = `config.${place}`.replace('.3.', '[3].');
     const refused = addon.createEngine(changed(place, value), nothing, nothing);
@@ -64,12 +70,6 @@ describe('createEngine', () => {
     const none = null as unknown as () => void;
     await expect(addon.createEngine(config, none, nothing)).rejects.toThrow(/onEvents/);
     await expect(addon.createEngine(config, nothing, none)).rejects.toThrow(/onProgress/);
-  });
-
-  it('says which device this build lacks', async () => {
-    await expect(
-      addon.createEngine({ ...config, device: 'cuda' }, nothing, nothing),
-    ).rejects.toMatchObject({ code: 'INVALID_OPTIONS', data: { device: 'cuda' } });
   });
 
   it('names file and tensor of a model that lies', async () => {

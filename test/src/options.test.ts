@@ -21,7 +21,7 @@ describe('engine options', () => {
   it('fills in the defaults', () => {
     expect(resolveEngineOptions({ model: '/m' })).toEqual({
       ...{ model: '/m', device: 'auto', precision: 'auto', memoryBytes: 0, maxBatchTokens: 512 },
-      ...{ maxQueued: 1024, onProgress: undefined },
+      ...{ memoryFraction: 0.9, deterministic: false, maxQueued: 1024, onProgress: undefined },
     });
   });
 
@@ -41,6 +41,13 @@ describe('engine options', () => {
     [{ model: 'm', memoryBytes: 1.5 }, 'options.memoryBytes'],
     [{ model: 'm', memoryBytes: '1e9' }, 'options.memoryBytes'],
     [{ model: 'm', memoryBytes: null }, 'options.memoryBytes'],
+    [{ model: 'm', memoryFraction: 0 }, 'options.memoryFraction'],
+    [{ model: 'm', memoryFraction: 1.1 }, 'options.memoryFraction'],
+    [{ model: 'm', memoryFraction: '50%' }, 'options.memoryFraction'],
+    [{ model: 'm', memoryFraction: 0.5, memoryBytes: 1e9 }, 'options.memoryFraction'],
+    [{ model: 'm', memoryFraction: 0.5, device: 'cpu' }, 'options.memoryFraction'],
+    [{ model: 'm', precision: 'float32', device: 'cuda' }, 'options.precision'],
+    [{ model: 'm', deterministic: 1 }, 'options.deterministic'],
     [{ model: 'm', maxBatchTokens: 0 }, 'options.maxBatchTokens'],
     [{ model: 'm', maxQueued: Number.POSITIVE_INFINITY }, 'options.maxQueued'],
     [{ model: 'm', onProgress: true }, 'options.onProgress'],

@@ -26,9 +26,12 @@ export const OPTIONS: ServeOptions = {
   device: 'auto',
   precision: 'auto',
   memoryBytes: 0,
+  memoryFraction: 0.9,
   maxBatchTokens: 512,
   maxQueued: 100,
+  deterministic: false,
   addonPaths: [],
+  cudaPluginPaths: [],
 };
 
 export const chatml = loadFixture('chatml');

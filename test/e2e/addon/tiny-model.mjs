@@ -115,6 +115,13 @@ export function tinyConfig(folder, overrides = {}) {
     maxQueued: 64,
     threads: 2,
     isa: 'auto',
+    cuda: {
+      plugin: '',
+      device: 0,
+      memoryFraction: 0.9,
+      cacheDirectory: '',
+      deterministic: false,
+    },
     ...overrides,
   };
 }

@@ -124,6 +124,13 @@ export function describeGoldens(name: string, options: GoldenOptions): void {
     maxQueued: 1024,
     threads: 0,
     isa: options.isa ?? 'auto',
+    cuda: {
+      plugin: '',
+      device: 0,
+      memoryFraction: 0.9,
+      cacheDirectory: '',
+      deterministic: false,
+    },
   });
   const readAdapter = (directory: string): Promise<NativeAdapterSpec> =>
     readPeftAdapter(directory, model.config);
