@@ -1,0 +1,309 @@
+// Times the streaming GEMM as a decode step uses it: the linears of 32 layers of Llama-3.1-8B, each
+// with its own weights, small kernels between them, in one CUDA graph; and each shape alone.
+//
+//   stream_gemm_bench EXPERIMENTS    lines of a file, e.g. (every setting but rows is optional)
+//     chain rows=8 spin=0 qkv=128,2,1,1,8,0,99999 o=... gate_up=... down=...
+//     solo shape=gate_up rows=8 config=128,1,1,1,8,0,99999
+//     read | copy | small rows=8
+//   A configuration is tile_rows,split,tiles,block_atoms,stages,prefetch,trigger[,clusters].
+//   Prints TB/s of weights (medians), and of a chain the last activations' hash: configurations of
+//   equal splits must agree.
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "cuda/check.h"
+#include "cuda/device_ops.cuh"
+#include "cuda/stream_gemm.h"
+
+namespace lorax::cuda {
+namespace {
+
+constexpr int kLayers = 32;
+constexpr int kReplays = 9;
+struct Shape {
+  const char* name;
+  int64_t n;
+  int64_t k;
+};
+constexpr Shape kShapes[] = {{"qkv", 6144, 4096},
+                             {"o", 4096, 4096},
+                             {"gate_up", 28672, 4096},
+                             {"down", 4096, 14336},
+                             {"head", 128256, 4096}};
+constexpr int kHead = 4;
+
+__global__ void fill_random(__nv_bfloat16* data, int64_t count, float scale, uint32_t seed) {
+  for (int64_t i = blockIdx.x * 256ll + threadIdx.x; i < count; i += gridDim.x * 256ll) {
+    uint64_t h = (i + 1) * 0x9E3779B97F4A7C15ull + seed * 0xD1B54A32D192ED03ull;
+    h = (h ^ (h >> 32)) * 0xD6E8FEB86659FD93ull;
+    h ^= h >> 32;
+    data[i] = __float2bfloat16(scale * (static_cast<int>(h & 0xffff) - 32768) / 32768.0f);
+  }
+}
+
+// Stands for rope, attention, norm, silu-mul: y[row, c] = f(x[row, c]) or of two halves, then waits
+// out `spin` clocks.
+__global__ void small_kernel(const __nv_bfloat16* x, int x_columns, __nv_bfloat16* y,
+                             int y_columns, bool gated, int spin) {
+  launch_dependents();
+  const int row = blockIdx.y;
+  const int column = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
+  wait_for_previous();
+  const int64_t start = clock64();
+  if (column < y_columns) {
+    const __nv_bfloat16* from = x + static_cast<int64_t>(row) * x_columns + column;
+    uint4 value = *reinterpret_cast<const uint4*>(from);
+    uint4 other = gated ? *reinterpret_cast<const uint4*>(from + y_columns) : value;
+    auto* a = reinterpret_cast<__nv_bfloat16*>(&value);
+    const auto* b = reinterpret_cast<const __nv_bfloat16*>(&other);
+    for (int i = 0; i < 8; ++i) {
+      const float u = __bfloat162float(a[i]);
+      const float w = gated ? u + __bfloat162float(b[i]) : u;
+      a[i] = __float2bfloat16(2.0f * w / (0.5f + fabsf(w)));
+    }
+    *reinterpret_cast<uint4*>(y + static_cast<int64_t>(row) * y_columns + column) = value;
+  }
+  while (clock64() - start < spin) {
+  }
+}
+
+__global__ void __launch_bounds__(512) read_all(const uint4* data, int64_t count, uint32_t* out) {
+  uint32_t sum = 0;
+  const int64_t stride = gridDim.x * 512ll;
+  int64_t i = blockIdx.x * 512ll + threadIdx.x;
+  for (; i + 7 * stride < count; i += 8 * stride) {
+    uint4 v[8];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) v[j] = __ldcs(data + i + j * stride);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) sum ^= v[j].x ^ v[j].y ^ v[j].z ^ v[j].w;
+  }
+  if (sum == 0x12345) *out = sum;
+}
+
+using Options = std::map<std::string, std::string>;
+
+StreamGemmConfig parse_config(const std::string& text) {
+  StreamGemmConfig c;
+  std::vector<int> v;
+  std::stringstream in(text);
+  for (std::string field; std::getline(in, field, ',');) v.push_back(std::stoi(field));
+  int32_t* to[] = {&c.tile_rows, &c.split, &c.tiles, &c.block_atoms,
+                   &c.stages, &c.prefetch, &c.trigger, &c.clusters};
+  for (size_t i = 0; i < v.size() && i < 8; ++i) *to[i] = v[i];
+  return c;
+}
+
+class Bench {
+ public:
+  Bench() {
+    LORAX_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    LORAX_CUDA(cudaEventCreate(&start_));
+    LORAX_CUDA(cudaEventCreate(&end_));
+    for (int s = 0; s < 4; ++s) weight_elements_ += kLayers * kShapes[s].n * kShapes[s].k;
+    LORAX_CUDA(cudaMalloc(&weights_, weight_elements_ * 2));
+    __nv_bfloat16* at = weights_;
+    for (int s = 0; s < 4; ++s) {
+      const int64_t count = kShapes[s].n * kShapes[s].k;
+      fill_random<<<2048, 256, 0, stream_>>>(at, kLayers * count,
+                                             1.7f / sqrtf(static_cast<float>(kShapes[s].k)), s);
+      for (int l = 0; l < kLayers; ++l) plans_[s].emplace_back(at + l * count, kShapes[s].n,
+                                                               kShapes[s].k);
+      at += kLayers * count;
+    }
+    // The head reads over the layers' weights: 1 GB each, different ones in turn.
+    for (int l = 0; l < 12; ++l) {
+      plans_[kHead].emplace_back(weights_ + l * kShapes[kHead].n * kShapes[kHead].k,
+                                 kShapes[kHead].n, kShapes[kHead].k);
+    }
+    for (auto& buffer : buffers_) {
+      LORAX_CUDA(cudaMalloc(&buffer, 256 * 28672 * 2));
+      fill_random<<<256, 256, 0, stream_>>>(buffer, 256 * 28672, 1.0f, 99);
+    }
+    LORAX_CUDA(cudaMalloc(&logits_, 256ll * 128256 * 4));
+    LORAX_CUDA(cudaStreamSynchronize(stream_));
+    int device = 0;
+    LORAX_CUDA(cudaGetDevice(&device));
+    LORAX_CUDA(cudaDeviceGetAttribute(&sms_, cudaDevAttrMultiProcessorCount, device));
+  }
+
+  void run(const std::string& line) {
+    std::stringstream in(line);
+    std::string kind;
+    in >> kind;
+    Options options;
+    for (std::string word; in >> word;) {
+      const size_t at = word.find('=');
+      options[word.substr(0, at)] = word.substr(at + 1);
+    }
+    if (kind == "chain") chain(options, true);
+    if (kind == "small") chain(options, false);
+    if (kind == "solo") solo(options);
+    if (kind == "read") read();
+    if (kind == "copy") copy();
+  }
+
+ private:
+  float median_ms(const std::function<void()>& issue) {
+    cudaGraph_t graph;
+    cudaGraphExec_t executable;
+    LORAX_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+    issue();
+    LORAX_CUDA(cudaStreamEndCapture(stream_, &graph));
+    LORAX_CUDA(cudaGraphInstantiate(&executable, graph, 0));
+    std::vector<float> times;
+    for (int i = 0; i < kReplays + 2; ++i) {
+      LORAX_CUDA(cudaEventRecord(start_, stream_));
+      LORAX_CUDA(cudaGraphLaunch(executable, stream_));
+      LORAX_CUDA(cudaEventRecord(end_, stream_));
+      LORAX_CUDA(cudaStreamSynchronize(stream_));
+      float ms = 0;
+      LORAX_CUDA(cudaEventElapsedTime(&ms, start_, end_));
+      if (i >= 2) times.push_back(ms);
+    }
+    LORAX_CUDA(cudaGraphExecDestroy(executable));
+    LORAX_CUDA(cudaGraphDestroy(graph));
+    std::sort(times.begin(), times.end());
+    return times[times.size() / 2];
+  }
+
+  StreamGemmConfig config(const Options& options, const std::string& key, int shape, int rows) {
+    const auto found = options.find(key);
+    if (found != options.end()) return parse_config(found->second);
+    return stream_gemm_config(kShapes[shape].n, kShapes[shape].k, rows, sms_);
+  }
+
+  void small(int rows, int from, int from_columns, int to, int to_columns, int spin) {
+    const dim3 grid((to_columns + 1023) / 1024, rows);
+    launch_dependent("small_kernel", small_kernel, grid, 128, 0, stream_, buffers_[from],
+                     from_columns, buffers_[to], to_columns, from_columns == 2 * to_columns, spin);
+  }
+
+  uint32_t hash_row(int buffer, int columns) {
+    std::vector<uint16_t> row(columns);
+    LORAX_CUDA(cudaMemcpy(row.data(), buffers_[buffer], columns * 2, cudaMemcpyDeviceToHost));
+    uint32_t hash = 2166136261u;
+    for (const uint16_t v : row) hash = (hash ^ v) * 16777619u;
+    return hash;
+  }
+
+  void chain(const Options& options, bool gemms) {
+    const int rows = std::stoi(options.at("rows"));
+    const int spin = options.count("spin") ? std::stoi(options.at("spin")) : 0;
+    StreamGemmConfig configs[4];
+    for (int s = 0; s < 4; ++s) configs[s] = config(options, kShapes[s].name, s, rows);
+    fill_random<<<256, 256, 0, stream_>>>(buffers_[0], 256 * 28672, 1.0f, 99);
+    const float ms = median_ms([&] {
+      // Replays start from the same x: a copy of buffer 8's random rows.
+      small(rows, 7, 28672, 0, 4096, spin);
+      for (int l = 0; l < kLayers; ++l) {
+        for (int s = 0; s < 4; ++s) {
+          // x of shape s is buffer 2 s % 8, its y the next.
+          StreamGemmArguments a;
+          a.x = buffers_[s];
+          a.max_rows = 256;
+          a.rows = rows;
+          a.y = buffers_[4];
+          const int next = (s + 1) % 4;
+          const int next_layer = s == 3 ? l + 1 : l;
+          if (next_layer < kLayers) {
+            a.next = &plans_[next][next_layer];
+            a.next_config = &configs[next];
+          }
+          if (gemms) plans_[s][l].launch(a, configs[s], stream_);
+          small(rows, 4, static_cast<int>(kShapes[s].n), next, static_cast<int>(kShapes[next].k),
+                spin);
+        }
+      }
+    });
+    const double tb = weight_elements_ * 2e-12 / (ms * 1e-3);
+    std::printf("%8.3f ms %6.3f TB/s %08x", ms, gemms ? tb : 0.0, hash_row(0, 4096));
+  }
+
+  void solo(const Options& options) {
+    const int rows = std::stoi(options.at("rows"));
+    int shape = 0;
+    while (options.at("shape") != kShapes[shape].name) ++shape;
+    const StreamGemmConfig c = config(options, "config", shape, rows);
+    const auto& plans = plans_[shape];
+    const float ms = median_ms([&] {
+      for (size_t l = 0; l < plans.size(); ++l) {
+        StreamGemmArguments a;
+        a.x = buffers_[0];
+        a.max_rows = 256;
+        a.rows = rows;
+        a.y = shape == kHead ? static_cast<void*>(logits_) : buffers_[4];
+        a.float32_out = shape == kHead;
+        if (l + 1 < plans.size()) {
+          a.next = &plans[l + 1];
+          a.next_config = &c;
+        }
+        plans[l].launch(a, c, stream_);
+      }
+    });
+    const double bytes = 2.0 * kShapes[shape].n * kShapes[shape].k * plans.size();
+    std::printf("%8.3f us each %6.3f TB/s", ms * 1e3 / plans.size(), bytes * 1e-12 / (ms * 1e-3));
+  }
+
+  void read() {
+    const float ms = median_ms([&] {
+      read_all<<<sms_ * 4, 512, 0, stream_>>>(reinterpret_cast<const uint4*>(weights_),
+                                              weight_elements_ / 8,
+                                              reinterpret_cast<uint32_t*>(logits_));
+    });
+    std::printf("%8.3f ms %6.3f TB/s", ms, weight_elements_ * 2e-12 / (ms * 1e-3));
+  }
+
+  void copy() {
+    const int64_t bytes = weight_elements_;  // half onto half
+    uint8_t* to = nullptr;
+    LORAX_CUDA(cudaMalloc(&to, bytes));
+    const float ms = median_ms([&] {
+      LORAX_CUDA(cudaMemcpyAsync(to, weights_, bytes, cudaMemcpyDeviceToDevice, stream_));
+    });
+    LORAX_CUDA(cudaFree(to));
+    std::printf("%8.3f ms %6.3f TB/s", ms, bytes * 2e-12 / (ms * 1e-3));
+  }
+
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t start_ = nullptr;
+  cudaEvent_t end_ = nullptr;
+  int64_t weight_elements_ = 0;
+  __nv_bfloat16* weights_ = nullptr;
+  __nv_bfloat16* buffers_[8] = {};  // [256, 28672] each
+  float* logits_ = nullptr;
+  std::vector<StreamGemm> plans_[5];
+  int sms_ = 0;
+};
+
+}  // namespace
+}  // namespace lorax::cuda
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::fprintf(stderr, "usage: stream_gemm_bench EXPERIMENTS\n");
+    return 2;
+  }
+  lorax::cuda::Bench bench;
+  std::ifstream experiments(argv[1]);
+  for (std::string line; std::getline(experiments, line);) {
+    if (line.empty() || line[0] == '#') continue;
+    try {
+      bench.run(line);
+      std::printf("  %s\n", line.c_str());
+    } catch (const lorax::Error& error) {
+      std::printf("%s  %s\n", error.what(), line.c_str());
+    }
+    std::fflush(stdout);
+  }
+  return 0;
+}

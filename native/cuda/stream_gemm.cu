@@ -1,0 +1,223 @@
+// Launches of the streaming GEMM: which instance of the kernel, on which grid, with which tensor
+// maps. A tensor map is made per launch: it is plain arithmetic on the host, and a captured graph
+// keeps its own copy. Called by the CUDA backend through stream_gemm.h.
+#include "cuda/stream_gemm.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include "cuda/check.h"
+#include "cuda/stream_gemm_kernel.cuh"
+
+namespace lorax::cuda {
+
+namespace {
+
+constexpr int64_t kMaxSharedBytes = 232448;
+constexpr int64_t kAlignmentSlack = 1024;
+
+using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
+                            const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
+                            const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
+                            CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+// From the driver that is loaded, so that nothing links libcuda.
+Encode tensor_map_encoder() {
+  static const Encode encode = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+    LORAX_CUDA(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
+                                                cudaEnableDefault, &found));
+    if (found != cudaDriverEntryPointSuccess) {
+      throw Error("ENGINE_LOST", "the CUDA driver has no cuTensorMapEncodeTiled: update it");
+    }
+    return reinterpret_cast<Encode>(function);
+  }();
+  return encode;
+}
+
+// Boxes of box_rows x 64 of a bf16 matrix [rows, columns], 128-byte swizzle, zeros outside.
+CUtensorMap tensor_map(const void* data, int64_t rows, int64_t columns, int32_t box_rows) {
+  CUtensorMap map;
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(columns) * 2};
+  const cuuint32_t box[2] = {kAtom, static_cast<cuuint32_t>(box_rows)};
+  const cuuint32_t steps[2] = {1, 1};
+  const CUresult status = tensor_map_encoder()(
+      &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(data), sizes, strides, box,
+      steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (status != CUDA_SUCCESS) {
+    throw Error("ENGINE_LOST", "cuTensorMapEncodeTiled failed: " + std::to_string(status) +
+                                   " for [" + std::to_string(rows) + ", " +
+                                   std::to_string(columns) + "]");
+  }
+  return map;
+}
+
+int32_t ceil_div(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
+
+int num_sms() {
+  static const int count = [] {
+    int device = 0;
+    int value = 0;
+    LORAX_CUDA(cudaGetDevice(&device));
+    LORAX_CUDA(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device));
+    return value;
+  }();
+  return count;
+}
+
+StreamSchedule schedule_of(int64_t n, int64_t k, const StreamGemmConfig& config) {
+  StreamSchedule schedule;
+  schedule.split = config.split;
+  schedule.tiles = config.tiles;
+  schedule.tile_rows = config.tile_rows;
+  schedule.block_atoms = config.block_atoms;
+  schedule.atoms = ceil_div(k, kAtom);
+  schedule.num_groups = ceil_div(ceil_div(n, config.tile_rows), config.tiles);
+  schedule.clusters = config.clusters;
+  if (schedule.clusters == 0) {
+    const int32_t at_once = std::max(1, num_sms() / (config.split * config.tiles));
+    const int32_t rounds = ceil_div(schedule.num_groups, at_once);
+    schedule.clusters = ceil_div(schedule.num_groups, rounds);
+  }
+  return schedule;
+}
+
+using Kernel = void (*)(StreamGemmParameters);
+
+template <int kColumns, int kWarpgroups, bool kLora>
+Kernel prepared() {
+  static const Kernel kernel = [] {
+    Kernel function = stream_gemm_kernel<kColumns, kWarpgroups, kLora>;
+    LORAX_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(function),
+                                    cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(kMaxSharedBytes)));
+    return function;
+  }();
+  return kernel;
+}
+
+template <int kColumns>
+Kernel kernel_of(int32_t tile_rows, bool lora) {
+  if (tile_rows == 64) return lora ? prepared<kColumns, 1, true>() : prepared<kColumns, 1, false>();
+  return lora ? prepared<kColumns, 2, true>() : prepared<kColumns, 2, false>();
+}
+
+Kernel kernel_of(int32_t columns, int32_t tile_rows, bool lora) {
+  switch (columns) {
+    case 8:
+      return kernel_of<8>(tile_rows, lora);
+    case 16:
+      return kernel_of<16>(tile_rows, lora);
+    case 32:
+      return kernel_of<32>(tile_rows, lora);
+    case 64:
+      return kernel_of<64>(tile_rows, lora);
+    case 128:
+      return kernel_of<128>(tile_rows, lora);
+    default:
+      return kernel_of<256>(tile_rows, lora);
+  }
+}
+
+void require(bool holds, const char* what) {
+  if (!holds) throw Error("ENGINE_LOST", std::string("stream_gemm: ") + what);
+}
+
+}  // namespace
+
+int32_t stream_gemm_columns(int32_t rows) {
+  for (const int32_t columns : {8, 16, 32, 64, 128, 256}) {
+    if (rows <= columns) return columns;
+  }
+  return 0;
+}
+
+bool stream_gemm_available(int device) {
+  int major = 0;
+  LORAX_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  return major == 9;
+}
+
+StreamGemmConfig stream_gemm_config(int64_t n, int64_t k, int32_t rows, int32_t num_sms) {
+  StreamGemmConfig config;
+  const int32_t atoms = ceil_div(k, kAtom);
+  const int32_t tiles = ceil_div(n, config.tile_rows);
+  while (config.split < 4 && tiles * config.split * 2 <= num_sms && atoms >= 8 * config.split) {
+    config.split *= 2;
+  }
+  const bool many = stream_gemm_columns(rows) >= 128;
+  config.stages = many ? 5 : 10;
+  config.prefetch = 0;
+  return config;
+}
+
+int64_t stream_gemm_shared_bytes(const StreamGemmConfig& config, int32_t rows, bool lora) {
+  return SharedLayout(stream_gemm_columns(rows), config.tile_rows, config.block_atoms,
+                      config.stages, config.split, lora ? config.lora_slots : 0)
+             .bytes +
+         kAlignmentSlack;
+}
+
+StreamGemm::StreamGemm(const void* w, int64_t n, int64_t k) : w_(w), n_(n), k_(k) {
+  require(k % 8 == 0, "k is not a multiple of 8");
+}
+
+void StreamGemm::launch(const StreamGemmArguments& arguments, const StreamGemmConfig& config,
+                        cudaStream_t stream) const {
+  const int32_t columns = stream_gemm_columns(arguments.rows);
+  const bool lora = arguments.lora != nullptr;
+  const int64_t shared_bytes = stream_gemm_shared_bytes(config, arguments.rows, lora);
+  require(columns > 0, "more than 256 rows");
+  require(arguments.float32_out || n_ % 2 == 0, "n is odd");
+  require(config.tile_rows == 64 || config.tile_rows == 128, "tile_rows is not 64 or 128");
+  require(config.tile_rows / 16 % config.split == 0, "split does not divide a tile's warps");
+  require(ceil_div(k_, kAtom) >= config.split, "split is larger than k / 64");
+  require(columns / config.tiles >= 8, "too few rows to share among tiles");
+  require(shared_bytes <= kMaxSharedBytes, "the configuration needs too much shared memory");
+
+  StreamGemmParameters p;
+  p.schedule = schedule_of(n_, k_, config);
+  p.w = tensor_map(w_, n_, k_, config.tile_rows);
+  p.x = tensor_map(arguments.x, arguments.max_rows, k_, columns / config.tiles);
+  if (arguments.next != nullptr && config.prefetch > 0) {
+    const StreamGemm& next = *arguments.next;
+    p.next = schedule_of(next.n_, next.k_, *arguments.next_config);
+    p.next_w = tensor_map(next.w_, next.n_, next.k_, arguments.next_config->tile_rows);
+  }
+  p.stages = config.stages;
+  p.prefetch = config.prefetch;
+  p.trigger = config.trigger;
+  p.y = arguments.y;
+  p.bias = arguments.bias;
+  p.rows = arguments.rows;
+  p.n = static_cast<int32_t>(n_);
+  p.float32_out = arguments.float32_out;
+  if (lora) {
+    p.lora_slots = config.lora_slots;
+    p.lora = *arguments.lora;
+  }
+
+  const int32_t cluster = config.split * config.tiles;
+  std::array<cudaLaunchAttribute, 2> attributes{};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = static_cast<unsigned>(cluster);
+  attributes[1].val.clusterDim.y = 1;
+  attributes[1].val.clusterDim.z = 1;
+  cudaLaunchConfig_t launch{};
+  launch.gridDim = dim3(static_cast<unsigned>(p.schedule.clusters * cluster));
+  launch.blockDim = dim3(static_cast<unsigned>(config.tile_rows * 2 + (lora ? 64 : 32)));
+  launch.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  launch.stream = stream;
+  launch.attrs = attributes.data();
+  launch.numAttrs = cluster > 1 ? 2 : 1;
+  check(cudaLaunchKernelEx(&launch, kernel_of(columns, config.tile_rows, lora), p),
+        "stream_gemm_kernel");
+}
+
+}  // namespace lorax::cuda
