@@ -9,7 +9,7 @@
 
 namespace lorax::cpu {
 
-bool multiplies_exactly(AmxGemm gemm) {
+bool multiplies_exactly(const AmxKernels& kernels) {
   constexpr int32_t kColumns = 37;
   constexpr int32_t kK = 64;
   constexpr int32_t kPanels = (kColumns + kPanel - 1) / kPanel;
@@ -30,8 +30,8 @@ bool multiplies_exactly(AmxGemm gemm) {
       }
     }
     std::vector<float> y(static_cast<size_t>(rows * kColumns), -1e30f);
-    gemm({x.data(), kK, reinterpret_cast<const uint8_t*>(w.data()), kK * kPanel * 2, y.data(),
-          kColumns, rows, kColumns, kK});
+    kernels.gemm({x.data(), kK, reinterpret_cast<const uint8_t*>(w.data()), kK * kPanel * 2,
+                  y.data(), kColumns, rows, kColumns, kK});
     for (int32_t r = 0; r < rows; ++r) {
       for (int32_t c = 0; c < kColumns; ++c) {
         int32_t want = 0;
@@ -43,7 +43,7 @@ bool multiplies_exactly(AmxGemm gemm) {
   return true;
 }
 
-bool attends_exactly(AmxAttention attention) {
+bool attends_exactly(const AmxKernels& kernels) {
   constexpr int32_t kDim = 80;
   constexpr int32_t kHeads = 3;
   constexpr int32_t kBlocks = 6;
@@ -100,7 +100,7 @@ bool attends_exactly(AmxAttention attention) {
     a.block_tokens = kBlockTokens;
     a.out = out.data();
     a.scratch = scratch.data();
-    attention(a);
+    kernels.attention(a);
     for (int32_t i = 0; i < c.count * kHeads; ++i) {
       const int32_t t = c.first + i / kHeads;
       const int32_t begin = c.window > 0 && t >= c.window ? t - c.window + 1 : 0;

@@ -8,15 +8,16 @@
 
 namespace lorax::cpu {
 
-using AmxGemm = void (*)(const AmxGemmArgs& args);
-using AmxAttention = void (*)(const AttentionArgs& args);
-
 // Small integers, exact in bf16 and in every partial sum, for rows and columns off the tiles'
 // edges.
-bool multiplies_exactly(AmxGemm gemm);
+bool multiplies_exactly(const AmxKernels& kernels);
 
 // Small integers whose scores are whole powers of two, so that softmax is exact but for its last
 // division; for rows, tokens and a head_dim off the tiles' edges.
-bool attends_exactly(AmxAttention attention);
+bool attends_exactly(const AmxKernels& kernels);
+
+inline bool computes_exactly(const AmxKernels& kernels) {
+  return multiplies_exactly(kernels) && attends_exactly(kernels);
+}
 
 }  // namespace lorax::cpu

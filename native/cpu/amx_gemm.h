@@ -31,6 +31,22 @@ void store_tile(float* y, int64_t y_stride, int32_t rows, int32_t columns) {
   }
 }
 
+// A new accumulator: zero, or y, whose columns beyond `columns` are not read.
+template <typename Tiles, int T>
+void start_tile(const float* y, int64_t y_stride, int32_t rows, int32_t columns, bool accumulate) {
+  if (!accumulate) {
+    Tiles::template zero<T>();
+  } else if (columns >= kPanel) {
+    Tiles::template load<T>(y, y_stride * 4);
+  } else {
+    float edge[kTileRows * kPanel] = {};
+    for (int32_t r = 0; r < rows; ++r) {
+      for (int32_t i = 0; i < columns; ++i) edge[r * kPanel + i] = y[r * y_stride + i];
+    }
+    Tiles::template load<T>(edge, kPanel * 4);
+  }
+}
+
 // Up to 32 rows by one or two panels.
 template <typename Tiles, bool kTwoRows, bool kTwoPanels>
 void amx_block(const AmxGemmArgs& g, int32_t row, int32_t rows, int32_t column) {
@@ -39,10 +55,19 @@ void amx_block(const AmxGemmArgs& g, int32_t row, int32_t rows, int32_t column) 
   const uint8_t* w0 = g.w + (column / kPanel) * g.panel_bytes;
   const uint8_t* w1 = w0 + g.panel_bytes;
   const int64_t x_bytes = g.x_stride * 2;
-  Tiles::template zero<kC00>();
-  if constexpr (kTwoPanels) Tiles::template zero<kC01>();
-  if constexpr (kTwoRows) Tiles::template zero<kC10>();
-  if constexpr (kTwoRows && kTwoPanels) Tiles::template zero<kC11>();
+  float* y = g.y + row * g.y_stride + column;
+  float* below = y + kTileRows * g.y_stride;
+  const int32_t m0 = kTwoRows ? kTileRows : rows;
+  const int32_t m1 = rows - kTileRows;
+  const int32_t columns = g.columns - column;
+  start_tile<Tiles, kC00>(y, g.y_stride, m0, columns, g.accumulate);
+  if constexpr (kTwoPanels) {
+    start_tile<Tiles, kC01>(y + kPanel, g.y_stride, m0, columns - kPanel, g.accumulate);
+  }
+  if constexpr (kTwoRows) start_tile<Tiles, kC10>(below, g.y_stride, m1, columns, g.accumulate);
+  if constexpr (kTwoRows && kTwoPanels) {
+    start_tile<Tiles, kC11>(below + kPanel, g.y_stride, m1, columns - kPanel, g.accumulate);
+  }
   for (int32_t j = 0; j < g.k_padded; j += kTileK) {
     const int64_t step = j / kTileK * kTileBytes;
     Tiles::template load<kW0>(w0 + step, 64);
@@ -60,11 +85,6 @@ void amx_block(const AmxGemmArgs& g, int32_t row, int32_t rows, int32_t column) 
       if constexpr (kTwoPanels) Tiles::template multiply<kC11, kX1, kW1>();
     }
   }
-  float* y = g.y + row * g.y_stride + column;
-  float* below = y + kTileRows * g.y_stride;
-  const int32_t m0 = kTwoRows ? kTileRows : rows;
-  const int32_t m1 = rows - kTileRows;
-  const int32_t columns = g.columns - column;
   store_tile<Tiles, kC00>(y, g.y_stride, m0, columns);
   if constexpr (kTwoPanels) store_tile<Tiles, kC01>(y + kPanel, g.y_stride, m0, columns - kPanel);
   if constexpr (kTwoRows) store_tile<Tiles, kC10>(below, g.y_stride, m1, columns);

@@ -90,7 +90,7 @@ Activation CpuBackend::attention(const Activation& qkv, int32_t layer,
   attention_out_.ensure(int64_t{qkv.rows} * cols * 4);
   float* out = attention_out_.as<float>();
 
-  const bool amx = isa_ == Isa::kAmx;
+  const bool amx = amx_ != nullptr;
   const int64_t scratch_floats =
       amx ? amx_attention_scratch_floats(dim)
           : attention_scratch_floats(std::max(kTileRows, kBlockTokens), dim, kBlockTokens);
@@ -123,9 +123,7 @@ Activation CpuBackend::attention(const Activation& qkv, int32_t layer,
           static_cast<const float*>(qkv.data) + int64_t{block.first_row} * qkv.cols + head * dim;
       args.out = out + int64_t{block.first_row} * cols + head * dim;
       if (amx) {
-#if defined(LORAX_HAVE_AMX)
-        amx_attention(args);
-#endif
+        amx_->attention(args);
       } else {
         kernels_.attention(args);
       }

@@ -25,10 +25,11 @@ const Kernels& kernels_of(Isa isa, bool bf16) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(Precision precision, Isa isa, int threads)
+CpuBackend::CpuBackend(Precision precision, Isa isa, int threads, const AmxKernels* amx)
     : precision_(precision),
       isa_(isa),
       kernels_(kernels_of(isa, precision == Precision::kBFloat16)),
+      amx_(amx),
       pool_(threads) {}
 
 BackendInfo CpuBackend::info() const {
@@ -217,8 +218,7 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
       // Tiles multiply bf16 only.
       if (best == Isa::kAmx && options.precision == Precision::kFloat32) continue;
 #if defined(LORAX_HAVE_AMX)
-      if (best == Isa::kAmx && isa_available(best) &&
-          !(cpu::multiplies_exactly(cpu::amx_gemm) && cpu::attends_exactly(cpu::amx_attention))) {
+      if (best == Isa::kAmx && isa_available(best) && !cpu::computes_exactly(cpu::amx_kernels())) {
         continue;
       }
 #endif
@@ -237,7 +237,11 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
   if (isa == Isa::kAmx && options.precision == Precision::kFloat32) isa = Isa::kAvx512;
   int threads = options.threads;
   if (threads <= 0) threads = cpu::usable_cores();
-  return std::make_unique<cpu::CpuBackend>(options.precision, isa, threads);
+  const cpu::AmxKernels* amx = nullptr;
+#if defined(LORAX_HAVE_AMX)
+  if (isa == Isa::kAmx) amx = &cpu::amx_kernels();
+#endif
+  return std::make_unique<cpu::CpuBackend>(options.precision, isa, threads, amx);
 }
 
 }  // namespace lorax

@@ -20,7 +20,8 @@ namespace lorax::cpu {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(Precision precision, Isa isa, int threads);
+  // With `amx`, its kernels compute what they can: base linears, LoRA, attention.
+  CpuBackend(Precision precision, Isa isa, int threads, const AmxKernels* amx);
 
   BackendInfo info() const override;
   Precision precision() const override { return precision_; }
@@ -100,6 +101,7 @@ class CpuBackend final : public Backend {
   const Precision precision_;
   const Isa isa_;
   const Kernels& kernels_;
+  const AmxKernels* const amx_;  // null: no tiles
   ThreadPool pool_;
 
   KvPageLayout layout_;

@@ -3,7 +3,7 @@
 // Two phases: shrink v = x A^T for all segments and parts, then tiles of y, each with its
 // expansion, so LoRA costs no barrier of its own on the way out. A tile is written by one thread.
 // An element's order: base, bias, then the segments ascending; each term's own order is the
-// kernels'.
+// kernels'. With AMX all products run on tiles, from x and v rounded to bf16.
 #include <algorithm>
 
 #include "cpu/cpu_backend_impl.h"
@@ -17,6 +17,8 @@ constexpr int64_t kTaskBytes = 64 << 10;  // of weights, few rows: small enough 
 constexpr int32_t kTaskPanels = 8;        // many rows
 constexpr int32_t kShrinkRanks = 8;       // per task
 constexpr int32_t kShrinkRows = 64;
+constexpr int32_t kAmxShrinkRows = 128;  // a task lays A out in tiles first: enough rows to pay
+constexpr int32_t kTileRows = 32;        // of two tiles
 
 int32_t divide_up(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
@@ -62,19 +64,24 @@ void CpuBackend::shrink(const Activation& x) {
     int32_t row;
   };
   std::vector<Task> tasks;
+  const bool amx = amx_ != nullptr;
+  const int32_t task_rows = amx ? kAmxShrinkRows : kShrinkRows;
+  const int32_t task_ranks = amx ? kPanel : kShrinkRanks;
+  const int64_t scratch_bytes = amx ? amx_shrink_scratch_bytes(x.cols) : 0;
+  linear_scratch_.ensure(scratch_bytes * pool_.size());
   for (size_t p = 0; p < lora_parts_.size(); ++p) {
     const LoraPart& part = lora_parts_[p];
-    for (int32_t row = 0; row < part.num_rows; row += kShrinkRows) {
-      for (int32_t rank = 0; rank < part.module->rank; rank += kShrinkRanks) {
+    for (int32_t row = 0; row < part.num_rows; row += task_rows) {
+      for (int32_t rank = 0; rank < part.module->rank; rank += task_ranks) {
         tasks.push_back({static_cast<int32_t>(p), rank, row});
       }
     }
   }
-  pool_.run(static_cast<int64_t>(tasks.size()), [&](int64_t index, int) {
+  pool_.run(static_cast<int64_t>(tasks.size()), [&](int64_t index, int thread) {
     const Task& task = tasks[static_cast<size_t>(index)];
     const LoraPart& part = lora_parts_[static_cast<size_t>(task.part)];
     const AdaptedModule& module = *part.module;
-    const int32_t rank_end = std::min(module.rank, task.rank + kShrinkRanks);
+    const int32_t rank_end = std::min(module.rank, task.rank + task_ranks);
     for (int32_t s = module.a_begin; s < module.b_begin; ++s) {
       const Slice& slice = part.adapter->table->slices[s];
       const int32_t begin = std::max(slice.n_begin, task.rank);
@@ -82,16 +89,26 @@ void CpuBackend::shrink(const Activation& x) {
       if (begin >= end) continue;
       const int32_t width = slice.k_end - slice.k_begin;
       const int64_t row_bytes = width * layout_.element_bytes;
+      const uint8_t* a = part.adapter->slice_data[s] + (begin - slice.n_begin) * row_bytes;
+      float* v = lora_v_.as<float>() + part.v_begin + int64_t{task.row} * module.rank + begin;
+      const int32_t num_rows = std::min(task_rows, part.num_rows - task.row);
+      if (amx) {
+        const int64_t x_stride = divide_up(x.cols, 32) * 32;  // k_padded
+        amx_->shrink({linear_x_.as<uint16_t>(), x_stride, slice.k_begin, part.rows + task.row,
+                      num_rows, a, row_bytes, end - begin, width, v, module.rank, slice.k_begin > 0,
+                      linear_scratch_.as<uint8_t>() + thread * scratch_bytes});
+        continue;
+      }
       ShrinkArgs args;
       args.x = static_cast<const float*>(x.data) + slice.k_begin;
       args.x_stride = x.cols;
       args.rows = part.rows + task.row;
-      args.num_rows = std::min(kShrinkRows, part.num_rows - task.row);
-      args.a = part.adapter->slice_data[s] + (begin - slice.n_begin) * row_bytes;
+      args.num_rows = num_rows;
+      args.a = a;
       args.a_bytes = row_bytes;
       args.ranks = end - begin;
       args.d = width;
-      args.v = lora_v_.as<float>() + part.v_begin + int64_t{task.row} * module.rank + begin;
+      args.v = v;
       args.v_stride = module.rank;
       args.accumulate = slice.k_begin > 0;
       kernels_.shrink(args);
@@ -113,12 +130,26 @@ void CpuBackend::expand_part_panels(const LoraPart& part, int32_t first, int32_t
     const int32_t begin = std::max(slice->n_begin, panel_begin);
     const int32_t end = std::min(slice->n_end, panel_end);
     const int32_t width = slice->k_end - slice->k_begin;
+    const float* v =
+        lora_v_.as<float>() + part.v_begin + int64_t{first} * module.rank + slice->k_begin;
+    const int64_t panel_bytes =
+        int64_t{divide_up(width, step) * step} * kPanel * layout_.element_bytes;
+    const uint8_t* b =
+        part.adapter->slice_data[slice - slices] + (begin - slice->n_begin) * panel_bytes;
+    float* y = delta + (begin - panel_begin) * kPanel;
+    if (amx_ != nullptr) {
+      // Its scratch follows delta's rows.
+      amx_->expand({v, module.rank, last - first, width, b, end - begin, y, stride,
+                    slice->k_begin > 0,
+                    reinterpret_cast<uint8_t*>(delta + int64_t{last - first} * stride)});
+      continue;
+    }
     GemmArgs args;
-    args.x = lora_v_.as<float>() + part.v_begin + int64_t{first} * module.rank + slice->k_begin;
+    args.x = v;
     args.x_stride = module.rank;
-    args.panel_bytes = int64_t{divide_up(width, step) * step} * kPanel * layout_.element_bytes;
-    args.w = part.adapter->slice_data[slice - slices] + (begin - slice->n_begin) * args.panel_bytes;
-    args.y = delta + (begin - panel_begin) * kPanel;
+    args.panel_bytes = panel_bytes;
+    args.w = b;
+    args.y = y;
     args.y_stride = stride;
     args.rows = last - first;
     args.columns = (end - begin) * kPanel;
@@ -163,29 +194,33 @@ Activation CpuBackend::linear(const Activation& x, const Weight& base, const Lor
   const Activation result{y, rows, n};
   if (rows == 0) return result;
 
+  const bool amx = amx_ != nullptr;
+  if (amx) {
+    linear_x_.ensure(int64_t{rows} * weight.k_padded * 2);
+    for_rows(rows, x.cols, [&](int32_t row) {
+      amx_->convert(static_cast<const float*>(x.data) + int64_t{row} * x.cols, x.cols,
+                    weight.k_padded, linear_x_.as<uint16_t>() + int64_t{row} * weight.k_padded);
+    });
+  }
+
   lora_parts_.clear();
   if (site != nullptr && !plan_->segments.empty()) collect_lora_parts(*site, x, weight);
   if (!lora_parts_.empty()) shrink(x);
 
-  const bool amx = isa_ == Isa::kAmx;
-  if (amx) {
-    linear_x_.ensure(int64_t{rows} * weight.k_padded * 2);
-#if defined(LORAX_HAVE_AMX)
-    for_rows(rows, x.cols, [&](int32_t row) {
-      amx_convert(static_cast<const float*>(x.data) + int64_t{row} * x.cols, x.cols,
-                  weight.k_padded, linear_x_.as<uint16_t>() + int64_t{row} * weight.k_padded);
-    });
-#endif
-  }
-
   const int32_t row_blocks = rows <= kFewRows ? 1 : divide_up(rows, kRowBlock);
-  const int32_t block = divide_up(rows, row_blocks);
+  int32_t block = divide_up(rows, row_blocks);
+  if (amx && row_blocks > 1) block = divide_up(block, kTileRows) * kTileRows;
   const int32_t panels = weight.num_panels();
   const auto few =
       static_cast<int32_t>(std::clamp<int64_t>(kTaskBytes / weight.panel_bytes, 1, kTaskPanels));
   const int32_t group = rows <= kFewRows ? few : kTaskPanels;
   const int32_t groups = divide_up(panels, group);
-  const int64_t scratch_floats = lora_parts_.empty() ? 0 : int64_t{block} * (group + 1) * kPanel;
+  int64_t scratch_floats = lora_parts_.empty() ? 0 : int64_t{block} * (group + 1) * kPanel;
+  if (amx && !lora_parts_.empty()) {
+    int32_t rank = 0;
+    for (const LoraPart& part : lora_parts_) rank = std::max(rank, part.module->rank);
+    scratch_floats += amx_expand_scratch_bytes(block, group + 1, rank) / 4;
+  }
   linear_scratch_.ensure(scratch_floats * pool_.size() * 4);
 
   pool_.run(int64_t{groups} * row_blocks, [&](int64_t index, int thread) {
@@ -198,10 +233,9 @@ Activation CpuBackend::linear(const Activation& x, const Weight& base, const Lor
     float* tile = y + int64_t{row} * n + column;
     const uint8_t* w = weight.data.as<uint8_t>() + panel * weight.panel_bytes;
     if (amx) {
-#if defined(LORAX_HAVE_AMX)
-      amx_gemm({linear_x_.as<uint16_t>() + int64_t{row} * weight.k_padded, weight.k_padded, w,
-                weight.panel_bytes, tile, n, row_end - row, column_end - column, weight.k_padded});
-#endif
+      amx_->gemm({linear_x_.as<uint16_t>() + int64_t{row} * weight.k_padded, weight.k_padded, w,
+                  weight.panel_bytes, tile, n, row_end - row, column_end - column,
+                  weight.k_padded});
     } else {
       kernels_.gemm({static_cast<const float*>(x.data) + int64_t{row} * x.cols, x.cols, w,
                      weight.panel_bytes, tile, n, row_end - row, column_end - column, x.cols,

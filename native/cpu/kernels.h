@@ -102,18 +102,58 @@ struct AmxGemmArgs {
   int32_t rows;
   int32_t columns;
   int32_t k_padded;
+  bool accumulate = false;  // y += instead of y =
 };
-void amx_gemm(const AmxGemmArgs& args);
-// Kernels::attention for bf16 KV, its products on tiles, q and p rounded to bf16; block_tokens
-// is 32.
-void amx_attention(const AttentionArgs& args);
+
+// Kernels::shrink for up to 16 ranks of bf16 A, x rounded to bf16.
+struct AmxShrinkArgs {
+  const uint16_t* x;  // [*, x_stride], the rows named by `rows`; columns [x_begin, x_begin + d)
+  int64_t x_stride;   // a multiple of 32
+  int32_t x_begin;
+  const int32_t* rows;  // [num_rows]
+  int32_t num_rows;
+  const uint8_t* a;  // [ranks, d] row-major
+  int64_t a_bytes;   // between its rows
+  int32_t ranks;
+  int32_t d;
+  float* v;  // [num_rows, ranks], rows v_stride apart
+  int64_t v_stride;
+  bool accumulate;
+  uint8_t* scratch;  // amx_shrink_scratch_bytes()
+};
+constexpr int64_t amx_shrink_scratch_bytes(int64_t d) { return (d / 32 + 2) * 1024; }
+
+// y (+)= v B^T for panels of B of an exact rank, v rounded to bf16.
+struct AmxExpandArgs {
+  const float* v;  // [rows, ranks], rows v_stride apart
+  int64_t v_stride;
+  int32_t rows;
+  int32_t ranks;
+  const uint8_t* b;  // [panels, (ranks + 1) / 2, 16, 2]
+  int32_t panels;
+  float* y;  // [rows, panels * 16], rows y_stride apart
+  int64_t y_stride;
+  bool accumulate;
+  uint8_t* scratch;  // amx_expand_scratch_bytes()
+};
+constexpr int64_t amx_expand_scratch_bytes(int64_t rows, int64_t panels, int64_t ranks) {
+  return (ranks + 31) / 32 * (panels * 1024 + rows * 64);
+}
 
 // For up to 32 rows at a time (amx_attention.h): scores, p, out, q, four numbers and the tail of K.
 constexpr int64_t amx_attention_scratch_floats(int64_t head_dim) {
   return 32 * (128 + 64 + (head_dim + 15) / 16 * 16 + (head_dim + 31) / 32 * 16 + 4) + 512;
 }
 
-// Rounds [n] to bf16, zeros up to n_padded.
-void amx_convert(const float* x, int32_t n, int32_t n_padded, uint16_t* y);
+struct AmxKernels {
+  void (*gemm)(const AmxGemmArgs& args);
+  void (*shrink)(const AmxShrinkArgs& args);
+  void (*expand)(const AmxExpandArgs& args);
+  // Kernels::attention for bf16 KV, q and p rounded to bf16; block_tokens is 32.
+  void (*attention)(const AttentionArgs& args);
+  // Rounds [n] to bf16, zeros up to n_padded.
+  void (*convert)(const float* x, int32_t n, int32_t n_padded, uint16_t* y);
+};
+const AmxKernels& amx_kernels();
 
 }  // namespace lorax::cpu

@@ -1,4 +1,4 @@
-// amx_gemm and amx_attention on the processor's own tiles; see amx_gemm.h and amx_attention.h.
+// The kernels on the processor's own tiles; see amx_gemm.h, amx_attention.h and amx_lora.h.
 //
 // Tiles are configured at the start of a call and released at its end, so any thread may call and a
 // thread that is put aside between calls has no tile state to save.
@@ -15,6 +15,7 @@
 #include "cpu/exp_impl.h"
 #include "cpu/amx_gemm.h"
 #include "cpu/amx_attention.h"
+#include "cpu/amx_lora.h"
 // clang-format on
 
 namespace lorax::cpu {
@@ -67,13 +68,7 @@ struct HardwareTiles {
   }
 };
 
-}  // namespace
-
-void amx_gemm(const AmxGemmArgs& args) { amx_gemm_on<HardwareTiles>(args); }
-
-void amx_attention(const AttentionArgs& args) { amx_attention_on<HardwareTiles>(args); }
-
-void amx_convert(const float* x, int32_t n, int32_t n_padded, uint16_t* y) {
+void convert(const float* x, int32_t n, int32_t n_padded, uint16_t* y) {
   int32_t i = 0;
   for (; i + 16 <= n; i += 16) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(y + i),
@@ -88,6 +83,15 @@ void amx_convert(const float* x, int32_t n, int32_t n_padded, uint16_t* y) {
           reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, x + i))));
     }
   }
+}
+
+}  // namespace
+
+const AmxKernels& amx_kernels() {
+  static constexpr AmxKernels kKernels = {amx_gemm_on<HardwareTiles>, amx_shrink_on<HardwareTiles>,
+                                          amx_expand_on<HardwareTiles>,
+                                          amx_attention_on<HardwareTiles>, convert};
+  return kKernels;
 }
 
 }  // namespace lorax::cpu

@@ -60,6 +60,32 @@ struct Vec {
   static Vec power_of_low_bits(Vec a) {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23))};
   }
+  static void transpose_pairs(const uint8_t* from, int64_t stride, uint8_t* to) {
+    __m512i a[16];
+    __m512i b[16];
+    for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(from + i * stride);
+    // Within a lane of 128 bits: 1 by 1, 2 by 2; then whole lanes.
+    for (int i = 0; i < 16; i += 2) {
+      b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+      b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+      for (int j = 0; j < 2; ++j) {
+        a[i + 2 * j] = _mm512_unpacklo_epi64(b[i + j], b[i + j + 2]);
+        a[i + 2 * j + 1] = _mm512_unpackhi_epi64(b[i + j], b[i + j + 2]);
+      }
+    }
+    for (int j = 0; j < 4; ++j) {
+      const __m512i low01 = _mm512_shuffle_i32x4(a[j], a[j + 4], 0x88);  // lanes 0 and 2
+      const __m512i high01 = _mm512_shuffle_i32x4(a[j], a[j + 4], 0xdd);
+      const __m512i low23 = _mm512_shuffle_i32x4(a[j + 8], a[j + 12], 0x88);
+      const __m512i high23 = _mm512_shuffle_i32x4(a[j + 8], a[j + 12], 0xdd);
+      _mm512_storeu_si512(to + j * 64, _mm512_shuffle_i32x4(low01, low23, 0x88));
+      _mm512_storeu_si512(to + (j + 4) * 64, _mm512_shuffle_i32x4(high01, high23, 0x88));
+      _mm512_storeu_si512(to + (j + 8) * 64, _mm512_shuffle_i32x4(low01, low23, 0xdd));
+      _mm512_storeu_si512(to + (j + 12) * 64, _mm512_shuffle_i32x4(high01, high23, 0xdd));
+    }
+  }
   float sum() const { return _mm512_reduce_add_ps(v); }
   float largest() const { return _mm512_reduce_max_ps(v); }
 };

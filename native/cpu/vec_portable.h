@@ -63,6 +63,13 @@ struct Vec {
   static Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
   // The float whose exponent field is a's low bits: 2^n for low bits of n + 127, 0 for n = -127.
   static Vec power_of_low_bits(Vec a) { return {(Floats)((Words)a.v << 23)}; }
+  // Pairs of bf16 as one: to [16, 16] = the transpose of from [16, 16], its rows `stride` bytes
+  // apart.
+  static void transpose_pairs(const uint8_t* from, int64_t stride, uint8_t* to) {
+    for (int r = 0; r < 16; ++r) {
+      for (int c = 0; c < 16; ++c) std::memcpy(to + c * 64 + r * 4, from + r * stride + c * 4, 4);
+    }
+  }
   float sum() const { return (v[0] + v[2]) + (v[1] + v[3]); }
   float largest() const {
     const float a = v[0] > v[2] ? v[0] : v[2];

@@ -13,6 +13,7 @@
 #include "cpu/amx_check.h"
 #include "cpu/kv_layout.h"
 #include "cpu/packed_weight.h"
+#include "emulated_kernels.h"
 #include "emulated_tiles.h"
 
 namespace lorax::cpu {
@@ -204,14 +205,19 @@ TEST(AmxAttention, PassesNaNOn) {
 }
 
 TEST(AmxCheck, AcceptsAttentionThatIsRightAndRefusesOthers) {
-  EXPECT_TRUE(attends_exactly(amx_attention_on<EmulatedTiles>));
-  EXPECT_FALSE(attends_exactly([](const AttentionArgs&) {}));   // writes nothing
-  EXPECT_FALSE(attends_exactly([](const AttentionArgs& args) {  // one window too wide by a token
+  const auto exact = [](void (*attention)(const AttentionArgs& args)) {
+    AmxKernels kernels = cpu_test::emulated_amx_kernels();
+    kernels.attention = attention;
+    return computes_exactly(kernels);
+  };
+  EXPECT_TRUE(exact(amx_attention_on<EmulatedTiles>));
+  EXPECT_FALSE(exact([](const AttentionArgs&) {}));   // writes nothing
+  EXPECT_FALSE(exact([](const AttentionArgs& args) {  // one window too wide by a token
     AttentionArgs other = args;
     if (other.window > 0) ++other.window;
     amx_attention_on<EmulatedTiles>(other);
   }));
-  EXPECT_FALSE(attends_exactly([](const AttentionArgs& args) {  // one bit of the last number
+  EXPECT_FALSE(exact([](const AttentionArgs& args) {  // one bit of the last number
     amx_attention_on<EmulatedTiles>(args);
     float& x =
         args.out[(args.num_positions - 1) * args.out_stride + args.num_heads * args.head_dim - 1];

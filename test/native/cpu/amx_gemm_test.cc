@@ -5,6 +5,7 @@
 #include "cpu/amx_check.h"
 #include "cpu/packed_weight.h"
 #include "cpu/thread_pool.h"
+#include "emulated_kernels.h"
 #include "emulated_tiles.h"
 
 namespace lorax::cpu {
@@ -58,9 +59,14 @@ TEST(AmxGemm, MatchesDoubleForAllRowsAndPanelsAndKeepsEachRowsBits) {
 }
 
 TEST(AmxCheck, AcceptsTilesThatAreRightAndRefusesOthers) {
-  EXPECT_TRUE(multiplies_exactly(amx_gemm_on<EmulatedTiles>));
-  EXPECT_FALSE(multiplies_exactly([](const AmxGemmArgs&) {}));   // writes nothing
-  EXPECT_FALSE(multiplies_exactly([](const AmxGemmArgs& args) {  // the last element is off by one
+  const auto exact = [](void (*gemm)(const AmxGemmArgs& args)) {
+    AmxKernels kernels = cpu_test::emulated_amx_kernels();
+    kernels.gemm = gemm;
+    return computes_exactly(kernels);
+  };
+  EXPECT_TRUE(exact(amx_gemm_on<EmulatedTiles>));
+  EXPECT_FALSE(exact([](const AmxGemmArgs&) {}));   // writes nothing
+  EXPECT_FALSE(exact([](const AmxGemmArgs& args) {  // the last element is off by one
     amx_gemm_on<EmulatedTiles>(args);
     args.y[(args.rows - 1) * args.y_stride + args.columns - 1] += 1.0f;
   }));
