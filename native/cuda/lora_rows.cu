@@ -1,0 +1,141 @@
+// make_lora_rows: one block. Segments are scanned for room in v and for shrink tiles; pairs of
+// (16 rows, segment) are counted, placed in any order and then sorted by segment, so that sums have
+// one order.
+#include "cuda/launch.h"
+#include "cuda/lora_rows.h"
+
+namespace lorax::cuda {
+namespace {
+
+constexpr int kThreads = 1024;
+constexpr int kWarps = kThreads / 32;
+
+__device__ int64_t block_scan(int64_t mine, int64_t& total) {
+  __shared__ int64_t of_warp[kWarps];
+  const int lane = threadIdx.x % 32;
+  int64_t sum = mine;
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const int64_t below = __shfl_up_sync(~0u, sum, offset);
+    if (lane >= offset) sum += below;
+  }
+  __syncthreads();
+  if (lane == 31) of_warp[threadIdx.x / 32] = sum;
+  __syncthreads();
+  int64_t before = 0;
+  total = 0;
+  for (int w = 0; w < kWarps; ++w) {
+    if (w == static_cast<int>(threadIdx.x / 32)) before = total;
+    total += of_warp[w];
+  }
+  return before + sum - mine;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    lora_rows_kernel(const LoraRowLists lists, const StepArrays step, int32_t rows) {
+  let_next_start();
+  wait_for_previous();
+  extern __shared__ int32_t next[];  // [row tiles]: counts, then the next free pair
+  const int32_t num_segments = min(step.counts->num_segments, lists.capacity.segments);
+  const int32_t row_tiles = (rows + 15) / 16;
+  const int32_t* segment_rows = step.segment_rows;
+
+  // Room in v and tiles of the shrink: both in one scan, tiles in the low 24 bits.
+  constexpr int kTileBits = 24;
+  int64_t done = 0;
+  for (int32_t base = 0; base < num_segments; base += kThreads) {
+    const int32_t s = base + threadIdx.x;
+    int32_t begin = 0;
+    int32_t end = 0;
+    int64_t room = 0;
+    if (s < num_segments) {
+      const DeviceSegment segment = step.segments[s];
+      if (segment.adapter != nullptr) {
+        begin = segment.rows_begin;
+        end = max(begin, segment.rows_end);
+        room = int64_t{segment.adapter->max_groups} * (end - begin);
+      }
+    }
+    const int32_t tiles = (end - begin + LoraRowTile::kRows - 1) / LoraRowTile::kRows;
+    int64_t total;
+    const int64_t at = done + block_scan((room << kTileBits) + tiles, total);
+    done += total;
+    if (s < num_segments) {
+      lists.v_begin[s] = at >> kTileBits;
+      // A step larger than the buffers is not shrunk at all beyond them.
+      const bool fits = (at >> kTileBits) + room <= lists.capacity.row_groups;
+      const auto first_tile = static_cast<int32_t>(at & ((1 << kTileBits) - 1));
+      for (int32_t i = 0; i < tiles; ++i) {
+        lists.tiles[first_tile + i] = {fits ? s : -1, begin + i * LoraRowTile::kRows};
+      }
+    }
+  }
+  if (threadIdx.x == 0) {
+    *lists.num_tiles = static_cast<int32_t>(done & ((1 << kTileBits) - 1));
+  }
+
+  // Heads: the first row of a segment in each 16 rows. A warp takes a segment at a time.
+  const auto for_heads = [&](auto&& take) {
+    for (int32_t s = threadIdx.x / 32; s < num_segments; s += kWarps) {
+      const DeviceSegment segment = step.segments[s];
+      if (segment.adapter == nullptr) continue;
+      for (int32_t i = segment.rows_begin + static_cast<int32_t>(threadIdx.x % 32);
+           i < segment.rows_end; i += 32) {
+        const int32_t tile = segment_rows[i] / 16;
+        if (i > segment.rows_begin && segment_rows[i - 1] / 16 == tile) continue;
+        take(s, segment.rows_end, i, tile);
+      }
+    }
+  };
+  for (int32_t i = threadIdx.x; i < row_tiles; i += kThreads) next[i] = 0;
+  __syncthreads();
+  for_heads([&](int32_t, int32_t, int32_t, int32_t tile) {
+    if (tile < row_tiles) atomicAdd(&next[tile], 1);
+  });
+  __syncthreads();
+  int64_t pairs = 0;
+  for (int32_t base = 0; base < row_tiles; base += kThreads) {
+    const int32_t tile = base + threadIdx.x;
+    const int32_t mine = tile < row_tiles ? next[tile] : 0;
+    int64_t total;
+    const auto at = static_cast<int32_t>(pairs + block_scan(mine, total));
+    pairs += total;
+    if (tile < row_tiles) lists.pair_begin[tile] = next[tile] = at;
+  }
+  if (threadIdx.x == 0) lists.pair_begin[row_tiles] = static_cast<int32_t>(pairs);
+  __syncthreads();
+  for_heads([&](int32_t s, int32_t end, int32_t i, int32_t tile) {
+    if (tile >= row_tiles) return;
+    uint32_t mask = 0;
+    for (int32_t j = i; j < min(i + 16, end); ++j) {
+      const int32_t row = segment_rows[j];
+      if (row / 16 == tile) mask |= 1u << (row % 16);
+    }
+    lists.pairs[atomicAdd(&next[tile], 1)] = {s, i, mask};
+  });
+  __syncthreads();
+  for (int32_t tile = threadIdx.x; tile < row_tiles; tile += kThreads) {
+    const int32_t begin = lists.pair_begin[tile];
+    for (int32_t i = begin + 1; i < next[tile]; ++i) {
+      const LoraRowPair pair = lists.pairs[i];
+      int32_t at = i;
+      for (; at > begin && lists.pairs[at - 1].segment > pair.segment; --at) {
+        lists.pairs[at] = lists.pairs[at - 1];
+      }
+      lists.pairs[at] = pair;
+    }
+  }
+}
+
+}  // namespace
+
+void make_lora_rows(const LoraRowLists& lists, const StepArrays& step, int32_t rows,
+                    cudaStream_t stream) {
+  if (rows == 0) return;
+  const LaunchShape shape{.grid = dim3(1),
+                          .block = dim3(kThreads),
+                          .shared_bytes = static_cast<size_t>((rows + 15) / 16) * 4};
+  launch_overlapping("make_lora_rows", lora_rows_kernel, shape, stream, lists, step, rows);
+}
+
+}  // namespace lorax::cuda

@@ -1,0 +1,318 @@
+// Any number of rows: y += B (weight * scale * A x) by shrink and expand, and folded into silu_mul
+// and add_rms_norm, against float64. Needs a device.
+#include "cuda/lora_rows.h"
+
+#include <gtest/gtest.h>
+
+#include "lora_step.h"
+
+namespace lorax::cuda_test {
+namespace {
+
+using cuda::LoraRowSite;
+
+const __nv_bfloat16* bf16(const Device<uint16_t>& buffer) {
+  return reinterpret_cast<const __nv_bfloat16*>(buffer.data());
+}
+__nv_bfloat16* mutable_bf16(const Device<uint16_t>& buffer) {
+  return reinterpret_cast<__nv_bfloat16*>(buffer.data());
+}
+
+// The lists of one step.
+struct Lists {
+  explicit Lists(const LoraStep& step)
+      : capacity{step.num_rows(), static_cast<int32_t>(step.segments().size()), step.segment_rows(),
+                 step.load().row_groups},
+        v_begin(step.segments().size()),
+        num_tiles(1),
+        tiles(static_cast<size_t>(capacity.max_tiles())),
+        pair_begin(static_cast<size_t>((step.num_rows() + 15) / 16 + 1)),
+        pairs(static_cast<size_t>(step.segment_rows())),
+        v(static_cast<size_t>(capacity.v_bytes() / 2)) {
+    lists = {capacity,          v_begin.data(), num_tiles.data(), tiles.data(),
+             pair_begin.data(), pairs.data(),   mutable_bf16(v)};
+    cuda::make_lora_rows(lists, step.arrays(), step.num_rows(), nullptr);
+  }
+  cuda::LoraRowsCapacity capacity;
+  Device<int64_t> v_begin;
+  Device<int32_t> num_tiles;
+  Device<cuda::LoraRowTile> tiles;
+  Device<int32_t> pair_begin;
+  Device<cuda::LoraRowPair> pairs;
+  Device<uint16_t> v;
+  cuda::LoraRowLists lists;
+};
+
+LoraRowSite site_of(const LoraStep& step, int32_t layer, const std::vector<int32_t>& modules) {
+  LoraRowSite site;
+  site.layer = layer;
+  int32_t column = 0;
+  for (const int32_t module : modules) {
+    site.modules[site.num_parts] = module;
+    site.column[site.num_parts] = column;
+    site.columns[site.num_parts++] = step.shapes()[module].d_out;
+    column += step.shapes()[module].d_out;
+  }
+  return site;
+}
+
+int32_t width_of(const LoraRowSite& site) {
+  return site.column[site.num_parts - 1] + site.columns[site.num_parts - 1];
+}
+
+std::vector<double> to_doubles(const std::vector<uint16_t>& values) {
+  std::vector<double> out;
+  out.reserve(values.size());
+  for (const uint16_t value : values) out.push_back(to_float(value));
+  return out;
+}
+
+// y += delta: what was added, against the reference; rows of no segment keep their bits.
+void check_expand(LoraStep& step, const LoraRowSite& site) {
+  const int32_t k = step.shapes()[site.modules[0]].d_in;
+  const int32_t n = width_of(site);
+  const int32_t rows = step.num_rows();
+  const std::vector<uint16_t> x = step.random_bf16(int64_t{rows} * k, 1.0f);
+  const std::vector<uint16_t> y = step.random_bf16(int64_t{rows} * n, 1.0f);
+  const Device<uint16_t> device_x(x);
+  const Device<uint16_t> device_y(y);
+  const Lists lists(step);
+  cuda::lora_shrink_rows(lists.lists, site, step.arrays(), bf16(device_x), rows, k, nullptr);
+  cuda::lora_expand(lists.lists, site, step.arrays(), mutable_bf16(device_y), rows, n, nullptr);
+  LORAX_CUDA(cudaDeviceSynchronize());
+  const std::vector<uint16_t> got = device_y.get();
+
+  std::vector<double> ref = to_doubles(y);
+  step.add_reference(site, x, n, ref);
+  EXPECT_LE(relative_error(to_doubles(got), ref), 4e-3);
+  // The sum's rounding aside, the delta itself: y's own share would hide a wrong one.
+  std::vector<double> added = to_doubles(got);
+  for (size_t i = 0; i < added.size(); ++i) {
+    added[i] -= to_float(y[i]);
+    ref[i] -= to_float(y[i]);
+  }
+  bool any = false;
+  for (const double value : ref) any = any || value != 0;
+  if (any) {
+    EXPECT_LE(relative_error(added, ref), 1e-2);
+  }
+  std::vector<bool> adapted(static_cast<size_t>(rows));
+  for (const TestSegment& s : step.segments()) {
+    for (const int32_t row : s.rows) adapted[row] = adapted[row] || s.adapter >= 0;
+  }
+  for (int32_t row = 0; row < rows; ++row) {
+    if (adapted[row]) continue;
+    for (int32_t c = 0; c < n; ++c) ASSERT_EQ(got[int64_t{row} * n + c], y[int64_t{row} * n + c]);
+  }
+}
+
+void check_silu(LoraStep& step, const LoraRowSite& site) {
+  const int32_t k = step.shapes()[site.modules[0]].d_in;
+  const int32_t n = width_of(site);
+  const int32_t inner = n / 2;
+  const int32_t rows = step.num_rows();
+  const std::vector<uint16_t> x = step.random_bf16(int64_t{rows} * k, 1.0f);
+  const std::vector<uint16_t> y = step.random_bf16(int64_t{rows} * n, 1.0f);
+  const Device<uint16_t> device_x(x);
+  const Device<uint16_t> device_y(y);
+  const Device<uint16_t> out(static_cast<size_t>(int64_t{rows} * inner));
+  const Lists lists(step);
+  cuda::lora_shrink_rows(lists.lists, site, step.arrays(), bf16(device_x), rows, k, nullptr);
+  cuda::lora_silu_mul(lists.lists, site, step.arrays(), bf16(device_y), mutable_bf16(out), rows,
+                      inner, nullptr);
+  LORAX_CUDA(cudaDeviceSynchronize());
+  std::vector<double> sum = to_doubles(y);
+  step.add_reference(site, x, n, sum);
+  std::vector<double> ref;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t c = 0; c < inner; ++c) {
+      const double gate = sum[row * n + c];
+      ref.push_back(gate / (1 + std::exp(-gate)) * sum[row * n + inner + c]);
+    }
+  }
+  EXPECT_LE(relative_error(to_doubles(out.get()), ref), 5e-3);
+}
+
+void check_norm(LoraStep& step, const LoraRowSite& site) {
+  const int32_t k = step.shapes()[site.modules[0]].d_in;
+  const int32_t hidden = width_of(site);
+  const int32_t rows = step.num_rows();
+  const std::vector<uint16_t> x = step.random_bf16(int64_t{rows} * k, 1.0f);
+  const std::vector<uint16_t> delta = step.random_bf16(int64_t{rows} * hidden, 1.0f);
+  std::normal_distribution<float> normal;
+  std::vector<float> residual(static_cast<size_t>(int64_t{rows} * hidden)), gain(hidden);
+  for (float& value : residual) value = normal(step.random());
+  for (float& value : gain) value = normal(step.random());
+  const Device<uint16_t> device_x(x), device_delta(delta);
+  const Device<float> device_residual(residual), device_gain(gain);
+  const Device<uint16_t> y(residual.size());
+  const Lists lists(step);
+  cuda::lora_shrink_rows(lists.lists, site, step.arrays(), bf16(device_x), rows, k, nullptr);
+  cuda::lora_add_rms_norm(lists.lists, site, step.arrays(),
+                          {device_residual.data(), bf16(device_delta), device_gain.data(),
+                           mutable_bf16(y), 1e-5f, rows, hidden},
+                          nullptr);
+  LORAX_CUDA(cudaDeviceSynchronize());
+  std::vector<double> sum = to_doubles(delta);
+  step.add_reference(site, x, hidden, sum);
+  std::vector<double> ref;
+  for (int64_t row = 0; row < rows; ++row) {
+    double squares = 0;
+    for (int64_t c = 0; c < hidden; ++c) {
+      double& value = sum[row * hidden + c];
+      value += residual[row * hidden + c];
+      squares += value * value;
+    }
+    for (int64_t c = 0; c < hidden; ++c) {
+      ref.push_back(sum[row * hidden + c] / std::sqrt(squares / hidden + 1e-5) * gain[c]);
+    }
+  }
+  const std::vector<float> new_residual = device_residual.get();
+  EXPECT_LE(relative_error({new_residual.begin(), new_residual.end()}, sum), 3e-3);
+  EXPECT_LE(relative_error(to_doubles(y.get()), ref), 4e-3);
+}
+
+void check_all(LoraStep& step, int32_t layer = 0) {
+  check_expand(step, site_of(step, layer, {0, 1, 2}));
+  check_expand(step, site_of(step, layer, {6}));
+  check_silu(step, site_of(step, layer, {4, 5}));
+  check_norm(step, site_of(step, layer, {3}));
+  check_norm(step, site_of(step, layer, {6}));
+}
+
+// q k v o gate up down
+std::vector<ModuleShape> shapes(int32_t hidden, int32_t kv, int32_t inner) {
+  return {{hidden, hidden}, {hidden, kv},    {hidden, kv},   {hidden, hidden},
+          {hidden, inner},  {hidden, inner}, {inner, hidden}};
+}
+
+class LoraRowsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    int devices = 0;
+    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+      GTEST_SKIP() << "no CUDA device";
+    }
+  }
+};
+
+TEST_F(LoraRowsTest, PopularityPatterns) {
+  LoraStep step(shapes(256, 64, 512), 1);
+  for (int i = 0; i < 64; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
+  for (const Pattern pattern : {Pattern::kDistinct, Pattern::kZipf, Pattern::kUniform,
+                                Pattern::kSkewed, Pattern::kIdentical}) {
+    for (const int32_t rows : {1, 33, 200, 256}) {
+      step.set_segments(segments_of(draw_adapters(pattern, rows, 64, step.random())), rows);
+      check_all(step);
+    }
+  }
+}
+
+// Prompts of several adapters behind decodes, some rows on the base.
+TEST_F(LoraRowsTest, PrefillBesideDecodes) {
+  LoraStep step(shapes(512, 128, 1024), 2);
+  for (int i = 0; i < 6; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 8 << i % 4)));
+  std::vector<int32_t> adapters;
+  for (int32_t i = 0; i < 37; ++i) adapters.push_back(i % 7 - 1);
+  for (int32_t i = 0; i < 700; ++i) adapters.push_back(2);
+  for (int32_t i = 0; i < 150; ++i) adapters.push_back(-1);
+  for (int32_t i = 0; i < 250; ++i) adapters.push_back(5);
+  step.set_segments(segments_of(adapters), static_cast<int32_t>(adapters.size()));
+  check_all(step);
+}
+
+TEST_F(LoraRowsTest, MixedRanksAndMissingModules) {
+  LoraStep step(shapes(320, 96, 832), 3);
+  const int32_t ranks[] = {0, 1, 8, 16, 17, 32, 64};
+  for (int i = 0; i < 24; ++i) {
+    std::vector<std::vector<int32_t>> of(i % 3 + 1, std::vector<int32_t>(7));
+    for (auto& layer : of) {
+      for (int32_t& rank : layer) rank = ranks[step.random()() % 7];
+    }
+    of.back()[i % 7] = 8;
+    step.add_adapter(of);
+  }
+  std::vector<int32_t> adapters = draw_adapters(Pattern::kUniform, 300, 24, step.random());
+  for (size_t row = 0; row < adapters.size(); row += 3) adapters[row] = -1;
+  step.set_segments(segments_of(adapters), 300);
+  for (int32_t layer = 0; layer < 3; ++layer) check_all(step, layer);
+}
+
+TEST_F(LoraRowsTest, RowsInSeveralSegments) {
+  LoraStep step(shapes(256, 64, 512), 4);
+  for (int i = 0; i < 5; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 4 + 9 * i)));
+  std::vector<TestSegment> segments(5);
+  for (int32_t s = 0; s < 5; ++s) {
+    segments[s].adapter = s;
+    for (int32_t row = s; row < 400; row += s * s + 1) {
+      segments[s].rows.push_back(row);
+      segments[s].weights.push_back(0.25f * static_cast<float>(row % 7) - 0.5f);
+    }
+  }
+  segments.push_back({-1, {0, 1, 2}, {1.0f, 1.0f, 1.0f}});
+  segments.push_back({2, {}, {}});
+  step.set_segments(segments, 400);
+  check_all(step);
+}
+
+TEST_F(LoraRowsTest, NoSegments) {
+  LoraStep step(shapes(256, 64, 512), 5);
+  step.set_segments({}, 40);
+  check_all(step);
+}
+
+TEST_F(LoraRowsTest, OddWidths) {
+  LoraStep step(shapes(100, 36, 77), 6);
+  step.add_adapter(std::vector(1, std::vector<int32_t>(7, 5)));
+  step.add_adapter(std::vector(1, std::vector<int32_t>(7, 40)));
+  step.set_segments(segments_of(draw_adapters(Pattern::kUniform, 150, 2, step.random())), 150);
+  check_all(step);
+}
+
+TEST_F(LoraRowsTest, WideRows) {
+  LoraStep step(shapes(5120, 256, 512), 7);
+  step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
+  step.set_segments(segments_of(draw_adapters(Pattern::kIdentical, 40, 1, step.random())), 40);
+  check_norm(step, site_of(step, 0, {6}));
+}
+
+TEST_F(LoraRowsTest, LlamaShapes) {
+  LoraStep step(shapes(4096, 1024, 14336), 8);
+  for (int i = 0; i < 2; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
+  std::vector<int32_t> adapters(150, 0);
+  std::fill(adapters.begin() + 100, adapters.end(), 1);
+  step.set_segments(segments_of(adapters), 150);
+  check_all(step);
+}
+
+// The order in which pairs were placed must not show.
+TEST_F(LoraRowsTest, TwoRunsGiveTheSameBits) {
+  LoraStep step(shapes(512, 128, 512), 9);
+  for (int i = 0; i < 16; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
+  std::vector<TestSegment> segments(16);
+  for (int32_t s = 0; s < 16; ++s) {
+    segments[s].adapter = s;
+    for (int32_t row = s % 3; row < 1000; row += 1 + s % 4) {
+      segments[s].rows.push_back(row);
+      segments[s].weights.push_back(0.3f);
+    }
+  }
+  step.set_segments(segments, 1000);
+  const LoraRowSite site = site_of(step, 0, {0, 1, 2});
+  const int32_t n = width_of(site);
+  const Device<uint16_t> x(step.random_bf16(1000 * 512, 1.0f));
+  const std::vector<uint16_t> y = step.random_bf16(int64_t{1000} * n, 1.0f);
+  std::vector<uint16_t> first;
+  for (int run = 0; run < 5; ++run) {
+    const Device<uint16_t> device_y(y);
+    const Lists lists(step);
+    cuda::lora_shrink_rows(lists.lists, site, step.arrays(), bf16(x), 1000, 512, nullptr);
+    cuda::lora_expand(lists.lists, site, step.arrays(), mutable_bf16(device_y), 1000, n, nullptr);
+    LORAX_CUDA(cudaDeviceSynchronize());
+    if (run == 0) first = device_y.get();
+    EXPECT_EQ(first, device_y.get());
+  }
+}
+
+}  // namespace
+}  // namespace lorax::cuda_test
