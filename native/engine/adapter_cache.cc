@@ -1,42 +1,53 @@
 // Moving adapters between host memory and pool pages; the scheduler decides when.
 #include "engine/adapter_cache.h"
 
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
 namespace lorax {
 
+AdapterCache::Entry* AdapterCache::find(int32_t handle) {
+  const auto found = entries_.find(handle);
+  return found == entries_.end() || found->second.gone ? nullptr : &found->second;
+}
+
+const AdapterCache::Entry* AdapterCache::find(int32_t handle) const {
+  return const_cast<AdapterCache*>(this)->find(handle);
+}
+
 void AdapterCache::add(int32_t handle, std::shared_ptr<const AdapterImage> image) {
   entries_[handle].image = std::move(image);
-  changed_.insert(handle);
 }
 
 void AdapterCache::remove(int32_t handle) {
-  const auto found = entries_.find(handle);
-  if (found == entries_.end()) return;
-  found->second.removed = true;
-  free_if_drained(handle);
+  Entry* entry = find(handle);
+  if (entry == nullptr) return;
+  entry->removed = true;
+  free_if_drained(*entry);
 }
 
 std::optional<int32_t> AdapterCache::num_pages(int32_t handle) const {
-  const auto found = entries_.find(handle);
-  if (found == entries_.end() || found->second.removed) return std::nullopt;
-  return found->second.image->num_pages;
+  const Entry* entry = find(handle);
+  if (entry == nullptr || entry->removed) return std::nullopt;
+  return entry->image->num_pages;
 }
 
 void AdapterCache::open_request(int32_t handle) {
-  ++entries_.at(handle).num_open;
-  changed_.insert(handle);
+  Entry& entry = entries_.at(handle);
+  ++entry.num_open;
+  entry.changed = true;
 }
 
 void AdapterCache::close_request(int32_t handle) {
-  --entries_.at(handle).num_open;
-  changed_.insert(handle);
-  free_if_drained(handle);
+  Entry& entry = entries_.at(handle);
+  --entry.num_open;
+  entry.changed = true;
+  free_if_drained(entry);
 }
 
-const ResidentAdapter* AdapterCache::start_running(int32_t handle, int64_t step) {
+void AdapterCache::start_running(int32_t handle, int64_t step) {
   Entry& entry = entries_.at(handle);
   if (entry.resident == nullptr) {
     std::optional<PageRun> pages = pool_.take(PageKind::kAdapter, entry.image->num_pages);
@@ -44,11 +55,10 @@ const ResidentAdapter* AdapterCache::start_running(int32_t handle, int64_t step)
     entry.resident = model_.place_adapter(*entry.image, pages->pages());
     entry.pages = *std::move(pages);
     ++num_loads_;
-    changed_.insert(handle);
+    entry.changed = true;
   }
   ++entry.num_running;
   entry.last_used_step = step;
-  return entry.resident.get();
 }
 
 void AdapterCache::stop_running(int32_t handle, int64_t step) {
@@ -57,27 +67,27 @@ void AdapterCache::stop_running(int32_t handle, int64_t step) {
   entry.last_used_step = step;
 }
 
-const ResidentAdapter* AdapterCache::resident(int32_t handle) const {
-  return entries_.at(handle).resident.get();
+const std::shared_ptr<const ResidentAdapter>& AdapterCache::resident(int32_t handle) const {
+  return entries_.at(handle).resident;
 }
 
 void AdapterCache::evict(int32_t handle) {
-  const auto found = entries_.find(handle);
-  if (found == entries_.end()) return;
-  Entry& entry = found->second;
-  if (entry.num_running > 0) throw std::logic_error("adapter cache: evicting an adapter in use");
-  entry.resident.reset();
-  entry.pages.truncate(0);
+  Entry* entry = find(handle);
+  if (entry == nullptr) return;
+  if (entry->num_running > 0) throw std::logic_error("adapter cache: evicting an adapter in use");
+  entry->resident.reset();
+  entry->pages.truncate(0);
   ++num_evictions_;
-  changed_.insert(handle);
+  entry->changed = true;
 }
 
-void AdapterCache::free_if_drained(int32_t handle) {
-  const auto found = entries_.find(handle);
-  if (!found->second.removed || found->second.num_open > 0) return;
-  found->second.resident.reset();
-  entries_.erase(found);
-  changed_.insert(handle);
+void AdapterCache::free_if_drained(Entry& entry) {
+  if (!entry.removed || entry.num_open > 0) return;
+  entry.resident.reset();
+  entry.pages.truncate(0);
+  entry.image.reset();
+  entry.gone = true;
+  entry.changed = true;
 }
 
 void AdapterCache::describe(std::vector<ScheduledAdapter>* adapters,
@@ -85,6 +95,7 @@ void AdapterCache::describe(std::vector<ScheduledAdapter>* adapters,
   adapters->clear();
   handles->clear();
   for (const auto& [handle, entry] : entries_) {
+    if (entry.gone) continue;
     adapters->push_back({entry.image->num_pages, entry.resident != nullptr, entry.num_running,
                          entry.last_used_step});
     handles->push_back(handle);
@@ -93,17 +104,18 @@ void AdapterCache::describe(std::vector<ScheduledAdapter>* adapters,
 
 std::vector<AdapterCache::Change> AdapterCache::take_changes() {
   std::vector<Change> changes;
-  for (const int32_t handle : changed_) {
-    const auto found = entries_.find(handle);
-    if (found == entries_.end()) {
-      changes.push_back({handle, std::nullopt});
-      continue;
-    }
-    const Entry& entry = found->second;
-    changes.push_back({handle, AdapterStatus{handle, entry.image->bytes, entry.resident != nullptr,
-                                             entry.num_open}});
+  for (const auto& [handle, entry] : entries_) {
+    if (!entry.changed) continue;
+    changes.push_back({handle, std::nullopt});
+    if (entry.gone) continue;
+    changes.back().status =
+        AdapterStatus{handle, entry.image->bytes, entry.resident != nullptr, entry.num_open};
   }
-  changed_.clear();
+  for (const Change& change : changes) {
+    const auto told = entries_.find(change.handle);
+    told->second.changed = false;
+    if (told->second.gone) entries_.erase(told);
+  }
   return changes;
 }
 
@@ -120,6 +132,7 @@ void AdapterCache::check_invariants(const std::map<int32_t, int32_t>& running,
   };
   std::set<int32_t> seen;
   for (const auto& [handle, entry] : entries_) {
+    if (entry.gone) continue;
     check(entry.num_running == count_in(running, handle), "miscounts running requests", handle);
     check(entry.num_open == count_in(open, handle), "miscounts open requests", handle);
     check(entry.num_running == 0 || entry.resident != nullptr, "runs but is not resident", handle);
@@ -132,7 +145,7 @@ void AdapterCache::check_invariants(const std::map<int32_t, int32_t>& running,
     }
   }
   for (const auto& [handle, count] : open) {
-    check(entries_.count(handle) == 1, "is gone but has open requests", handle);
+    check(find(handle) != nullptr, "is gone but has open requests", handle);
   }
   check(static_cast<int32_t>(seen.size()) == pool_.counts().adapter, "pages leaked, near", -1);
 }

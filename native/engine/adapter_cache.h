@@ -10,7 +10,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <vector>
 
 #include "engine/engine.h"
@@ -34,11 +33,13 @@ class AdapterCache {
   // A request is open from its submission to its terminal event, and running while it holds pages.
   void open_request(int32_t handle);
   void close_request(int32_t handle);
-  const ResidentAdapter* start_running(int32_t handle, int64_t step);  // places it if need be
+  void start_running(int32_t handle, int64_t step);  // places it if need be
   void stop_running(int32_t handle, int64_t step);
-  const ResidentAdapter* resident(int32_t handle) const;
 
-  // Its pages are freed, its image stays. Nothing to do if it has gone meanwhile.
+  // A step that uses it holds it until it is over, whatever becomes of the adapter meanwhile.
+  const std::shared_ptr<const ResidentAdapter>& resident(int32_t handle) const;
+
+  // Its pages are dropped, its image stays. Nothing to do if it has gone meanwhile.
   void evict(int32_t handle);
 
   // For the scheduler, ascending by handle: `handles[i]` is the adapter of index i.
@@ -49,7 +50,7 @@ class AdapterCache {
     int32_t handle;
     std::optional<AdapterStatus> status;
   };
-  std::vector<Change> take_changes();
+  std::vector<Change> take_changes();  // when it throws, nothing was taken
 
   int64_t num_loads() const { return num_loads_; }
   int64_t num_evictions() const { return num_evictions_; }
@@ -61,20 +62,24 @@ class AdapterCache {
  private:
   struct Entry {
     std::shared_ptr<const AdapterImage> image;
-    PageRun pages;  // destroyed after `resident`
-    std::unique_ptr<ResidentAdapter> resident;
+    PageRun pages;  // dropped after `resident`, which steps in flight may hold longer: the pages
+                    // retire until they are over
+    std::shared_ptr<const ResidentAdapter> resident;
     int32_t num_running = 0;
     int32_t num_open = 0;
     int64_t last_used_step = 0;
     bool removed = false;
+    bool changed = true;  // since the last take_changes()
+    bool gone = false;    // freed; kept until that is told, for freeing may not allocate
   };
 
-  void free_if_drained(int32_t handle);
+  Entry* find(int32_t handle);
+  const Entry* find(int32_t handle) const;
+  void free_if_drained(Entry& entry);
 
   Model& model_;
   PagePool& pool_;
   std::map<int32_t, Entry> entries_;
-  std::set<int32_t> changed_;
   int64_t num_loads_ = 0;
   int64_t num_evictions_ = 0;
 };

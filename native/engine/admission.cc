@@ -110,6 +110,36 @@ Error adapter_too_large(int32_t adapter_pages, const ModelLimits& model) {
                 {"pageBytes", static_cast<double>(model.page_bytes)}});
 }
 
+Failure engine_lost(const std::exception& error, int64_t step) noexcept {
+  try {
+    ErrorData data;
+    if (const auto* known = dynamic_cast<const Error*>(&error)) {
+      data = known->data();
+      data["causeCode"] = known->code();
+      // Backends say it with a number; 0: no engine can be made in this process any more.
+      const auto recoverable = data.find("recoverable");
+      if (recoverable != data.end()) recoverable->second = recoverable->second != ErrorValue(0.0);
+    }
+    data["step"] = static_cast<double>(step);
+    data["cause"] = std::string(error.what());
+    return {"ENGINE_LOST",
+            "The engine failed at step " + number(step) + ": " + error.what() +
+                ". It serves no more; create a new one.",
+            std::move(data)};
+  } catch (...) {
+    return copy_of({});
+  }
+}
+
+Failure copy_of(const Failure& failure) noexcept {
+  try {
+    if (!failure.code.empty()) return failure;
+  } catch (...) {
+  }
+  // Short enough to need no memory of its own.
+  return {"ENGINE_LOST", "Out of memory.", {}};
+}
+
 Failure queue_full(int32_t num_waiting, int32_t num_running, int32_t max_queued) {
   return Failure{"QUEUE_FULL",
                  number(num_waiting) + " requests wait and " + number(num_running) +

@@ -1,10 +1,11 @@
-// Which requests are refused before they are queued, and the words and numbers of every refusal.
+// Which requests are refused before they are queued, and the words and numbers of every failure.
 //
 // Pure functions of the request and what the engine is; refuse() is called when a submission is
 // drained.
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <optional>
 
 #include "engine/engine.h"
@@ -21,6 +22,11 @@ Failure adapter_not_found(int32_t handle);
 Failure no_token(int32_t adapter, int32_t num_outputs);
 
 Error adapter_too_large(int32_t adapter_pages, const ModelLimits& model);
+// Every open request hears this when `error` ends the engine at `step`.
+Failure engine_lost(const std::exception& error, int64_t step) noexcept;
+// A copy, or something shorter when there is no memory for one.
+Failure copy_of(const Failure& failure) noexcept;
+
 Failure queue_full(int32_t num_waiting, int32_t num_running, int32_t max_queued);
 
 }  // namespace lorax

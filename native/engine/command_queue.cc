@@ -10,6 +10,8 @@ void CommandQueue::post(Command command) {
   {
     const std::lock_guard lock(mutex_);
     if (closed_) throw Error("DISPOSED", "The engine was stopped.");
+    // What may throw comes before the id is taken.
+    if (commands_.size() == commands_.capacity()) commands_.reserve(2 * commands_.size() + 1);
     if (const auto* submit = std::get_if<SubmitCommand>(&command)) {
       const int32_t id = submit->request.id;
       if (id <= 0 || !open_ids_.insert(id).second) {
@@ -29,9 +31,14 @@ std::vector<Command> CommandQueue::take_all() {
   return std::exchange(commands_, {});
 }
 
-void CommandQueue::wait() {
+void CommandQueue::wait(std::optional<std::chrono::milliseconds> limit) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return closed_ || !commands_.empty(); });
+  const auto is_over = [&] { return closed_ || !commands_.empty(); };
+  if (limit) {
+    changed_.wait_for(lock, *limit, is_over);
+  } else {
+    changed_.wait(lock, is_over);
+  }
 }
 
 void CommandQueue::forget(std::span<const int32_t> ids) {

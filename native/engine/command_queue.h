@@ -4,10 +4,12 @@
 // closed it takes nothing more. Any thread.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <unordered_set>
 #include <variant>
@@ -41,8 +43,8 @@ class CommandQueue {
 
   std::vector<Command> take_all();
 
-  // Sleeps until there is a command or the queue is closed.
-  void wait();
+  // Sleeps until there is a command or the queue is closed; no longer than `limit`, if given.
+  void wait(std::optional<std::chrono::milliseconds> limit = std::nullopt);
 
   // The requests' terminal events are about to be seen: their ids may be used again.
   void forget(std::span<const int32_t> ids);

@@ -81,7 +81,7 @@ class Engine {
 
   void start();  // starts the thread; without it, tests call step() themselves
 
-  // One turn: drain commands, schedule, forward, emit. False when there was nothing to do.
+  // One turn: drain commands, schedule, submit, collect, tell. False when there was nothing to do.
   bool step();
 
   void submit(Request request);

@@ -15,9 +15,13 @@ class Ledger {
   Ledger(const SchedulerState& state, Schedule* schedule)
       : schedule_(schedule),
         free_(state.free_pages),
+        coming_(state.retiring_pages),
+        in_flight_(state.in_flight),
         adapters_(state.adapters.begin(), state.adapters.end()) {}
 
   int32_t free() const { return free_; }
+  // Free now or when the steps in flight are over.
+  int32_t expected() const { return free_ + coming_; }
   bool resident(int32_t adapter) const { return adapters_[adapter].resident; }
   int32_t pages_of(int32_t adapter) const { return adapters_[adapter].num_pages; }
 
@@ -30,10 +34,11 @@ class Ledger {
     return pages;
   }
 
-  // Evicts idle adapters, the least recently used first, until `pages` are free; bringing one back
-  // is a copy, while a preempted sequence has to be computed again. False if that is not enough.
-  bool make_free(int32_t pages, int32_t except) {
-    while (free_ < pages) {
+  // Evicts idle adapters, the least recently used first, until `pages` are expected; bringing one
+  // back is a copy, while a preempted sequence has to be computed again. False if that is not
+  // enough.
+  bool make_room(int32_t pages, int32_t except) {
+    while (expected() < pages) {
       int32_t victim = -1;
       for (int32_t i = 0; i < static_cast<int32_t>(adapters_.size()); ++i) {
         if (i == except || !idle(i)) continue;
@@ -43,13 +48,15 @@ class Ledger {
       }
       if (victim < 0) return false;
       adapters_[victim].resident = false;
-      free_ += adapters_[victim].num_pages;
+      give_up(adapters_[victim].num_pages);
       schedule_->evicted.push_back(victim);
     }
     return true;
   }
 
   void take(int32_t pages) { free_ -= pages; }
+  // Keeps later sequences from pages that an earlier one waits for.
+  void set_aside(int32_t pages) { coming_ -= pages; }
 
   void admit(const ScheduledSequence& sequence, int32_t kv_pages) {
     take(kv_pages);
@@ -61,15 +68,18 @@ class Ledger {
   }
 
   void release(const ScheduledSequence& sequence) {
-    free_ += sequence.num_blocks;
+    give_up(sequence.num_blocks);
     if (sequence.adapter >= 0) --adapters_[sequence.adapter].num_running;
   }
 
  private:
   bool idle(int32_t i) const { return adapters_[i].resident && adapters_[i].num_running == 0; }
+  void give_up(int32_t pages) { (in_flight_ ? coming_ : free_) += pages; }
 
   Schedule* schedule_;
   int32_t free_;
+  int32_t coming_;
+  bool in_flight_;
   std::vector<ScheduledAdapter> adapters_;
 };
 
@@ -97,8 +107,9 @@ Schedule make_schedule(const SchedulerState& state) {
     if (remaining(sequence) != 1) continue;
     const int32_t missing =
         blocks_for(sequence.num_tokens, limits.block_tokens) - sequence.num_blocks;
-    while (i < num_running && !ledger.make_free(missing, -1)) {
+    while (i < num_running && !ledger.make_room(missing, -1)) {
       const int32_t newest = num_running - 1;
+      if (newest == 0 && state.in_flight) break;
       ledger.release(state.running[newest]);
       if (newest == 0) {
         schedule.pool_full = newest;
@@ -108,6 +119,10 @@ Schedule make_schedule(const SchedulerState& state) {
       --num_running;
     }
     if (i >= num_running) break;
+    if (ledger.free() < missing) {
+      ledger.set_aside(missing);
+      continue;
+    }
     ledger.take(missing);
     schedule.chunks.push_back({i, 1});
     --budget;
@@ -131,8 +146,9 @@ Schedule make_schedule(const SchedulerState& state) {
     const int32_t kv_pages = blocks_for(sequence.num_tokens, limits.block_tokens);
     const bool loads = sequence.adapter >= 0 && !ledger.resident(sequence.adapter);
     const int32_t pages = kv_pages + (loads ? ledger.pages_of(sequence.adapter) : 0);
-    if (pages + num_running > ledger.free() + ledger.evictable(sequence.adapter)) break;
-    ledger.make_free(pages, sequence.adapter);
+    if (pages + num_running > ledger.expected() + ledger.evictable(sequence.adapter)) break;
+    ledger.make_room(pages, sequence.adapter);
+    if (ledger.free() < pages) break;
     ledger.admit(sequence, kv_pages);
     ++num_running;
     ++schedule.num_admitted;

@@ -3,7 +3,9 @@
 // Decodes come first, so nobody's long prompt stalls another's stream; prefill chunks get the rest
 // of the token budget, oldest first; then requests are admitted in order of arrival. Always holds:
 // every running sequence arrived before every waiting one, so the oldest is never preempted and
-// finishes, whatever the others do: no deadlock, no livelock, no starvation.
+// finishes, whatever the others do: no deadlock, no livelock, no starvation. While a step is in
+// flight, pages that somebody gives up are nobody's until it is over: who needs one of them waits
+// for the schedule after this one.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +24,7 @@ struct SchedulerLimits {
 int32_t max_running_sequences(int32_t max_sequences, int32_t max_batch_tokens);
 
 struct ScheduledSequence {
-  int32_t num_tokens = 0;    // known: prompt and generated
+  int32_t num_tokens = 0;    // prompt and generated, those in flight too
   int32_t num_computed = 0;  // positions whose KV is in pages; < num_tokens
   int32_t num_blocks = 0;    // held; 0 when waiting
   int32_t adapter = -1;      // index into SchedulerState::adapters; -1 = base
@@ -41,6 +43,8 @@ struct SchedulerState {
   std::span<const ScheduledSequence> running;  // in order of arrival
   std::span<const ScheduledSequence> waiting;  // in order of arrival; enough of the front
   std::span<const ScheduledAdapter> adapters;
+  bool in_flight = false;      // a step was submitted and is not over
+  int32_t retiring_pages = 0;  // free once it is over
 };
 
 // `sequence` counts the running ones first, then the waiting ones.
@@ -51,7 +55,8 @@ struct Chunk {
 
 // To be applied in this order.
 struct Schedule {
-  int32_t pool_full = -1;          // running sequence that is alone and finds no page: it ends
+  int32_t pool_full = -1;          // running sequence that is alone and finds no page: it ends;
+                                   // never with a step in flight, which may end it with a token
   std::vector<int32_t> preempted;  // running sequences that go back to wait, newest first
   std::vector<int32_t> evicted;    // adapters whose pages are freed
   int32_t num_admitted = 0;        // from the front of waiting; each gets pages for all its

@@ -15,6 +15,13 @@ namespace {
   throw std::logic_error("sequence table: " + what);
 }
 
+// Where the sequence stands in a container of owners.
+template <typename Owners>
+auto position_of(const Sequence& sequence, Owners& owners) {
+  return std::find_if(owners.begin(), owners.end(),
+                      [&](const auto& owner) { return owner.get() == &sequence; });
+}
+
 }  // namespace
 
 SequenceTable::SequenceTable(Model& model, SchedulerLimits limits)
@@ -27,7 +34,12 @@ void SequenceTable::add(Request request, Clock::time_point submitted) {
   waiting_.push_back(
       std::make_unique<Sequence>(std::move(request), submitted, ++num_arrivals_, model_limits_));
   Sequence& sequence = *waiting_.back();
-  by_id_[sequence.id] = &sequence;
+  try {
+    by_id_[sequence.id] = &sequence;
+  } catch (...) {
+    waiting_.pop_back();
+    throw;
+  }
   if (sequence.adapter >= 0) adapters_.open_request(sequence.adapter);
 }
 
@@ -36,7 +48,7 @@ Schedule SequenceTable::schedule() const {
   std::vector<int32_t> handles;
   adapters_.describe(&adapters, &handles);
   const auto describe = [&](const SequencePtr& sequence) {
-    ScheduledSequence described{sequence->num_tokens(), sequence->num_computed,
+    ScheduledSequence described{sequence->num_tokens_ahead(), sequence->num_computed,
                                 sequence->blocks.num_blocks(), -1};
     if (sequence->adapter >= 0) {
       const auto found = std::lower_bound(handles.begin(), handles.end(), sequence->adapter);
@@ -50,8 +62,10 @@ Schedule SequenceTable::schedule() const {
   const size_t num_waiting = std::min(waiting_.size(), static_cast<size_t>(limits_.max_running));
   for (size_t i = 0; i < num_waiting; ++i) waiting.push_back(describe(waiting_[i]));
 
-  Schedule schedule = make_schedule({limits_, pool_.num_free(), running, waiting, adapters});
-  if (schedule.chunks.empty() && schedule.pool_full < 0 && !by_id_.empty()) {
+  const bool in_flight = pool_.in_flight();
+  Schedule schedule = make_schedule({limits_, pool_.num_free(), running, waiting, adapters,
+                                     in_flight, pool_.counts().retiring});
+  if (schedule.chunks.empty() && schedule.pool_full < 0 && !by_id_.empty() && !in_flight) {
     broken("there are sequences but nothing to schedule");
   }
   for (int32_t& adapter : schedule.evicted) adapter = handles[adapter];
@@ -71,41 +85,51 @@ std::vector<Sequence*> SequenceTable::apply(const Schedule& schedule, int64_t st
     const auto index = static_cast<size_t>(chunk.sequence);
     Sequence& sequence = *running_[index < num_stayed ? index : index - num_left];
     // A prefill's pages were taken at admission: this takes a decode's next page.
-    if (!sequence.blocks.append(pool_, sequence.num_tokens())) broken("a page is missing");
+    if (!sequence.blocks.append(pool_, sequence.num_tokens_ahead())) broken("a page is missing");
     scheduled.push_back(&sequence);
   }
   return scheduled;
 }
 
 void SequenceTable::preempt_newest(int64_t step) {
-  SequencePtr sequence = std::move(running_.back());
+  waiting_.emplace_front();  // what may throw comes before anything has moved
+  waiting_.front() = std::move(running_.back());
   running_.pop_back();
-  sequence->blocks.truncate(0);
-  sequence->num_computed = 0;
-  if (sequence->adapter >= 0) adapters_.stop_running(sequence->adapter, step);
-  waiting_.push_front(std::move(sequence));
+  Sequence& sequence = *waiting_.front();
+  sequence.blocks.truncate(0);
+  sequence.num_computed = 0;
+  if (sequence.adapter >= 0) adapters_.stop_running(sequence.adapter, step);
   ++num_preemptions_;
 }
 
 void SequenceTable::admit_next(int64_t step) {
+  Sequence& sequence = *waiting_.front();
+  running_.reserve(running_.size() + 1);  // as above
+  if (sequence.adapter >= 0) adapters_.start_running(sequence.adapter, step);
   running_.push_back(std::move(waiting_.front()));
   waiting_.pop_front();
-  Sequence& sequence = *running_.back();
-  if (sequence.adapter >= 0) adapters_.start_running(sequence.adapter, step);
   if (!sequence.blocks.append(pool_, sequence.num_tokens())) broken("a page is missing");
+}
+
+void SequenceTable::expect_end(Sequence& sequence, int64_t step) {
+  ending_.reserve(ending_.size() + 1);  // as above
+  const auto running = position_of(sequence, running_);
+  ending_.push_back(std::move(*running));
+  running_.erase(running);
+  sequence.blocks.truncate(0);
+  if (sequence.adapter >= 0) adapters_.stop_running(sequence.adapter, step);
 }
 
 void SequenceTable::close(Sequence& sequence, int64_t step) {
   by_id_.erase(sequence.id);
   const int32_t adapter = sequence.adapter;
-  const auto is_it = [&](const SequencePtr& other) { return other.get() == &sequence; };
-  const auto running = std::find_if(running_.begin(), running_.end(), is_it);
-  if (running != running_.end()) {
+  if (const auto running = position_of(sequence, running_); running != running_.end()) {
     if (adapter >= 0) adapters_.stop_running(adapter, step);
     running_.erase(running);
-  } else {
-    const auto waiting = std::find_if(waiting_.begin(), waiting_.end(), is_it);
-    if (waiting != waiting_.end()) waiting_.erase(waiting);
+  } else if (const auto ending = position_of(sequence, ending_); ending != ending_.end()) {
+    ending_.erase(ending);
+  } else if (const auto waiting = position_of(sequence, waiting_); waiting != waiting_.end()) {
+    waiting_.erase(waiting);
   }
   if (adapter >= 0) adapters_.close_request(adapter);
 }
@@ -115,21 +139,37 @@ Sequence* SequenceTable::find(int32_t id) const {
   return found == by_id_.end() ? nullptr : found->second;
 }
 
-void SequenceTable::check_invariants() const {
+Sequence* SequenceTable::find(int32_t id, int64_t arrival) const {
+  Sequence* sequence = find(id);
+  return sequence == nullptr || sequence->arrival != arrival ? nullptr : sequence;
+}
+
+void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight) const {
   pool_.check_invariants();
-  if (by_id_.size() != running_.size() + waiting_.size()) broken("sequences and ids differ");
-  if (num_running() > limits_.max_running) broken("too many sequences run");
+  if (by_id_.size() != running_.size() + ending_.size() + waiting_.size()) {
+    broken("sequences and ids differ");
+  }
+  if (running_.size() > static_cast<size_t>(limits_.max_running)) broken("too many sequences run");
   std::map<int32_t, int32_t> running_by_adapter, open_by_adapter;
   std::vector<bool> seen(model_limits_.num_pages, false);
   int32_t num_kv_pages = 0;
   int64_t last_arrival = 0;
-  const auto check = [&](const Sequence& sequence, bool runs) {
-    if (sequence.arrival <= last_arrival) broken("sequences are out of order");
-    last_arrival = sequence.arrival;
+  const auto check_open = [&](const Sequence& sequence) {
     if (find(sequence.id) != &sequence) broken("a sequence is not found by its id");
     if (sequence.adapter >= 0) ++open_by_adapter[sequence.adapter];
+    const auto sampled = in_flight.find(sequence.arrival);
+    if (sequence.num_in_flight != (sampled == in_flight.end() ? 0 : sampled->second)) {
+      broken("a sequence miscounts its tokens in flight");
+    }
+  };
+  const auto check = [&](const Sequence& sequence, bool runs) {
+    check_open(sequence);
+    if (sequence.arrival <= last_arrival) broken("sequences are out of order");
+    last_arrival = sequence.arrival;
+    if (sequence.is_complete()) broken("a sequence that ends is still to be scheduled");
+    if (!runs && sequence.num_in_flight > 0) broken("a waiting sequence has a token in flight");
     if (sequence.adapter >= 0 && runs) ++running_by_adapter[sequence.adapter];
-    if (sequence.num_computed >= sequence.num_tokens()) broken("more is computed than known");
+    if (sequence.num_computed >= sequence.num_tokens_ahead()) broken("all is computed already");
     if (sequence.num_computed > sequence.blocks.capacity()) broken("KV lies outside its pages");
     if (!runs && sequence.blocks.num_blocks() > 0) broken("a waiting sequence holds pages");
     for (const int32_t page : sequence.blocks.pages()) {
@@ -141,6 +181,11 @@ void SequenceTable::check_invariants() const {
   };
   for (const SequencePtr& sequence : running_) check(*sequence, true);
   for (const SequencePtr& sequence : waiting_) check(*sequence, false);
+  for (const SequencePtr& sequence : ending_) {
+    check_open(*sequence);
+    if (!sequence->is_complete() || sequence->num_in_flight == 0) broken("an end is not in flight");
+    if (sequence->blocks.num_blocks() > 0) broken("a sequence that ends holds pages");
+  }
   if (num_kv_pages != pool_.counts().kv) broken("KV pages leaked");
   adapters_.check_invariants(running_by_adapter, open_by_adapter);
 }

@@ -2,11 +2,13 @@
 //
 // Always holds: running sequences are in order of arrival, and all of them arrived before every
 // waiting one; only running sequences hold pages; an adapter is resident while one of its sequences
-// runs. Changed by the engine thread alone.
+// runs. A sequence whose last token is in flight ends: it holds nothing and waits for that token.
+// Changed by the engine thread alone.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -22,7 +24,7 @@ class SequenceTable {
  public:
   SequenceTable(Model& model, SchedulerLimits limits);
 
-  // Queues a sequence that was found to fit, behind all others.
+  // Queues a sequence that was found to fit, behind all others. When it throws, nothing was added.
   void add(Request request, Clock::time_point submitted);
 
   // What make_schedule says of the state as it is. `evicted` holds handles.
@@ -32,22 +34,27 @@ class SequenceTable {
   // sequence of each chunk, with pages for all its tokens.
   std::vector<Sequence*> apply(const Schedule& schedule, int64_t step);
 
-  // Frees everything the sequence holds, and the sequence.
+  // A running sequence whose last token is in flight gives up its place, pages and adapter.
+  void expect_end(Sequence& sequence, int64_t step);
+
+  // Frees everything the sequence holds, and the sequence. Throws std::logic_error alone.
   void close(Sequence& sequence, int64_t step);
 
   Sequence* find(int32_t id) const;  // null when no such request is open
+  Sequence* find(int32_t id, int64_t arrival) const;  // null also when the id is another's by now
   Sequence* any() const { return by_id_.empty() ? nullptr : by_id_.begin()->second; }
   Sequence& running(int32_t index) const { return *running_[index]; }
   Sequence* newest_waiting() const { return waiting_.empty() ? nullptr : waiting_.back().get(); }
-  int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
+  int32_t num_open() const { return static_cast<int32_t>(by_id_.size()); }
+  int32_t num_running() const { return static_cast<int32_t>(running_.size() + ending_.size()); }
   int32_t num_waiting() const { return static_cast<int32_t>(waiting_.size()); }
   int64_t num_preemptions() const { return num_preemptions_; }
 
   PagePool& pool() { return pool_; }
   AdapterCache& adapters() { return adapters_; }
 
-  // Throws std::logic_error.
-  void check_invariants() const;
+  // Throws std::logic_error. `in_flight`: how many samples of each arrival are.
+  void check_invariants(const std::map<int64_t, int32_t>& in_flight) const;
 
  private:
   using SequencePtr = std::unique_ptr<Sequence>;
@@ -60,6 +67,7 @@ class SequenceTable {
   PagePool pool_;
   AdapterCache adapters_;
   std::vector<SequencePtr> running_;
+  std::vector<SequencePtr> ending_;
   std::deque<SequencePtr> waiting_;
   std::unordered_map<int32_t, Sequence*> by_id_;
   int64_t num_arrivals_ = 0;

@@ -18,6 +18,8 @@ namespace lorax {
 
 class StatusBoard {
  public:
+  StatusBoard() { stats_.recent_steps.reserve(kRecentSteps); }
+
   // `stats` without recent_steps; `step` when one was computed. Engine thread.
   void publish(const EngineStats& stats, const std::optional<EngineStats::Step>& step,
                const std::vector<AdapterCache::Change>& changes);

@@ -33,8 +33,13 @@ void append_span(const PlannedSequence& sequence, int32_t block_tokens, StepPlan
 
   const auto pages = sequence.pages.first(span.num_blocks);
   plan->block_tables.insert(plan->block_tables.end(), pages.begin(), pages.end());
-  const auto tokens = sequence.tokens.subspan(sequence.first_position, sequence.num_rows);
-  plan->token_ids.insert(plan->token_ids.end(), tokens.begin(), tokens.end());
+  const auto ahead = sequence.tokens.subspan(sequence.first_position);
+  const auto known = ahead.first(std::min<size_t>(ahead.size(), sequence.num_rows));
+  plan->token_ids.insert(plan->token_ids.end(), known.begin(), known.end());
+  // The unknown token is at most the last of the rows.
+  if (plan->num_rows() < span.first_row + span.num_rows) {
+    plan->token_ids.push_back(-1 - sequence.unknown_token);
+  }
   for (int32_t i = 0; i < sequence.num_rows; ++i) {
     plan->positions.push_back(sequence.first_position + i);
   }

@@ -14,12 +14,13 @@ namespace lorax {
 
 struct PlannedSequence {
   std::span<const int32_t> tokens;  // all known ones
+  int32_t unknown_token = -1;       // 0 or more: one follows, that sample of the step before
   int32_t first_position = 0;
   int32_t num_rows = 0;
   std::span<const int32_t> pages;  // at least what covers first_position + num_rows
   int32_t adapter_handle = -1;
   const ResidentAdapter* adapter = nullptr;  // null = base
-  bool samples = false;  // the rows reach the end of `tokens`: the next token is sampled
+  bool samples = false;  // the rows reach the last token: the next one is sampled
   SampleRow sample;
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 namespace lorax {
@@ -10,6 +11,11 @@ namespace lorax {
 namespace {
 
 [[noreturn]] void broken(const std::string& what) { throw std::logic_error("page pool: " + what); }
+
+void check_released(std::optional<int32_t> wrongly_released) {
+  if (!wrongly_released) return;
+  broken("page " + std::to_string(*wrongly_released) + " was released but is not in use");
+}
 
 }  // namespace
 
@@ -42,7 +48,7 @@ void PageRun::append(PageRun other) {
   other.pages_.clear();
 }
 
-PagePool::PagePool(int32_t num_pages) : states_(num_pages, State::kFree) {
+PagePool::PagePool(int32_t num_pages) : states_(num_pages, State::kFree), retired_(num_pages) {
   free_.reserve(num_pages);
   for (int32_t page = num_pages - 1; page >= 0; --page) free_.push_back(page);
   counts_.total = counts_.free = num_pages;
@@ -69,7 +75,7 @@ void PagePool::move_to(int32_t page, State state) {
 }
 
 std::optional<PageRun> PagePool::take(PageKind kind, int32_t count) {
-  if (!broken_.empty()) broken(broken_);
+  check_released(wrongly_released_);
   if (count > counts_.free) return std::nullopt;
   std::vector<int32_t> pages(count);
   for (int32_t& page : pages) {
@@ -84,12 +90,12 @@ void PagePool::release(int32_t page) {
   const bool used = page >= 0 && page < counts_.total &&
                     (states_[page] == State::kKv || states_[page] == State::kAdapter);
   if (!used) {
-    broken_ = "page " + std::to_string(page) + " was released but is not in use";
+    wrongly_released_ = page;
     return;
   }
-  if (submitted_step_ > completed_step_) {
+  if (in_flight()) {
+    retired(counts_.retiring) = {submitted_step_, page};
     move_to(page, State::kRetiring);
-    retired_.push_back({submitted_step_, page});
   } else {
     move_to(page, State::kFree);
     free_.push_back(page);
@@ -104,9 +110,9 @@ void PagePool::submitted(int64_t step) {
 void PagePool::completed(int64_t step) {
   if (step > submitted_step_) broken("a step completed that was never submitted");
   completed_step_ = std::max(completed_step_, step);
-  while (!retired_.empty() && retired_.front().step <= completed_step_) {
-    const int32_t page = retired_.front().page;
-    retired_.pop_front();
+  while (counts_.retiring > 0 && retired(0).step <= completed_step_) {
+    const int32_t page = retired(0).page;
+    first_retired_ = (first_retired_ + 1) % counts_.total;
     move_to(page, State::kFree);
     free_.push_back(page);
   }
@@ -120,7 +126,7 @@ std::optional<PageKind> PagePool::use_of(int32_t page) const {
 }
 
 void PagePool::check_invariants() const {
-  if (!broken_.empty()) broken(broken_);
+  check_released(wrongly_released_);
   if (counts_.free + counts_.kv + counts_.adapter + counts_.retiring != counts_.total) {
     broken("free + used + retiring is not all");
   }
@@ -138,11 +144,10 @@ void PagePool::check_invariants() const {
     listed[page] = true;
   };
   for (const int32_t page : free_) list(page, State::kFree);
-  for (const Retired& retired : retired_) list(retired.page, State::kRetiring);
-  if (static_cast<int32_t>(free_.size()) != counts_.free ||
-      static_cast<int32_t>(retired_.size()) != counts_.retiring) {
-    broken("lists and counts differ");
+  for (int32_t i = 0; i < counts_.retiring; ++i) {
+    list(retired_[(first_retired_ + i) % counts_.total].page, State::kRetiring);
   }
+  if (static_cast<int32_t>(free_.size()) != counts_.free) broken("lists and counts differ");
 }
 
 }  // namespace lorax

@@ -6,10 +6,8 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <optional>
 #include <span>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -63,6 +61,9 @@ class PagePool {
   void submitted(int64_t step);
   void completed(int64_t step);
 
+  // Whether a page dropped now would have to wait.
+  bool in_flight() const { return submitted_step_ > completed_step_; }
+
   Counts counts() const { return counts_; }
   int32_t num_free() const { return counts_.free; }
 
@@ -76,22 +77,25 @@ class PagePool {
   friend class PageRun;
   enum class State : uint8_t { kFree, kKv, kAdapter, kRetiring };
   struct Retired {
-    int64_t step;  // reusable once this one has completed
-    int32_t page;
+    int64_t step = 0;  // reusable once this one has completed
+    int32_t page = 0;
   };
 
   int32_t& count_of(State state);
   void move_to(int32_t page, State state);
   void release(int32_t page);
+  Retired& retired(int32_t index) { return retired_[(first_retired_ + index) % retired_.size()]; }
 
-  std::vector<State> states_;    // [total]
-  std::vector<int32_t> free_;    // a stack: the warmest page is taken first
-  std::deque<Retired> retired_;  // ascending step
+  // Pages go back in destructors, where nothing may be thrown: no list grows after construction.
+  std::vector<State> states_;     // [total]
+  std::vector<int32_t> free_;     // a stack: the warmest page is taken first
+  std::vector<Retired> retired_;  // [total], a ring of counts_.retiring from first_retired_ on,
+                                  // ascending step
+  int32_t first_retired_ = 0;
   Counts counts_;
   int64_t submitted_step_ = 0;
   int64_t completed_step_ = 0;
-  // Releases run in destructors, where nothing may be thrown: told by check_invariants and take.
-  std::string broken_;
+  std::optional<int32_t> wrongly_released_;  // told by check_invariants and take
 };
 
 }  // namespace lorax

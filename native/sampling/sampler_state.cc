@@ -34,7 +34,7 @@ bool SamplerState::is_stop_token(int32_t token) const {
   return std::binary_search(params_.stop_token_ids.begin(), params_.stop_token_ids.end(), token);
 }
 
-SampleRow SamplerState::row() const {
+SampleRow SamplerState::row(int32_t unknown_token) const {
   SampleRow row;
   row.temperature = params_.temperature;
   row.top_k = params_.top_k;
@@ -49,7 +49,8 @@ SampleRow SamplerState::row() const {
   row.bias_values = params_.bias_values.empty() ? nullptr : params_.bias_values.data();
   row.bias_size = static_cast<int32_t>(params_.bias_ids.size());
   row.seed = params_.seed;
-  row.position = num_outputs_;
+  row.position = num_outputs_ + (unknown_token >= 0 ? 1 : 0);
+  if (has_penalty_) row.unknown_token = unknown_token;
   row.num_logprobs = params_.num_logprobs;
   return row;
 }

@@ -23,8 +23,9 @@ class SamplerState {
   // The next generated token.
   void append(int32_t token);
 
-  // For the token at output position `num_outputs()`.
-  SampleRow row() const;
+  // For the next token. `unknown_token` 0 or more: the one before it is that sample of the step
+  // before and was not appended yet; -1: all were.
+  SampleRow row(int32_t unknown_token = -1) const;
 
   int64_t num_outputs() const { return num_outputs_; }
   int32_t num_logprobs() const { return params_.num_logprobs; }

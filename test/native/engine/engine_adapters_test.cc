@@ -8,7 +8,9 @@ namespace {
 
 class EngineAdaptersTest : public EngineFixture {};
 
-TEST_F(EngineAdaptersTest, ManyAdaptersInOneBatch) {
+INSTANTIATE_TEST_SUITE_P(StepsAhead, EngineAdaptersTest, testing::Values(0, 1));
+
+TEST_P(EngineAdaptersTest, ManyAdaptersInOneBatch) {
   make();
   std::vector<Request> requests;
   std::vector<std::string> names;
@@ -37,7 +39,7 @@ TEST_F(EngineAdaptersTest, ManyAdaptersInOneBatch) {
   }
 }
 
-TEST_F(EngineAdaptersTest, AdaptersThatDoNotFitTogetherTakeTurns) {
+TEST_P(EngineAdaptersTest, AdaptersThatDoNotFitTogetherTakeTurns) {
   options_.limits.num_pages = 8;
   make();
   const int32_t a = engine_->add_adapter(fake_adapter("a", 5));
@@ -56,7 +58,7 @@ TEST_F(EngineAdaptersTest, AdaptersThatDoNotFitTogetherTakeTurns) {
   }
 }
 
-TEST_F(EngineAdaptersTest, EvictsTheLeastRecentlyUsed) {
+TEST_P(EngineAdaptersTest, EvictsTheLeastRecentlyUsed) {
   options_.limits.num_pages = 10;
   make();
   Ints handles;
@@ -78,7 +80,7 @@ TEST_F(EngineAdaptersTest, EvictsTheLeastRecentlyUsed) {
   EXPECT_TRUE(statuses[2].resident);
 }
 
-TEST_F(EngineAdaptersTest, ARemovedAdapterDrainsThenGoes) {
+TEST_P(EngineAdaptersTest, ARemovedAdapterDrainsThenGoes) {
   make();
   const int32_t a = engine_->add_adapter(fake_adapter("a", 3));
   const int32_t idle = engine_->add_adapter(fake_adapter("b", 2));
@@ -100,7 +102,7 @@ TEST_F(EngineAdaptersTest, ARemovedAdapterDrainsThenGoes) {
   EXPECT_NE(engine_->add_adapter(fake_adapter("a", 3)), a) << "handles are never used again";
 }
 
-TEST_F(EngineAdaptersTest, AnAdapterThatCannotFitIsRefusedWhenAdded) {
+TEST_P(EngineAdaptersTest, AnAdapterThatCannotFitIsRefusedWhenAdded) {
   options_.limits.num_pages = 8;
   make();
   try {

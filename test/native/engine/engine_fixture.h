@@ -1,5 +1,5 @@
 // An engine over the fake model, stepped by the test, with its events read and its invariants
-// checked after every step.
+// checked after every step. The parameter: how many steps the model may run behind the host.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -38,8 +38,13 @@ inline double number(const Failure& failure, const char* key) {
   return std::get<double>(failure.data.at(key));
 }
 
-class EngineFixture : public testing::Test {
+class EngineFixture : public testing::TestWithParam<int32_t> {
  protected:
+  EngineFixture() { options_.steps_ahead = GetParam(); }
+
+  // Turns from a step's submission to its events.
+  int32_t lag() const { return GetParam(); }
+
   void make(EngineLimits limits = {}) {
     auto model = std::make_unique<FakeModel>(options_);
     model_ = model.get();

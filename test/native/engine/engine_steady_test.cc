@@ -27,7 +27,8 @@ struct Tally {
 
 class Episode {
  public:
-  Episode(uint32_t seed, Tally* tally) : random_(seed), tally_(tally) {
+  Episode(uint32_t seed, int32_t steps_ahead, Tally* tally) : random_(seed), tally_(tally) {
+    options_.steps_ahead = steps_ahead;
     options_.limits = {.vocab_size = between(2, 97),
                        .context_tokens = between(20, 90),
                        .num_pages = between(4, 48),
@@ -285,11 +286,16 @@ class Episode {
   int32_t last_id_ = 0, last_started_ = 0;
 };
 
-TEST(EngineSteady, AHundredThousandRandomSteps) {
+// The parameter: steps_ahead.
+class EngineSteady : public testing::TestWithParam<int32_t> {};
+
+INSTANTIATE_TEST_SUITE_P(StepsAhead, EngineSteady, testing::Values(0, 1));
+
+TEST_P(EngineSteady, AHundredThousandRandomSteps) {
   Tally tally;
   for (uint32_t seed = 1; tally.steps < 100000 && !testing::Test::HasFailure(); ++seed) {
     SCOPED_TRACE("episode " + std::to_string(seed));
-    Episode(seed, &tally).run(1000);
+    Episode(seed, GetParam(), &tally).run(1000);
   }
   if (testing::Test::HasFailure()) return;
   EXPECT_GE(tally.steps, 100000);
@@ -319,9 +325,10 @@ TEST(EngineSteady, AHundredThousandRandomSteps) {
 }
 
 // Half of two thousand requests are aborted, each in another state; the others do not notice.
-TEST(EngineSteady, AThousandAbortsLeaveTheOthersAlone) {
+TEST_P(EngineSteady, AThousandAbortsLeaveTheOthersAlone) {
   FakeModelOptions options;
   options.limits.num_pages = 40;
+  options.steps_ahead = GetParam();
   auto owned = std::make_unique<FakeModel>(options);
   Engine engine(std::move(owned), {.max_batch_tokens = 24, .max_queued = 5000, .max_sequences = 9},
                 [] {});

@@ -66,9 +66,11 @@ Request random_request(std::mt19937& random, int32_t id, int32_t adapter) {
   return request;
 }
 
-class EngineThreadsTest : public testing::Test {
+// The parameter: steps_ahead.
+class EngineThreadsTest : public testing::TestWithParam<int32_t> {
  protected:
   EngineThreadsTest() {
+    options_.steps_ahead = GetParam();
     options_.limits.num_pages = 30;
     engine_ = std::make_unique<Engine>(
         std::make_unique<FakeModel>(options_),
@@ -82,7 +84,9 @@ class EngineThreadsTest : public testing::Test {
   EventLog log_;
 };
 
-TEST_F(EngineThreadsTest, ManyThreadsSubmitAndCancel) {
+INSTANTIATE_TEST_SUITE_P(StepsAhead, EngineThreadsTest, testing::Values(0, 1));
+
+TEST_P(EngineThreadsTest, ManyThreadsSubmitAndCancel) {
   constexpr int32_t kThreads = 4, kEach = 250;
   engine_->start();
   engine_->start();  // once is enough
@@ -148,7 +152,7 @@ TEST_F(EngineThreadsTest, ManyThreadsSubmitAndCancel) {
   EXPECT_EQ(engine_->stats().pages.kv, 0);
 }
 
-TEST_F(EngineThreadsTest, AnIdleEngineSleepsAndWakes) {
+TEST_P(EngineThreadsTest, AnIdleEngineSleepsAndWakes) {
   engine_->start();
   std::mt19937 random(1);
   for (int32_t id = 1; id <= 50; ++id) {
@@ -163,7 +167,7 @@ TEST_F(EngineThreadsTest, AnIdleEngineSleepsAndWakes) {
 }
 
 // Stopped while others submit: what was accepted ends exactly once, what was not is thrown.
-TEST_F(EngineThreadsTest, StopsMidFlight) {
+TEST_P(EngineThreadsTest, StopsMidFlight) {
   engine_->start();
   std::atomic<int64_t> accepted = 0;
   std::vector<std::thread> threads;
@@ -200,7 +204,9 @@ TEST_F(EngineThreadsTest, StopsMidFlight) {
 
 TEST(EngineThreads, FiftyEnginesComeAndGo) {
   for (int32_t i = 0; i < 50; ++i) {
-    Engine engine(std::make_unique<FakeModel>(FakeModelOptions{}), {}, [] {});
+    FakeModelOptions options;
+    options.steps_ahead = i % 3 == 0 ? 0 : 1;
+    Engine engine(std::make_unique<FakeModel>(options), {}, [] {});
     engine.start();
     std::mt19937 random(static_cast<uint32_t>(i));
     for (int32_t id = 1; id <= i % 5; ++id) engine.submit(random_request(random, id, -1));

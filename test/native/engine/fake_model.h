@@ -2,19 +2,24 @@
 // key, computed by really storing one word per position and page.
 //
 // A wrong block table, a page reused while it is live, a lost KV entry, an adapter in the wrong
-// segment or an overwritten adapter page: each gives wrong tokens. Malformed plans throw.
+// segment or an overwritten adapter page: each gives wrong tokens. Malformed plans throw, and so do
+// pages and adapters that are given away while a step in flight uses them.
 #pragma once
 
+#include <gtest/gtest.h>
+
+#include <algorithm>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <set>
-#include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/engine.h"
-#include "memory/block_table.h"
+#include "engine/plan_checks.h"
 
 namespace lorax {
 
@@ -54,6 +59,7 @@ struct FakeModelOptions {
                      .block_tokens = 4};
   int32_t max_batch_tokens = 512;
   int32_t max_logits_rows = 256;
+  int32_t steps_ahead = 0;
 };
 
 // The name says what it computes; as many pages as modules.
@@ -86,50 +92,59 @@ class FakeModel : public Model {
                                                  std::span<const int32_t> pages) override {
     const auto& fake = static_cast<const Image&>(image);
     if (static_cast<int32_t>(pages.size()) != fake.num_pages) fault("wrong number of pages");
+    for (const InFlight& step : in_flight_) {
+      for (const int32_t page : pages) {
+        if (step.uses(page)) fault("an adapter was placed on a page of a step in flight");
+      }
+    }
     auto resident = std::make_unique<Resident>(*this, pages);
     resident->fill(fake.value);
     return resident;
   }
 
-  int32_t steps_ahead() const override { return 0; }
+  ~FakeModel() override {
+    EXPECT_TRUE(in_flight_.empty()) << "a step was never collected";
+    EXPECT_EQ(problem_, "");
+  }
 
+  int32_t steps_ahead() const override { return options_.steps_ahead; }
+
+  // The arena changes when a step is collected, as late as a device may do it; until then what it
+  // is to write holds a mark, which whoever reads too early finds.
   void submit(const StepPlan& plan) override {
     ++num_forwards;
     num_rows += plan.num_rows();
     if (on_forward) on_forward(plan);
+    if (static_cast<int32_t>(in_flight_.size()) > options_.steps_ahead) fault("too many steps");
     check(plan);
-    samples_.assign(plan.samples.size(), {});
-
-    std::vector<uint64_t> row_adapter(plan.num_rows(), 0);
-    for (const LoraSegment& segment : plan.segments) {
-      const auto& resident = static_cast<const Resident&>(*segment.adapter);
-      for (int32_t i = segment.rows_begin; i < segment.rows_end; ++i) {
-        row_adapter[plan.segment_rows[i]] = resident.read();
-      }
-    }
-    size_t next = 0;
+    last_step_ = plan.step;
     for (const SequenceSpan& span : plan.spans) {
       for (int32_t i = 0; i < span.num_rows; ++i) {
-        const int32_t row = span.first_row + i;
-        word(plan, span, plan.positions[row]) =
-            kv_word(plan.token_ids[row], plan.positions[row], row_adapter[row]);
-        if (next == plan.logits_rows.size() || plan.logits_rows[next] != row) continue;
-        uint64_t hash = 1;
-        for (int32_t p = 0; p <= plan.positions[row]; ++p) hash = mix(hash, word(plan, span, p));
-        sample(hash, plan.samples[next], &samples_[next]);
-        ++next;
+        word(plan, span, span.first_position + i) = mark(plan, span.first_row + i);
       }
     }
-    if (next != plan.logits_rows.size()) fault("a logits row is in no span");
+    in_flight_.emplace_back(plan, options_.steps_ahead > 0);
+    for (const LoraSegment& segment : plan.segments) {
+      const auto& resident = static_cast<const Resident&>(*segment.adapter);
+      in_flight_.back().adapter_pages.insert(resident.pages().begin(), resident.pages().end());
+    }
   }
 
   void collect(std::span<SampleResult> results) override {
-    if (results.size() != samples_.size()) fault("results and samples differ");
-    std::move(samples_.begin(), samples_.end(), results.begin());
+    if (in_flight_.empty()) fault("nothing to collect");
+    const InFlight step = std::move(in_flight_.front());
+    in_flight_.pop_front();
+    if (on_collect) on_collect(*step.plan);
+    if (!problem_.empty()) fault(problem_);
+    if (results.size() != step.plan->samples.size()) fault("results and samples differ");
+    compute(*step.plan, results);
+    sampled_.clear();
+    for (const SampleResult& result : results) sampled_.push_back(result.token);
   }
 
   // Engine thread.
-  std::function<void(const StepPlan&)> on_forward;
+  std::function<void(const StepPlan&)> on_forward;  // when it is submitted
+  std::function<void(const StepPlan&)> on_collect;
   int64_t num_forwards = 0;
   int64_t num_rows = 0;
   uint64_t unusable_seed = ~0ull;  // requests with it get no token
@@ -144,7 +159,16 @@ class FakeModel : public Model {
     Resident(FakeModel& model, std::span<const int32_t> pages)
         : model_(model), pages_(pages.begin(), pages.end()) {}
     // Its pages must still be its own: whoever got them too early now reads this.
-    ~Resident() override { fill(0xDEADu); }
+    ~Resident() override {
+      for (const InFlight& step : model_.in_flight_) {
+        for (const LoraSegment& segment : step.plan->segments) {
+          if (segment.adapter == this) model_.problem_ = "an adapter in flight was dropped";
+        }
+      }
+      fill(0xDEADu);
+    }
+
+    const std::vector<int32_t>& pages() const { return pages_; }
 
     void fill(uint64_t value) {
       for (const int32_t page : pages_) {
@@ -167,8 +191,62 @@ class FakeModel : public Model {
     std::vector<int32_t> pages_;
   };
 
-  [[noreturn]] static void fault(const std::string& what) {
-    throw std::runtime_error("fake model: " + what);
+  // A step from submit to collect.
+  struct InFlight {
+    // `copies`: what the plan points to may change after submit.
+    InFlight(const StepPlan& submitted, bool copies) : plan(&submitted) {
+      if (!copies) return;
+      copy = std::make_unique<StepPlan>(submitted);
+      for (SampleRow& row : copy->samples) {
+        histories.emplace_back(row.history, row.history + row.history_size);
+        row.history = histories.back().data();
+        row.bias_ids = nullptr;
+        row.bias_values = nullptr;
+      }
+      plan = copy.get();
+    }
+
+    bool uses(int32_t page) const {
+      const std::vector<int32_t>& kv = plan->block_tables;
+      return adapter_pages.count(page) || std::find(kv.begin(), kv.end(), page) != kv.end();
+    }
+
+    const StepPlan* plan;
+    std::unique_ptr<StepPlan> copy;
+    std::deque<std::vector<TokenCount>> histories;
+    std::set<int32_t> adapter_pages;
+  };
+
+  // Tokens of earlier steps are known by now.
+  int32_t known(int32_t token) const { return token >= 0 ? token : sampled_.at(-1 - token); }
+
+  static uint64_t mark(const StepPlan& plan, int32_t row) {
+    return mix(mix(0x4D41524Bu, static_cast<uint64_t>(plan.step)), static_cast<uint32_t>(row));
+  }
+
+  void compute(const StepPlan& plan, std::span<SampleResult> results) {
+    std::vector<uint64_t> row_adapter(plan.num_rows(), 0);
+    for (const LoraSegment& segment : plan.segments) {
+      const auto& resident = static_cast<const Resident&>(*segment.adapter);
+      for (int32_t i = segment.rows_begin; i < segment.rows_end; ++i) {
+        row_adapter[plan.segment_rows[i]] = resident.read();
+      }
+    }
+    size_t next = 0;
+    for (const SequenceSpan& span : plan.spans) {
+      for (int32_t i = 0; i < span.num_rows; ++i) {
+        const int32_t row = span.first_row + i;
+        uint64_t& stored = word(plan, span, plan.positions[row]);
+        if (stored != mark(plan, row)) fault("KV of a step in flight was overwritten");
+        stored = kv_word(known(plan.token_ids[row]), plan.positions[row], row_adapter[row]);
+        if (next == plan.logits_rows.size() || plan.logits_rows[next] != row) continue;
+        uint64_t hash = 1;
+        for (int32_t p = 0; p <= plan.positions[row]; ++p) hash = mix(hash, word(plan, span, p));
+        sample(hash, plan.samples[next], &results[next]);
+        ++next;
+      }
+    }
+    if (next != plan.logits_rows.size()) fault("a logits row is in no span");
   }
 
   uint64_t& at(int32_t page, int32_t slot) {
@@ -182,7 +260,20 @@ class FakeModel : public Model {
               position % options_.limits.block_tokens);
   }
 
-  void sample(uint64_t hash, const SampleRow& row, SampleResult* result) const {
+  void sample(uint64_t hash, SampleRow row, SampleResult* result) const {
+    std::vector<TokenCount> history(row.history, row.history + row.history_size);
+    if (row.unknown_token >= 0) {
+      const int32_t token = sampled_.at(row.unknown_token);
+      const auto seen = std::find_if(history.begin(), history.end(),
+                                     [&](const TokenCount& c) { return c.token == token; });
+      if (seen == history.end()) {
+        history.push_back({token, 1});
+      } else {
+        ++seen->output_count;
+      }
+      row.history = history.data();
+      row.history_size = static_cast<int32_t>(history.size());
+    }
     const int32_t vocab = options_.limits.vocab_size;
     result->token = row.seed == unusable_seed ? -1 : token_of(hash, row, vocab);
     result->top_tokens.clear();
@@ -195,59 +286,34 @@ class FakeModel : public Model {
     }
   }
 
-  // What step_plan.h promises.
   void check(const StepPlan& plan) const {
     const int32_t rows = plan.num_rows();
     if (rows == 0 || rows > options_.max_batch_tokens) fault("number of rows");
     if (static_cast<int32_t>(plan.logits_rows.size()) > options_.max_logits_rows) {
       fault("number of logits rows");
     }
-    if (plan.step <= last_step_) fault("steps do not ascend");
-    last_step_ = plan.step;
-    int32_t next_row = 0;
-    std::set<int32_t> pages;
-    for (const SequenceSpan& span : plan.spans) {
-      if (span.first_row != next_row || span.num_rows < 1) fault("spans are not contiguous");
-      next_row += span.num_rows;
-      const int32_t end = span.first_position + span.num_rows;
-      if (span.num_blocks != blocks_for(end, options_.limits.block_tokens)) fault("num_blocks");
-      if (end > options_.limits.context_tokens) fault("a position beyond the context");
-      for (int32_t i = 0; i < span.num_rows; ++i) {
-        if (plan.positions.at(span.first_row + i) != span.first_position + i) fault("positions");
-      }
-      for (int32_t i = 0; i < span.num_blocks; ++i) {
-        if (!pages.insert(plan.block_tables.at(span.block_table_begin + i)).second) {
-          fault("a page is in two block tables");
-        }
-      }
-    }
-    if (next_row != rows) fault("rows without a span");
-    int32_t last_first_row = -1, next_segment_row = 0;
-    std::set<const ResidentAdapter*> adapters;
-    for (const LoraSegment& segment : plan.segments) {
-      if (segment.rows_begin != next_segment_row || segment.rows_end <= segment.rows_begin) {
-        fault("segments are not contiguous");
-      }
-      next_segment_row = segment.rows_end;
-      if (!adapters.insert(segment.adapter).second) fault("an adapter has two segments");
-      if (plan.segment_rows[segment.rows_begin] <= last_first_row) fault("segments do not ascend");
-      last_first_row = plan.segment_rows[segment.rows_begin];
-      for (int32_t i = segment.rows_begin; i < segment.rows_end; ++i) {
-        if (plan.segment_weights.at(i) != 1.0f) fault("weights");
-        if (i > segment.rows_begin && plan.segment_rows[i] <= plan.segment_rows[i - 1]) {
-          fault("segment rows do not ascend");
-        }
-      }
-    }
+    if (plan.samples.size() != plan.logits_rows.size()) fault("number of samples");
     for (size_t i = 1; i < plan.logits_rows.size(); ++i) {
       if (plan.logits_rows[i] <= plan.logits_rows[i - 1]) fault("logits rows do not ascend");
+    }
+    if (plan.step <= last_step_) fault("steps do not ascend");
+    check_spans(plan, options_.limits);
+    check_segments(plan);
+    check_unknown_tokens(plan, in_flight_.empty() ? nullptr : in_flight_.back().plan);
+    for (const InFlight& other : in_flight_) {
+      check_pages_against(*other.plan, plan);
+      for (const int32_t page : plan.block_tables) {
+        if (other.adapter_pages.count(page)) fault("an adapter's page in flight became KV");
+      }
     }
   }
 
   const FakeModelOptions options_;
-  std::vector<uint64_t> arena_;        // [num_pages, block_tokens]
-  std::vector<SampleResult> samples_;  // of the step
-  mutable int64_t last_step_ = 0;
+  std::vector<uint64_t> arena_;  // [num_pages, block_tokens]
+  std::deque<InFlight> in_flight_;
+  std::vector<int32_t> sampled_;  // of the newest step collected
+  int64_t last_step_ = 0;         // submitted
+  std::string problem_;           // found where nothing may be thrown
 };
 
 // The tokens a request gets when it is alone: the same hashes with no page, batch or chunk.

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <ostream>
 #include <string>
 
@@ -18,6 +19,7 @@ struct Case {
   std::vector<ScheduledSequence> waiting;
   std::vector<ScheduledAdapter> adapters;
   std::string expected;
+  int32_t retiring = -1;  // 0 or more: a step is in flight, and so many pages retire
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.name; }
@@ -95,6 +97,25 @@ const Case kCases[] = {
     {"two requests of one adapter load it once", 16, 8, 6, {}, {{4, 0, 0, 0}, {4, 0, 0, 0}},
      {{3, false, 0, 1}}, "admit 2; 0:4 1:4 "},
     {"a budget of one", 1, 1, 10, {{9, 4, 3, -1}}, {{1, 0, 0, -1}}, {}, "0:1 "},
+    // With a step in flight, what is given up comes one schedule later.
+    {"a decode waits for a page that retires", 16, 8, 0, {{5, 4, 1, -1}, {6, 5, 2, -1}}, {}, {},
+     "1:1 ", 1},
+    {"a page is waited for by one alone", 16, 8, 0, {{5, 4, 1, -1}, {5, 4, 1, -1}, {6, 5, 2, -1}},
+     {}, {}, "preempt 2; ", 1},
+    {"preempted, and its pages come later", 16, 8, 0, {{5, 4, 1, -1}, {7, 6, 2, -1}}, {}, {},
+     "preempt 1; ", 0},
+    {"evicted, and its pages come later", 16, 8, 0, {{5, 4, 1, -1}}, {}, {{3, true, 0, 5}},
+     "evict 0; ", 0},
+    {"alone with a full pool it waits: what is in flight may end it", 16, 8, 0, {{5, 4, 1, -1}}, {},
+     {}, "", 0},
+    {"an admission into pages that are free", 16, 8, 3, {{5, 4, 2, -1}}, {{8, 0, 0, -1}}, {},
+     "admit 1; 0:1 1:8 ", 9},
+    {"an admission waits for pages that retire", 16, 8, 1, {{5, 4, 2, -1}}, {{8, 0, 0, -1}},
+     {{3, true, 0, 1}}, "0:1 ", 9},
+    {"an admission makes room first", 16, 8, 1, {{5, 4, 2, -1}}, {{8, 0, 0, -1}},
+     {{3, true, 0, 1}}, "evict 0; 0:1 ", 0},
+    {"nothing to wait for", 16, 8, 1, {{5, 4, 2, -1}}, {{8, 0, 0, -1}}, {{1, true, 1, 1}}, "0:1 ",
+     1},
 };
 // clang-format on
 
@@ -102,8 +123,13 @@ class SchedulerTable : public testing::TestWithParam<Case> {};
 
 TEST_P(SchedulerTable, Schedules) {
   const Case& c = GetParam();
-  const SchedulerState state{
-      {c.budget, c.max_running, 4}, c.free_pages, c.running, c.waiting, c.adapters};
+  const SchedulerState state{{c.budget, c.max_running, 4},
+                             c.free_pages,
+                             c.running,
+                             c.waiting,
+                             c.adapters,
+                             c.retiring >= 0,
+                             std::max(c.retiring, 0)};
   EXPECT_EQ(text(make_schedule(state)), c.expected);
 }
 

@@ -64,6 +64,18 @@ TEST_F(StepPlannerTest, SortsByAdapterAndCutsSegments) {
   EXPECT_EQ(plan_.samples[0].position, 2);
 }
 
+// The token before the one to sample is sample 3 of the step before, or there is no such token.
+TEST_F(StepPlannerTest, NamesUnknownTokensByTheirSample) {
+  PlannedSequence decode = sequence(tokens_, 6, 1, pages_a_, 1, nullptr);
+  decode.unknown_token = 3;
+  PlannedSequence known = sequence(tokens_, 5, 1, pages_b_, 2, nullptr);
+  PlannedSequence chunk = sequence(tokens_, 4, 3, pages_c_, 3, nullptr);
+  chunk.unknown_token = 0;
+  make_step_plan(2, 4, std::vector{decode, known, chunk}, &plan_, &sampled_);
+  EXPECT_EQ(plan_.token_ids, (Ints{-4, 15, 14, 15, -1}));
+  EXPECT_EQ(plan_.positions, (Ints{6, 5, 4, 5, 6}));
+}
+
 TEST_F(StepPlannerTest, ReusesThePlanForTheNextStep) {
   make_step_plan(1, 4, std::vector{sequence(tokens_, 0, 6, pages_a_, 2, &first_)}, &plan_,
                  &sampled_);

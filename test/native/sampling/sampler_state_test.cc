@@ -56,6 +56,20 @@ TEST(SamplerState, FrequencyAndPresenceCountOutputsOnly) {
   }
 }
 
+TEST(SamplerState, AnUnknownTokenCountsAsAnOutput) {
+  const std::vector<int32_t> prompt = {1};
+  SamplerState plain({}, prompt, 100);
+  EXPECT_EQ(plain.row(5).position, 1);
+  EXPECT_EQ(plain.row(5).unknown_token, -1) << "without a penalty nobody asks which it is";
+  SamplerState state({.presence_penalty = 0.5f}, prompt, 100);
+  state.append(7);
+  EXPECT_EQ(state.row(5).position, 2);
+  EXPECT_EQ(state.row(5).unknown_token, 5);
+  EXPECT_EQ(history_of(state.row(5)), (Counts{{7, 1}})) << "the history lacks it";
+  EXPECT_EQ(state.row().position, 1);
+  EXPECT_EQ(state.row().unknown_token, -1);
+}
+
 TEST(SamplerState, StopTokensAndBiasAndLogprobs) {
   SamplerState state({.bias_ids = {4, 2},
                       .bias_values = {1.0f, -1.0f},

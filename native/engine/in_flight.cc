@@ -1,0 +1,63 @@
+// A ring of steps between the model and the pool's fence.
+#include "engine/in_flight.h"
+
+#include <algorithm>
+
+namespace lorax {
+
+StepsInFlight::StepsInFlight(Model& model, PagePool& pool)
+    : model_(model), pool_(pool), ahead_(std::min(model.steps_ahead(), kMaxAhead)) {}
+
+void StepsInFlight::submit() {
+  const StepPlan& plan = next().plan;
+  results_.reserve(plan.samples.size());  // so that collect() allocates nothing
+  // Before the model sees it: should submit throw, some of it may be under way.
+  newest_step_ = plan.step;
+  pool_.submitted(plan.step);
+  model_.submit(plan);
+  ++size_;
+}
+
+StepsInFlight::Collected StepsInFlight::collect() {
+  StepInFlight& step = slots_[first_];
+  first_ = (first_ + 1) % static_cast<int32_t>(slots_.size());
+  --size_;
+  results_.resize(step.sampled.size());
+  try {
+    model_.collect(results_);
+  } catch (...) {
+    over(step);
+    throw;
+  }
+  over(step);
+  return {step, results_};
+}
+
+void StepsInFlight::abandon() noexcept {
+  while (size_ > 0) {
+    try {
+      collect();
+    } catch (...) {
+      // One failure was told already; that of a later step says no more.
+    }
+  }
+  next().adapters.clear();
+  pool_.completed(newest_step_);
+}
+
+void StepsInFlight::over(StepInFlight& step) {
+  step.adapters.clear();
+  pool_.completed(step.plan.step);
+}
+
+std::map<int64_t, int32_t> StepsInFlight::num_samples() const {
+  std::map<int64_t, int32_t> counts;
+  for (int32_t i = 0; i < size_; ++i) {
+    for (const StepInFlight::Sampled& sampled : slots_[(first_ + i) % slots_.size()].sampled) {
+      ++counts[sampled.arrival];
+    }
+  }
+  return counts;
+}
+
+}  // namespace lorax

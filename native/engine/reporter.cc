@@ -1,0 +1,81 @@
+// From what happened in a turn to the outbox and the status board.
+#include "engine/reporter.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace lorax {
+
+namespace {
+
+int64_t microseconds(Clock::duration duration) {
+  return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
+}
+
+}  // namespace
+
+Reporter::Reporter(CommandQueue& commands, Outbox& outbox, StatusBoard& board,
+                   std::function<void()> notify)
+    : commands_(commands), outbox_(outbox), board_(board), notify_(std::move(notify)) {}
+
+void Reporter::started(const Sequence& sequence) {
+  events_.started(sequence.id, microseconds(Clock::now() - sequence.submitted), 0);
+  stats_.prompt_tokens += sequence.num_prompt;
+}
+
+void Reporter::token(const Sequence& sequence, const SampleResult& result) {
+  events_.token(sequence.id, result, sequence.sampler.num_logprobs());
+  ++stats_.output_tokens;
+}
+
+void Reporter::finished(const Sequence& sequence, FinishReason reason) noexcept {
+  events_.finished(sequence.id, reason, sequence.num_outputs());
+  ++stats_.finished;
+}
+
+void Reporter::aborted(const Sequence& sequence) noexcept {
+  events_.aborted(sequence.id, sequence.num_outputs());
+  ++stats_.aborted;
+}
+
+void Reporter::failed(const Sequence& sequence, Failure failure) noexcept {
+  events_.failed(sequence.id, std::move(failure), sequence.num_outputs());
+  ++stats_.failed;
+}
+
+void Reporter::refused(int32_t id, Failure failure) noexcept {
+  events_.failed(id, std::move(failure), 0);
+  ++stats_.failed;
+}
+
+void Reporter::collected(const EngineStats::Step& step, Clock::time_point begin) {
+  ++stats_.steps;
+  collected_ = step;
+  collected_begin_ = begin;
+}
+
+void Reporter::tell(SequenceTable& sequences) {
+  const PagePool::Counts pages = sequences.pool().counts();
+  stats_.pages = {pages.total, pages.free, pages.kv, pages.adapter, pages.retiring};
+  stats_.running = sequences.num_running();
+  stats_.waiting = sequences.num_waiting();
+  stats_.preemptions = sequences.num_preemptions();
+  stats_.adapter_loads = sequences.adapters().num_loads();
+  stats_.adapter_evictions = sequences.adapters().num_evictions();
+  const std::vector<AdapterCache::Change> changes = sequences.adapters().take_changes();
+  if (collected_) {
+    // Steps that follow one another without a gap take the time from one's end to the next's; a
+    // step that found nothing in flight counts from the turn that planned it.
+    const Clock::time_point now = Clock::now();
+    const int64_t us = microseconds(now - std::max(collected_begin_, last_step_told_));
+    collected_->us = static_cast<int32_t>(us);
+    last_step_told_ = now;
+  }
+  board_.publish(stats_, std::exchange(collected_, std::nullopt), changes);
+  commands_.forget(events_.ended());
+  if (outbox_.put(&events_)) owes_notice_ = true;
+  if (owes_notice_ && notify_) notify_();
+  owes_notice_ = false;
+}
+
+}  // namespace lorax

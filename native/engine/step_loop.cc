@@ -1,0 +1,284 @@
+// What happens in a turn, in the order in which it happens.
+#include "engine/step_loop.h"
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+
+#include "engine/admission.h"
+
+namespace lorax {
+
+namespace {
+
+class UnknownException : public std::exception {
+ public:
+  const char* what() const noexcept override { return "an unknown exception"; }
+};
+
+}  // namespace
+
+StepLoop::StepLoop(Model& model, const EngineLimits& limits, CommandQueue& commands, Outbox& outbox,
+                   StatusBoard& board, std::function<void()> notify)
+    : model_limits_(model.limits()),
+      limits_(limits),
+      commands_(commands),
+      reporter_(commands, outbox, board, std::move(notify)),
+      sequences_(model, {limits.max_batch_tokens,
+                         max_running_sequences(limits.max_sequences, limits.max_batch_tokens),
+                         model_limits_.block_tokens}),
+      in_flight_(model, sequences_.pool()) {
+  reporter_.tell(sequences_);
+}
+
+bool StepLoop::step() {
+  const Clock::time_point begin = Clock::now();
+  bool worked = false;
+  try {
+    worked = drain_commands();
+    if (sequences_.any() != nullptr || in_flight_.size() > 0) {
+      worked = true;
+      const bool submitted = submit_next(begin);
+      if (in_flight_.size() > (submitted ? in_flight_.ahead() : 0)) collect_oldest();
+#ifndef NDEBUG
+      check_invariants();
+#endif
+    }
+  } catch (const std::exception& error) {
+    lose(error);
+  } catch (...) {
+    lose(UnknownException());
+  }
+  tell();
+  return worked;
+}
+
+// ---- commands ----
+
+// A command that throws stays in hand: once the engine is lost, the next turn refuses it.
+bool StepLoop::drain_commands() {
+  if (in_hand_.empty()) in_hand_ = commands_.take_all();
+  const bool any = !in_hand_.empty();
+  for (; num_handled_ < in_hand_.size(); ++num_handled_) {
+    std::visit([this](auto& known) { handle(known); }, in_hand_[num_handled_]);
+  }
+  in_hand_.clear();
+  num_handled_ = 0;
+  return any;
+}
+
+void StepLoop::handle(SubmitCommand& command) {
+  reporter_.make_room(sequences_.num_open() + 1);
+  Request& request = command.request;
+  if (lost_) return reporter_.refused(request.id, copy_of(*lost_));
+  const std::optional<int32_t> adapter_pages =
+      request.adapter < 0 ? 0 : sequences_.adapters().num_pages(request.adapter);
+  if (!adapter_pages) return reporter_.refused(request.id, adapter_not_found(request.adapter));
+  std::optional<Failure> refusal = refuse(request, model_limits_, *adapter_pages);
+  if (refusal) return reporter_.refused(request.id, *std::move(refusal));
+  sequences_.add(std::move(request), command.submitted);
+}
+
+void StepLoop::handle(CancelCommand& command) {
+  Sequence* sequence = sequences_.find(command.id);
+  if (sequence == nullptr) return;
+  reporter_.aborted(*sequence);
+  sequences_.close(*sequence, step_number_);
+}
+
+void StepLoop::handle(AddAdapterCommand& command) {
+  sequences_.adapters().add(command.handle, command.image);
+}
+
+void StepLoop::handle(RemoveAdapterCommand& command) {
+  sequences_.adapters().remove(command.handle);
+}
+
+// ---- the next step ----
+
+// False when there is nothing that could run before the step in flight is over.
+bool StepLoop::submit_next(Clock::time_point begin) {
+  const Schedule schedule = sequences_.schedule();
+  apply(schedule);
+  refuse_overflow();
+  if (scheduled_.empty()) return false;
+  StepInFlight& step = in_flight_.next();
+  step.begin = begin;
+  plan(schedule, &step);
+  in_flight_.submit();
+  note_submitted(step);
+  return true;
+}
+
+void StepLoop::apply(const Schedule& schedule) {
+  if (schedule.pool_full >= 0) {
+    finish(sequences_.running(schedule.pool_full), FinishReason::kPool);
+  }
+  scheduled_ = sequences_.apply(schedule, step_number_);
+  for (Sequence* sequence : scheduled_) {
+    if (sequence->started) continue;
+    reporter_.started(*sequence);
+    sequence->started = true;
+  }
+}
+
+// The queue is what waits after everyone who could start has started.
+void StepLoop::refuse_overflow() {
+  while (sequences_.num_waiting() > limits_.max_queued && !sequences_.newest_waiting()->started) {
+    fail(*sequences_.newest_waiting(),
+         queue_full(sequences_.num_waiting() - 1, sequences_.num_running(), limits_.max_queued));
+  }
+}
+
+void StepLoop::plan(const Schedule& schedule, StepInFlight* step) {
+  planned_.clear();
+  step->stats = {};
+  step->adapters.clear();
+  for (size_t i = 0; i < scheduled_.size(); ++i) {
+    const Sequence& sequence = *scheduled_[i];
+    PlannedSequence planned;
+    planned.tokens = sequence.tokens;
+    if (sequence.num_in_flight > 0) planned.unknown_token = sequence.newest_sample;
+    planned.first_position = sequence.num_computed;
+    planned.num_rows = schedule.chunks[i].num_tokens;
+    planned.pages = sequence.blocks.pages();
+    planned.adapter_handle = sequence.adapter;
+    if (sequence.adapter >= 0) {
+      step->adapters.push_back(sequences_.adapters().resident(sequence.adapter));
+      planned.adapter = step->adapters.back().get();
+    }
+    planned.samples = planned.first_position + planned.num_rows == sequence.num_tokens_ahead();
+    if (planned.samples) planned.sample = sequence.sampler.row(planned.unknown_token);
+    planned_.push_back(planned);
+  }
+  make_step_plan(++step_number_, model_limits_.block_tokens, planned_, &step->plan, &sampled_);
+  step->stats.adapters = static_cast<int32_t>(step->plan.segments.size());
+
+  step->sampled.clear();
+  for (const int32_t chunk : sampled_) {
+    const Sequence& sequence = *scheduled_[chunk];
+    const bool decodes = planned_[chunk].num_rows == 1 &&
+                         sequence.num_tokens_ahead() > sequence.num_prompt;
+    step->sampled.push_back({sequence.id, sequence.arrival, decodes});
+    if (decodes) ++step->stats.decode_tokens;
+  }
+  step->stats.prefill_tokens = step->plan.num_rows() - step->stats.decode_tokens;
+}
+
+// From here on the step counts as done, but for the tokens it samples.
+void StepLoop::note_submitted(const StepInFlight& step) {
+  for (size_t i = 0; i < scheduled_.size(); ++i) {
+    scheduled_[i]->num_computed += planned_[i].num_rows;
+  }
+  for (size_t i = 0; i < sampled_.size(); ++i) {
+    Sequence& sequence = *scheduled_[sampled_[i]];
+    ++sequence.num_in_flight;
+    sequence.newest_sample = static_cast<int32_t>(i);
+    if (sequence.is_complete()) sequences_.expect_end(sequence, step.plan.step);
+  }
+}
+
+// ---- the oldest step ----
+
+void StepLoop::collect_oldest() {
+  const auto [step, results] = in_flight_.collect();
+  for (size_t i = 0; i < results.size(); ++i) {
+    const StepInFlight::Sampled& sampled = step.sampled[i];
+    if (Sequence* sequence = sequences_.find(sampled.id, sampled.arrival)) {
+      accept(*sequence, results[i]);
+    } else if (sampled.decodes) {
+      --step.stats.decode_tokens;  // it ended meanwhile: nobody gets this token, nobody counts it
+    }
+  }
+  reporter_.collected(step.stats, step.begin);
+}
+
+void StepLoop::accept(Sequence& sequence, const SampleResult& result) {
+  --sequence.num_in_flight;
+  if (result.token < 0) {
+    fail(sequence, no_token(sequence.adapter, sequence.num_outputs()));
+    return;
+  }
+  const auto num_top = static_cast<size_t>(std::max(sequence.sampler.num_logprobs(), 0));
+  if (result.token >= model_limits_.vocab_size || result.top_tokens.size() < num_top ||
+      result.top_logprobs.size() < num_top) {
+    throw std::logic_error("engine: the model returned a malformed sample");
+  }
+  // What may throw comes first: a token is told if and only if it is counted.
+  sequence.sampler.append(result.token);
+  sequence.make_room();
+  reporter_.token(sequence, result);
+  sequence.tokens.push_back(result.token);
+  if (sequence.sampler.is_stop_token(result.token)) {
+    finish(sequence, FinishReason::kStopToken);
+  } else if (sequence.num_outputs() == sequence.sampler.max_output_tokens()) {
+    finish(sequence, FinishReason::kMaxOutputTokens);
+  } else if (sequence.num_tokens() >= model_limits_.context_tokens) {
+    finish(sequence, FinishReason::kContext);
+  }
+}
+
+// An engine that cannot say what it does is lost; what it has yet to say waits for memory.
+void StepLoop::tell() noexcept {
+  try {
+    reporter_.tell(sequences_);
+  } catch (const std::exception& error) {
+    lose(error);
+  } catch (...) {
+    lose(UnknownException());
+  }
+}
+
+// ---- how sequences end ----
+
+void StepLoop::finish(Sequence& sequence, FinishReason reason) {
+  reporter_.finished(sequence, reason);
+  sequences_.close(sequence, step_number_);
+}
+
+void StepLoop::fail(Sequence& sequence, Failure failure) {
+  reporter_.failed(sequence, std::move(failure));
+  sequences_.close(sequence, step_number_);
+}
+
+void StepLoop::fail_all(const Failure& failure) noexcept {
+  while (Sequence* sequence = sequences_.any()) {
+    try {
+      fail(*sequence, copy_of(failure));
+    } catch (const std::logic_error&) {
+      // The structures are broken, which may be why we are here: the event is written and close()
+      // has forgotten the sequence; what it still holds goes with the engine.
+    }
+  }
+}
+
+void StepLoop::lose(const std::exception& error) noexcept {
+  if (!lost_) lost_ = engine_lost(error, step_number_);
+  is_lost_ = true;
+  in_flight_.abandon();
+  fail_all(*lost_);
+}
+
+void StepLoop::dispose() noexcept {
+  if (!lost_) lost_ = copy_of(disposed_);
+  constexpr int32_t kMaxTurns = 100;  // for want of memory it may take more than one
+  for (int32_t turn = 0; turn == 0 || (has_untold() && turn < kMaxTurns); ++turn) {
+    if (turn > 0) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    in_flight_.abandon();
+    try {
+      drain_commands();
+    } catch (...) {
+      // What is left in hand is refused in the next turn.
+    }
+    fail_all(disposed_);
+    tell();
+  }
+}
+
+void StepLoop::check_invariants() const {
+  sequences_.check_invariants(in_flight_.num_samples());
+}
+
+}  // namespace lorax

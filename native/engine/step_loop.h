@@ -1,0 +1,84 @@
+// The turn of the engine: drain commands, schedule, submit a step, collect one, tell.
+//
+// A turn plans as if the step in flight were over, whatever it samples. Always holds: an error ends
+// the engine, every open request hears of it, and no exception leaves a turn. Engine thread.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "engine/command_queue.h"
+#include "engine/in_flight.h"
+#include "engine/reporter.h"
+#include "engine/sequence_table.h"
+#include "engine/step_planner.h"
+
+namespace lorax {
+
+class StepLoop {
+ public:
+  StepLoop(Model& model, const EngineLimits& limits, CommandQueue& commands, Outbox& outbox,
+           StatusBoard& board, std::function<void()> notify);
+
+  // One turn. False when there was nothing to do.
+  bool step();
+
+  // Whether something is left to do that waits for memory alone: step() again, after a while.
+  bool has_untold() const { return !in_hand_.empty() || reporter_.has_untold(); }
+
+  bool is_lost() const { return is_lost_; }  // any thread
+
+  // Fails open requests, and those no turn has seen, with DISPOSED. Nothing is in flight after it.
+  void dispose() noexcept;
+
+  // Throws std::logic_error.
+  void check_invariants() const;
+
+ private:
+  bool drain_commands();
+  void handle(SubmitCommand& command);
+  void handle(CancelCommand& command);
+  void handle(AddAdapterCommand& command);
+  void handle(RemoveAdapterCommand& command);
+
+  bool submit_next(Clock::time_point begin);
+  void apply(const Schedule& schedule);
+  void refuse_overflow();
+  void plan(const Schedule& schedule, StepInFlight* step);
+  void note_submitted(const StepInFlight& step);
+
+  void collect_oldest();
+  void accept(Sequence& sequence, const SampleResult& result);
+  void tell() noexcept;
+
+  // Each writes the one terminal event and frees everything the sequence holds.
+  void finish(Sequence& sequence, FinishReason reason);
+  void fail(Sequence& sequence, Failure failure);
+  void fail_all(const Failure& failure) noexcept;
+  void lose(const std::exception& error) noexcept;
+
+  const ModelLimits model_limits_;
+  const EngineLimits limits_;
+  CommandQueue& commands_;
+  Reporter reporter_;
+  SequenceTable sequences_;
+  StepsInFlight in_flight_;
+  const Failure disposed_{"DISPOSED", "The engine was stopped.", {}};
+  std::optional<Failure> lost_;  // what every later request is refused with
+  std::atomic<bool> is_lost_ = false;
+  int64_t step_number_ = 0;      // of the newest step planned
+
+  std::vector<Command> in_hand_;  // taken from the queue; those before num_handled_ are done
+  size_t num_handled_ = 0;
+
+  // Of the step being planned; buffers are reused.
+  std::vector<Sequence*> scheduled_;      // by chunk
+  std::vector<PlannedSequence> planned_;  // by chunk
+  std::vector<int32_t> sampled_;          // [logits rows] -> chunk
+};
+
+}  // namespace lorax

@@ -1,0 +1,121 @@
+// What step_plan.h promises, held against every plan a test's engine makes: of one plan by itself,
+// and of a plan against those of the steps in flight.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <stdexcept>
+#include <string>
+
+#include "backend/step_plan.h"
+#include "memory/block_table.h"
+#include "model/model.h"
+
+namespace lorax {
+
+[[noreturn]] inline void fault(const std::string& what) {
+  throw std::runtime_error("fake model: " + what);
+}
+
+inline void check_spans(const StepPlan& plan, const ModelLimits& limits) {
+  int32_t next_row = 0;
+  std::set<int32_t> pages;
+  for (const SequenceSpan& span : plan.spans) {
+    if (span.first_row != next_row || span.num_rows < 1) fault("spans are not contiguous");
+    next_row += span.num_rows;
+    const int32_t end = span.first_position + span.num_rows;
+    if (span.num_blocks != blocks_for(end, limits.block_tokens)) fault("num_blocks");
+    if (end > limits.context_tokens) fault("a position beyond the context");
+    for (int32_t i = 0; i < span.num_rows; ++i) {
+      if (plan.positions.at(span.first_row + i) != span.first_position + i) fault("positions");
+    }
+    for (int32_t i = 0; i < span.num_blocks; ++i) {
+      if (!pages.insert(plan.block_tables.at(span.block_table_begin + i)).second) {
+        fault("a page is in two block tables");
+      }
+    }
+  }
+  if (next_row != plan.num_rows()) fault("rows without a span");
+}
+
+inline void check_segments(const StepPlan& plan) {
+  int32_t last_first_row = -1, next_segment_row = 0;
+  std::set<const ResidentAdapter*> adapters;
+  for (const LoraSegment& segment : plan.segments) {
+    if (segment.rows_begin != next_segment_row || segment.rows_end <= segment.rows_begin) {
+      fault("segments are not contiguous");
+    }
+    next_segment_row = segment.rows_end;
+    if (!adapters.insert(segment.adapter).second) fault("an adapter has two segments");
+    if (plan.segment_rows[segment.rows_begin] <= last_first_row) fault("segments do not ascend");
+    last_first_row = plan.segment_rows[segment.rows_begin];
+    for (int32_t i = segment.rows_begin; i < segment.rows_end; ++i) {
+      if (plan.segment_weights.at(i) != 1.0f) fault("weights");
+      if (i > segment.rows_begin && plan.segment_rows[i] <= plan.segment_rows[i - 1]) {
+        fault("segment rows do not ascend");
+      }
+    }
+  }
+}
+
+inline const SequenceSpan& span_of(const StepPlan& plan, int32_t row) {
+  for (const SequenceSpan& span : plan.spans) {
+    if (row >= span.first_row && row < span.first_row + span.num_rows) return span;
+  }
+  fault("a row is in no span");
+}
+
+inline int32_t first_page(const StepPlan& plan, const SequenceSpan& span) {
+  return plan.block_tables.at(span.block_table_begin);
+}
+
+// Unknown tokens are samples of `before`, the newest step in flight (null = none): each the next
+// token of the very sequence it was sampled for.
+inline void check_unknown_tokens(const StepPlan& plan, const StepPlan* before) {
+  for (int32_t row = 0; row < plan.num_rows(); ++row) {
+    if (plan.token_ids[row] >= 0) continue;
+    const int32_t sample = -1 - plan.token_ids[row];
+    if (before == nullptr || before->step != plan.step - 1) fault("a token of no step before");
+    const int32_t sampled_row = before->logits_rows.at(sample);
+    const SequenceSpan& from = span_of(*before, sampled_row);
+    const SequenceSpan& to = span_of(plan, row);
+    if (first_page(*before, from) != first_page(plan, to) ||
+        plan.positions[row] != before->positions[sampled_row] + 1) {
+      fault("an unknown token of another sequence");
+    }
+  }
+  for (size_t i = 0; i < plan.samples.size(); ++i) {
+    const int32_t unknown = plan.samples[i].unknown_token;
+    if (unknown >= 0 && plan.token_ids[plan.logits_rows.at(i)] != -1 - unknown) {
+      fault("a sample's unknown token is not that of its row");
+    }
+  }
+}
+
+// A page of a step in flight is still its sequence's: who names it goes on where that step ends.
+inline void check_pages_against(const StepPlan& in_flight, const StepPlan& plan) {
+  struct Use {
+    const SequenceSpan* span;
+    int32_t block;
+  };
+  std::map<int32_t, Use> uses;
+  for (const SequenceSpan& span : in_flight.spans) {
+    for (int32_t i = 0; i < span.num_blocks; ++i) {
+      uses[in_flight.block_tables[span.block_table_begin + i]] = {&span, i};
+    }
+  }
+  for (const SequenceSpan& span : plan.spans) {
+    for (int32_t i = 0; i < span.num_blocks; ++i) {
+      const auto use = uses.find(plan.block_tables[span.block_table_begin + i]);
+      if (use == uses.end()) continue;
+      const SequenceSpan& before = *use->second.span;
+      if (use->second.block != i ||
+          span.first_position != before.first_position + before.num_rows) {
+        fault("a page of a step in flight was given to another sequence");
+      }
+    }
+  }
+}
+
+}  // namespace lorax
