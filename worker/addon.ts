@@ -204,7 +204,7 @@ export const FINISH_REASONS = ['stop-token', 'max-output-tokens', 'context', 'po
 export interface NativeFailure {
   code: string;
   message: string;
-  data: Record<string, number | string>;
+  data: Record<string, number | string | boolean>;
 }
 
 export interface StepEvents {

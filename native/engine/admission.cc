@@ -116,15 +116,15 @@ Failure engine_lost(const std::exception& error, int64_t step) noexcept {
     if (const auto* known = dynamic_cast<const Error*>(&error)) {
       data = known->data();
       data["causeCode"] = known->code();
-      // Backends say it with a number; 0: no engine can be made in this process any more.
-      const auto recoverable = data.find("recoverable");
-      if (recoverable != data.end()) recoverable->second = recoverable->second != ErrorValue(0.0);
     }
     data["step"] = static_cast<double>(step);
     data["cause"] = std::string(error.what());
+    // Where no engine can be made in this process any more, the cause says what to do instead.
+    const auto recoverable = data.find("recoverable");
+    const bool renew = recoverable == data.end() || recoverable->second != ErrorValue(false);
     return {"ENGINE_LOST",
             "The engine failed at step " + number(step) + ": " + error.what() +
-                ". It serves no more; create a new one.",
+                (renew ? ". It serves no more; create a new one." : "."),
             std::move(data)};
   } catch (...) {
     return copy_of({});

@@ -134,6 +134,7 @@ class FakeModel : public Model {
     if (in_flight_.empty()) fault("nothing to collect");
     const InFlight step = std::move(in_flight_.front());
     in_flight_.pop_front();
+    ++num_collects;
     if (on_collect) on_collect(*step.plan);
     if (!problem_.empty()) fault(problem_);
     if (results.size() != step.plan->samples.size()) fault("results and samples differ");
@@ -146,6 +147,7 @@ class FakeModel : public Model {
   std::function<void(const StepPlan&)> on_forward;  // when it is submitted
   std::function<void(const StepPlan&)> on_collect;
   int64_t num_forwards = 0;
+  int64_t num_collects = 0;
   int64_t num_rows = 0;
   uint64_t unusable_seed = ~0ull;  // requests with it get no token
 
@@ -197,6 +199,7 @@ class FakeModel : public Model {
     InFlight(const StepPlan& submitted, bool copies) : plan(&submitted) {
       if (!copies) return;
       copy = std::make_unique<StepPlan>(submitted);
+      histories.reserve(copy->samples.size());
       for (SampleRow& row : copy->samples) {
         histories.emplace_back(row.history, row.history + row.history_size);
         row.history = histories.back().data();
@@ -213,7 +216,7 @@ class FakeModel : public Model {
 
     const StepPlan* plan;
     std::unique_ptr<StepPlan> copy;
-    std::deque<std::vector<TokenCount>> histories;
+    std::vector<std::vector<TokenCount>> histories;
     std::set<int32_t> adapter_pages;
   };
 
