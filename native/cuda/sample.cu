@@ -153,8 +153,10 @@ struct Likely {
   float log_min_p;
 
   __device__ explicit Likely(float p) : min_p(p), log_min_p(logf(p)) {}
+  // Everything below is unlikely.
+  __device__ __forceinline__ float least() const { return log_min_p - 1e-3f; }
   __device__ __forceinline__ bool operator()(float s) const {
-    if (s < log_min_p - 1e-3f) return false;
+    if (s < least()) return false;
     if (s > log_min_p + 1e-3f) return true;
     return static_cast<float>(exp(static_cast<double>(s))) >= min_p;
   }
@@ -175,28 +177,35 @@ __device__ int32_t draw(const Slice& slice, RowMemory& memory, int& turn,
   const bool limits_mass = row.top_p < 1.0f;
   uint64_t best;
   if (!limits_count && !limits_mass && row.min_p == 0.0f) {
-    best = gumbel_max(slice, memory, row.seed, row.position,
-                      [&](int32_t, float l) { return scaled(l); });
+    const float inverse = 1.0f / temperature;
+    best = gumbel_max(
+        slice, memory, row.seed, row.position, -INFINITY,
+        [=](float l) { return (l - max) * inverse; }, [=](int32_t, float l) { return scaled(l); });
   } else {
     slice.each_quad([&](int32_t, float4* quad) {
       const float4 l = *quad;
       *quad = make_float4(scaled(l.x), scaled(l.y), scaled(l.z), scaled(l.w));
     });
-    // A high temperature brings the values together: bins follow it.
-    const float bins_per_unit = 32.0f * power_of_two_above(temperature);
+    // A high temperature brings the values together: steps follow it.
+    const float steps_per_unit = 32.0f * power_of_two_above(temperature);
     Cut cut;
     if (limits_count) {
-      cut = select<kRanks, false>(slice, memory, cut, bins_per_unit, row.top_k, 0.0f);
+      cut = select<kRanks, false>(slice, memory, cut, steps_per_unit, row.top_k, 0.0f);
     }
     if (limits_mass) {
-      cut = select<kRanks, true>(slice, memory, cut, bins_per_unit, 0, row.top_p);
+      cut = select<kRanks, true>(slice, memory, cut, steps_per_unit, 0, row.top_p);
     }
     const Likely likely(row.min_p);
     const bool limits_ratio = row.min_p > 0.0f;
-    best = gumbel_max(slice, memory, row.seed, row.position, [&](int32_t token, float s) {
-      const bool allowed = cut.keeps(key_of(s), token) && (!limits_ratio || likely(s));
-      return allowed ? s : -INFINITY;
-    });
+    // Nothing below may be drawn; without a cut, no number, which nothing is below.
+    float floor = value_of(key_part(cut.last));
+    if (limits_ratio) floor = fmaxf(floor, likely.least());
+    best = gumbel_max(
+        slice, memory, row.seed, row.position, floor, [](float s) { return s; },
+        [=](int32_t token, float s) {
+          const bool allowed = cut.keeps(key_of(s), token) && (!limits_ratio || likely(s));
+          return allowed ? s : -INFINITY;
+        });
   }
   best = reduce<kRanks, Least>(memory, turn, best);
   return best == kNothing ? token_part(greatest) : token_part(best);
@@ -239,6 +248,9 @@ __device__ float report(const Slice& slice, RowMemory& memory, int& turn, float 
 
 // ---- the kernel ----
 
+// So that one block's waiting is another's work: as many as fit with 16K tokens in shared memory.
+constexpr int kBlocksPerMultiprocessor = kThreads <= 256 ? 3 : 2;
+
 // What the launch fixes: the layout of a row over its blocks.
 struct RowLayout {
   int32_t slice_tokens;  // a multiple of 4
@@ -246,14 +258,17 @@ struct RowLayout {
 };
 
 template <int kRanks>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     sample_kernel(const SampleArguments a, const RowLayout layout) {
   extern __shared__ float4 dynamic[];
   __shared__ RowMemory memory;
   let_next_start();
   const int rank = Group<kRanks>::rank();
   const int32_t index = blockIdx.x / kRanks;
-  if (threadIdx.x == 0) memory.mark = memory.top_count = memory.in_history = 0;
+  if (threadIdx.x == 0) {
+    memory.mark = mark_of(-INFINITY);
+    memory.top_count = memory.in_history = 0;
+  }
   wait_for_previous();
   if (index >= a.arrays.header->num_rows) return;
   Group<kRanks>::arrive();  // all ranks run

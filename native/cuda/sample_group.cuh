@@ -9,9 +9,14 @@
 
 namespace lorax::cuda::sampling {
 
-constexpr int kThreads = 512;
+#ifdef LORAX_SAMPLE_THREADS
+constexpr int kThreads = LORAX_SAMPLE_THREADS;
+#else
+constexpr int kThreads = 256;
+#endif
 constexpr int kWarps = kThreads / 32;
-constexpr int kBins = kThreads;  // of a histogram: one a thread
+constexpr int kBins = 512;  // of a histogram
+constexpr int kBinsPerThread = kBins / kThreads;
 constexpr int kMaxRanks = 8;
 
 // ---- an order on floats as integers ----
@@ -26,6 +31,10 @@ __device__ __forceinline__ float value_of(uint32_t key) {
 }
 constexpr uint32_t kKeyOfLeast = 0xFF800000u;     // -inf
 constexpr uint32_t kKeyOfGreatest = 0x00800000u;  // the greatest finite value; faults come before
+
+// Ascending with the value, for atomicMax.
+__device__ __forceinline__ uint32_t mark_of(float x) { return ~key_of(x); }
+__device__ __forceinline__ float value_of_mark(uint32_t mark) { return value_of(~mark); }
 
 // A token and its value; ascending: descending by value, the lowest token first.
 __device__ __forceinline__ uint64_t pack(uint32_t key, int32_t token) {
@@ -50,7 +59,7 @@ struct RowMemory {
   uint64_t found[4];
   uint64_t top[32];  // rank 0's: the alternatives, in no order
   uint32_t top_count;
-  uint32_t mark;      // ~key of the best noisy value so far
+  uint32_t mark;        // mark_of the best noisy value so far, nearly
   uint32_t in_history;  // whether the row's own input stands in its history
 };
 

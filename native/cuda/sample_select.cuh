@@ -79,8 +79,11 @@ struct Histogram {
 
   // Between begin() and boundary() threads add.
   __device__ void begin() {
-    memory.count[threadIdx.x] = 0;
-    if constexpr (kMass) memory.mass_low[threadIdx.x] = memory.mass_high[threadIdx.x] = 0;
+#pragma unroll
+    for (int i = threadIdx.x; i < kBins; i += kThreads) {
+      memory.count[i] = 0;
+      if constexpr (kMass) memory.mass_low[i] = memory.mass_high[i] = 0;
+    }
     __syncthreads();
   }
 
@@ -99,18 +102,25 @@ struct Histogram {
   __device__ Boundary boundary(Target&& target_of) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     Group<kRanks>::sync();
-    uint32_t members = 0;
+    // Each thread takes kBinsPerThread neighbouring bins.
+    uint32_t members[kBinsPerThread] = {};
+    uint64_t sums[kBinsPerThread] = {};
     uint64_t own = 0;
 #pragma unroll
-    for (int rank = 0; rank < kRanks; ++rank) {
-      members += *Group<kRanks>::at_rank(&memory.count[threadIdx.x], rank);
-      if constexpr (kMass) {
-        const uint32_t low = *Group<kRanks>::at_rank(&memory.mass_low[threadIdx.x], rank);
-        const uint32_t high = *Group<kRanks>::at_rank(&memory.mass_high[threadIdx.x], rank);
-        own += static_cast<uint64_t>(high) << 32 | low;
+    for (int i = 0; i < kBinsPerThread; ++i) {
+      const int bin = threadIdx.x * kBinsPerThread + i;
+#pragma unroll
+      for (int rank = 0; rank < kRanks; ++rank) {
+        members[i] += *Group<kRanks>::at_rank(&memory.count[bin], rank);
+        if constexpr (kMass) {
+          const uint32_t low = *Group<kRanks>::at_rank(&memory.mass_low[bin], rank);
+          const uint32_t high = *Group<kRanks>::at_rank(&memory.mass_high[bin], rank);
+          sums[i] += static_cast<uint64_t>(high) << 32 | low;
+        }
       }
+      if constexpr (!kMass) sums[i] = members[i];
+      own += sums[i];
     }
-    if constexpr (!kMass) own = members;
     Group<kRanks>::arrive();  // this rank has read all others'
 
     uint64_t until = own;  // inclusive running sum
@@ -121,20 +131,23 @@ struct Histogram {
     }
     if (lane == 31) memory.of_warp[warp] = until;
     __syncthreads();
-    uint64_t total = 0, earlier = 0;
+    uint64_t total = 0, before = until - own;
 #pragma unroll
     for (int i = 0; i < kWarps; ++i) {
       const uint64_t sum = memory.of_warp[i];
       total += sum;
-      if (i < warp) earlier += sum;
+      if (i < warp) before += sum;
     }
     const uint64_t target = target_of(total);
-    const uint64_t before = earlier + until - own;
-    if (before < target && target <= before + own) {
-      memory.found[0] = threadIdx.x;
-      memory.found[1] = before;
-      memory.found[2] = own;
-      memory.found[3] = members;
+#pragma unroll
+    for (int i = 0; i < kBinsPerThread; ++i) {
+      if (before < target && target <= before + sums[i]) {
+        memory.found[0] = threadIdx.x * kBinsPerThread + i;
+        memory.found[1] = before;
+        memory.found[2] = sums[i];
+        memory.found[3] = members[i];
+      }
+      before += sums[i];
     }
     __syncthreads();
     const Boundary found = {static_cast<int32_t>(memory.found[0]), memory.found[1],
@@ -162,7 +175,8 @@ __device__ __forceinline__ int shift_for(uint32_t distance) {
   return shift;
 }
 
-// Narrows keys [low, high], which hold the boundary of `remaining` > 0 (count or mass).
+// Narrows keys [low, high], which hold the boundary of `remaining` > 0 (count or mass). Where the
+// cut is a whole interval, it may reach beyond `within`.
 template <int kRanks, bool kMass>
 __device__ Cut narrow(const Slice& slice, RowMemory& memory, Cut within, uint32_t low,
                       uint32_t high, uint64_t remaining) {
@@ -215,47 +229,67 @@ __device__ Cut narrow(const Slice& slice, RowMemory& memory, Cut within, uint32_
 }
 
 // Of scaled logits s <= 0, s = 0 among them: the first `k` (kMass false), or the fewest whose mass
-// reaches p of the mass of `within`. Bins of equal width first, 1 / `bins_per_unit`, a power of 2,
-// so that a bin's ends are exact: what lies far below, in the last bin, is counted in registers.
+// reaches p of the mass of `within`. The result is within `within`.
+//
+// First by steps of equal width, 1 / `steps_per_unit`, a power of 2, so that a step's ends are
+// exact: values spread over bins better than bit patterns do, and bins that many threads add to at
+// once are slow. What lies beyond the last bin is counted in registers, and narrowed later if the
+// boundary is there.
 template <int kRanks, bool kMass>
-__device__ Cut select(const Slice& slice, RowMemory& memory, Cut within, float bins_per_unit,
+__device__ Cut select(const Slice& slice, RowMemory& memory, Cut within, float steps_per_unit,
                       uint64_t k, float p) {
   Histogram<kRanks, kMass> histogram{memory};
   constexpr int32_t kRest = kBins - 1;
-  histogram.begin();
-  uint32_t rest_count = 0;
-  uint64_t rest_mass = 0;
-  slice.each([&](int32_t token, float x) {
-    if (!within.keeps(key_of(x), token)) return;
-    const int32_t bin = min(__float2int_rz(__fmul_rn(-x, bins_per_unit)), kRest);
-    const uint64_t mass = kMass ? mass_of(x) : 0;
-    if (bin < kRest) return histogram.add(bin, 1, mass);
-    ++rest_count;
-    rest_mass += mass;
-  });
-  rest_count = __reduce_add_sync(~0u, rest_count);
-  if constexpr (kMass) rest_mass = Sum::over_warp(rest_mass);
-  if (threadIdx.x % 32 == 0 && rest_count > 0) histogram.add(kRest, rest_count, rest_mass);
+  const auto steps_of = [=](float x) { return __float2int_rz(__fmul_rn(-x, steps_per_unit)); };
+  uint64_t remaining = k;
+  Boundary found;
+  int32_t first = 0;  // step of the first bin
+  int shift = 0;      // a bin is 2^shift steps
+  for (int level = 0; level < 2; ++level) {
+    histogram.begin();
+    uint32_t rest_count = 0;
+    uint64_t rest_mass = 0;
+    slice.each([&](int32_t token, float x) {
+      const int32_t steps = steps_of(x);
+      if (steps < first || !within.keeps(key_of(x), token)) return;
+      const int32_t bin = min((steps - first) >> shift, kRest);
+      const uint64_t mass = kMass ? mass_of(x) : 0;
+      if (bin < kRest) return histogram.add(bin, 1, mass);
+      ++rest_count;
+      rest_mass += mass;
+    });
+    rest_count = __reduce_add_sync(~0u, rest_count);
+    if constexpr (kMass) rest_mass = Sum::over_warp(rest_mass);
+    if (threadIdx.x % 32 == 0 && rest_count > 0) histogram.add(kRest, rest_count, rest_mass);
 
-  uint64_t target = k;
-  const Boundary found = histogram.boundary([&](uint64_t total) {
-    if constexpr (kMass) {
-      // mass < p * total goes on, as in cpu/sample.cc; one token at least.
-      target = __double2ull_ru(static_cast<double>(p) * static_cast<double>(total));
-      target = max(1ull, min(static_cast<unsigned long long>(target),
-                             static_cast<unsigned long long>(total)));
-    }
-    return target;
-  });
-  // -x in [bin, bin + 1) / bins_per_unit
-  const uint32_t low = key_of(-static_cast<float>(found.bin) / bins_per_unit);
-  const uint32_t high = found.bin == kRest
-                            ? kKeyOfLeast
-                            : key_of(-static_cast<float>(found.bin + 1) / bins_per_unit) - 1;
-  const uint64_t remaining = target - found.before;
+    found = histogram.boundary([&](uint64_t total) {
+      if constexpr (kMass) {
+        if (level == 0) {
+          // mass < p * total goes on, as in cpu/sample.cc; one token at least.
+          const uint64_t part =
+              __double2ull_ru(static_cast<double>(p) * static_cast<double>(total));
+          remaining = part < 1 ? 1 : part < total ? part : total;
+        }
+      }
+      return remaining;
+    });
+    remaining -= found.before;
+    if (found.bin < kRest) break;
+    if (level == 0) first = kRest, shift = 1;
+  }
+  // -x in [begin, end) / steps_per_unit
+  const bool rest = found.bin == kRest;
+  const int32_t begin = first + (found.bin << shift), end = begin + (1 << shift);
+  const uint32_t low = key_of(-static_cast<float>(begin) / steps_per_unit);
+  const uint32_t high =
+      rest ? kKeyOfLeast : key_of(-static_cast<float>(end) / steps_per_unit) - 1;
   const bool all = kMass ? remaining == found.inside : remaining == found.members;
-  if (found.members == 1 || all) return {pack(high, kAnyToken)};
-  return narrow<kRanks, kMass>(slice, memory, within, low, high, remaining);
+  Cut cut{pack(high, kAnyToken)};
+  if (found.members != 1 && !all) {
+    cut = narrow<kRanks, kMass>(slice, memory, within, low, high, remaining);
+  }
+  if (within.last < cut.last) cut = within;
+  return cut;
 }
 
 // Of raw logits with maximum `max`: the first k. Differences to the maximum are rounded, so bins of
