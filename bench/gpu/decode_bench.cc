@@ -1,7 +1,8 @@
 // Steps of a decoder of Llama-3.1-8B's shape (random weights) on the CUDA backend, without Node.
 //
-//   decode_bench FOLDER [--quick] [--csv FILE]
+//   decode_bench FOLDER [--quick | --trace] [--csv FILE]
 //
+// --trace runs few steps of few scenarios, for bench/gpu/trace.py, which loads this as a library.
 // Scenarios (rows x adapters) take turns in one run, a few steps each, so that base and adapters
 // see the same card; the figure is the median time between two collected steps while all rows
 // decode. Prints milliseconds, the floor (bytes read / the copy speed measured here) and their
@@ -17,8 +18,8 @@
 #include <vector>
 
 #include "cuda/cuda_backend.h"
-#include "device_ceilings.h"
-#include "dummy_model.h"
+#include "common/device_ceilings.h"
+#include "common/dummy_model.h"
 #include "model/decoder.h"
 
 namespace lorax::bench {
@@ -207,14 +208,16 @@ class Bench {
 int run(int argc, char** argv) {
   const std::string folder = argc > 1 ? argv[1] : "/tmp";
   bool quick = false;
+  bool trace = false;
   std::string csv_path;
   CudaOptions options;
   options.cache_directory = folder;
   for (int i = 2; i < argc; ++i) {
     if (std::strcmp(argv[i], "--quick") == 0) quick = true;
+    if (std::strcmp(argv[i], "--trace") == 0) quick = trace = true;
     if (std::strcmp(argv[i], "--csv") == 0 && i + 1 < argc) csv_path = argv[++i];
   }
-  const DeviceCeilings ceilings = measure_device_ceilings();
+  const DeviceCeilings ceilings = measure_device_ceilings(folder);
   std::printf("%s: copy %.3f TB/s, bf16 8192^3 %.0f TFLOP/s\n", ceilings.name.c_str(),
               ceilings.copy_bytes_per_second / 1e12, ceilings.gemm_flops / 1e12);
   Bench bench(folder, options);
@@ -226,8 +229,9 @@ int run(int argc, char** argv) {
   for (int32_t i = 0; i < 8; ++i) mixed.push_back(bench.add_adapter(8 << (i % 4)));
 
   std::vector<Scenario> scenarios;
-  for (const int32_t rows : quick ? std::vector<int32_t>{1, 32, 64, 128}
-                                  : std::vector<int32_t>{1, 8, 32, 64, 128, 256}) {
+  for (const int32_t rows : trace   ? std::vector<int32_t>{1, 32, 128}
+                            : quick ? std::vector<int32_t>{1, 32, 64, 128}
+                                    : std::vector<int32_t>{1, 8, 32, 64, 128, 256}) {
     scenarios.push_back({"base", rows, {}});
     for (const int32_t distinct : {1, 8, 32, 64, 128}) {
       if (distinct > rows || distinct > most) continue;
@@ -240,9 +244,9 @@ int run(int argc, char** argv) {
           {"8 x r16, half base", rows, {rank16.begin(), rank16.begin() + 8}, rows / 2});
     }
   }
-  const int32_t rounds = quick ? 2 : 3;
+  const int32_t rounds = trace ? 1 : quick ? 2 : 3;
   for (int32_t round = 0; round < rounds; ++round) {
-    for (Scenario& scenario : scenarios) bench.run(scenario, quick ? 40 : 128);
+    for (Scenario& scenario : scenarios) bench.run(scenario, trace ? 12 : quick ? 40 : 128);
   }
 
   std::vector<Scenario> prefills = {{"prefill base", 64, {}}};
@@ -299,7 +303,7 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace lorax::bench
 
-int main(int argc, char** argv) {
+extern "C" __attribute__((visibility("default"))) int lorax_decode_bench(int argc, char** argv) {
   try {
     return lorax::bench::run(argc, argv);
   } catch (const std::exception& error) {
@@ -307,3 +311,5 @@ int main(int argc, char** argv) {
     return 1;
   }
 }
+
+int main(int argc, char** argv) { return lorax_decode_bench(argc, argv); }

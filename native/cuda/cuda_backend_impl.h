@@ -148,8 +148,16 @@ class CudaBackend final : public Backend {
     std::vector<int32_t> num_logprobs;  // of each sample
   };
 
+  // A buffer for the most rows of a step, taken when an operation first runs.
   template <typename T>
-  T* ensure(DeviceBuffer& buffer, int32_t max_rows, int64_t cols);
+  static T* ensure(DeviceBuffer& buffer, int32_t max_rows, int64_t cols) {
+    const int64_t bytes = max_rows * cols * static_cast<int64_t>(sizeof(T));
+    if (buffer.bytes() < bytes) {
+      buffer = {};
+      buffer = DeviceBuffer(bytes, "buffers for the rows of a step (maxBatchTokens)");
+    }
+    return buffer.as<T>();
+  }
   KvPages kv_pages(int32_t layer) const;
   void upload_samples(const StepPlan& plan, bool recorded);
   void plan_adapters();
@@ -196,6 +204,7 @@ class CudaBackend final : public Backend {
   CublasLt cublaslt_;
   const DeviceWeight* last_linear_ = nullptr;  // issued
   std::vector<GemmUse> gemm_uses_;
+  bool recorded_ = false;  // record() is done
   std::deque<Site> sites_;  // in the order of a step; addresses stay
   LoraItemLists lists_;
   DeviceBuffer list_storage_;

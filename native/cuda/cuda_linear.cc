@@ -20,6 +20,15 @@ constexpr int32_t kStreamedRows = 128;
 // Rank groups of one row, over all its adapters, that steps have room for: rank 1024.
 constexpr int64_t kGroupsPerRow = 64;
 
+GemmShape gemm_shape(const DeviceWeight& weight, bool head) {
+  GemmShape out;
+  out.n = static_cast<int32_t>(weight.n);
+  out.k = static_cast<int32_t>(weight.k);
+  out.float_output = head;
+  out.has_bias = weight.bias.bytes() > 0;
+  return out;
+}
+
 }  // namespace
 
 // Where adapters' work lists of this site lie. Sites become known when a step is first issued;
@@ -154,6 +163,11 @@ Activation CudaBackend::linear(const Activation& x, const Weight& w, const LoraS
   } else {
     pending = run_many(x, weight, head, index, y);
   }
+  if (!recorded_) {
+    const GemmUse use{gemm_shape(weight, head), head ? max_logits_rows_ : max_rows_};
+    const auto same = [&](const GemmUse& known) { return known.shape == use.shape; };
+    if (std::none_of(gemm_uses_.begin(), gemm_uses_.end(), same)) gemm_uses_.push_back(use);
+  }
   if (last_linear_ != nullptr && last_linear_->next == nullptr) last_linear_->next = &weight;
   last_linear_ = head ? nullptr : &weight;
   return {y, x.rows, n, pending};
@@ -202,11 +216,7 @@ void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight, 
 // Returns the site whose expand the next operation adds, or null when y is whole.
 const void* CudaBackend::run_many(const Activation& x, const DeviceWeight& weight, bool head,
                                   int32_t site, void* y) {
-  GemmShape shape;
-  shape.n = static_cast<int32_t>(weight.n);
-  shape.k = static_cast<int32_t>(weight.k);
-  shape.float_output = head;
-  shape.has_bias = weight.bias.bytes() > 0;
+  const GemmShape shape = gemm_shape(weight, head);
   GemmOperands operands;
   operands.x = static_cast<const __nv_bfloat16*>(x.data);
   operands.weight = weight.values.as<__nv_bfloat16>();

@@ -85,6 +85,7 @@ void CudaBackend::record(const std::function<void()>& issue) {
       graphs_->record(rows, adapters, issue);
     }
   }
+  recorded_ = true;
   LORAX_CUDA(cudaStreamSynchronize(stream_));
 }
 
@@ -181,17 +182,6 @@ void CudaBackend::collect(std::span<SampleResult> results) {
 }
 
 // ---- operations ----
-
-// A buffer for the most rows of a step, taken when an operation first runs.
-template <typename T>
-T* CudaBackend::ensure(DeviceBuffer& buffer, int32_t max_rows, int64_t cols) {
-  const int64_t bytes = max_rows * cols * static_cast<int64_t>(sizeof(T));
-  if (buffer.bytes() < bytes) {
-    buffer = {};
-    buffer = DeviceBuffer(bytes, "buffers for the rows of a step (maxBatchTokens)");
-  }
-  return buffer.as<T>();
-}
 
 Activation CudaBackend::embed(const Weight& table) {
   const auto& weight = static_cast<const DeviceWeight&>(table);

@@ -1,5 +1,5 @@
 // Values are normal with a standard deviation near a trained model's, in bf16; norms are one.
-#include "dummy_model.h"
+#include "common/dummy_model.h"
 
 #include <algorithm>
 #include <cstring>
