@@ -123,11 +123,12 @@ class FakeModel : public Model {
         word(plan, span, span.first_position + i) = mark(plan, span.first_row + i);
       }
     }
-    in_flight_.emplace_back(plan, options_.steps_ahead > 0);
+    InFlight step(plan, options_.steps_ahead > 0);
     for (const LoraSegment& segment : plan.segments) {
       const auto& resident = static_cast<const Resident&>(*segment.adapter);
-      in_flight_.back().adapter_pages.insert(resident.pages().begin(), resident.pages().end());
+      step.adapter_pages.insert(resident.pages().begin(), resident.pages().end());
     }
+    in_flight_.push_back(std::move(step));
   }
 
   void collect(std::span<SampleResult> results) override {
