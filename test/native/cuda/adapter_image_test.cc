@@ -273,7 +273,7 @@ TEST_P(AdapterImageTest, RefusesShapesThatAreNotTheRanks) {
   EXPECT_THROW(static_cast<void>(image_layout(modules_, 512)), std::logic_error);
 }
 
-INSTANTIATE_TEST_SUITE_P(DTypes, AdapterImageTest,
+INSTANTIATE_TEST_SUITE_P(Host, AdapterImageTest,
                          ::testing::Values(DType::kF32, DType::kF16, DType::kBF16),
                          [](const auto& info) {
                            return std::string(info.param == DType::kF32   ? "f32"

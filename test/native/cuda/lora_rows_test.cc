@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "lora_step.h"
+#include "cuda/lora_step.h"
 
 namespace lorax::cuda_test {
 namespace {
@@ -80,7 +80,7 @@ void check_expand(LoraStep& step, const LoraRowSite& site) {
   cuda::lora_shrink_rows(lists.lists, site, step.arrays(), bf16(device_x), rows, k, nullptr);
   cuda::lora_expand(lists.lists, site, step.arrays(), mutable_bf16(device_y), rows, n, nullptr);
   LORAX_CUDA(cudaDeviceSynchronize());
-  const std::vector<uint16_t> got = device_y.get();
+  const std::vector<uint16_t> got = device_y.read();
 
   std::vector<double> ref = to_doubles(y);
   step.add_reference(site, x, n, ref);
@@ -130,7 +130,7 @@ void check_silu(LoraStep& step, const LoraRowSite& site) {
       ref.push_back(gate / (1 + std::exp(-gate)) * sum[row * n + inner + c]);
     }
   }
-  EXPECT_LE(relative_error(to_doubles(out.get()), ref), 5e-3);
+  EXPECT_LE(relative_error(to_doubles(out.read()), ref), 5e-3);
 }
 
 void check_norm(LoraStep& step, const LoraRowSite& site) {
@@ -167,9 +167,9 @@ void check_norm(LoraStep& step, const LoraRowSite& site) {
       ref.push_back(sum[row * hidden + c] / std::sqrt(squares / hidden + 1e-5) * gain[c]);
     }
   }
-  const std::vector<float> new_residual = device_residual.get();
+  const std::vector<float> new_residual = device_residual.read();
   EXPECT_LE(relative_error({new_residual.begin(), new_residual.end()}, sum), 3e-3);
-  EXPECT_LE(relative_error(to_doubles(y.get()), ref), 4e-3);
+  EXPECT_LE(relative_error(to_doubles(y.read()), ref), 4e-3);
 }
 
 void check_all(LoraStep& step, int32_t layer = 0) {
@@ -186,15 +186,7 @@ std::vector<ModuleShape> shapes(int32_t hidden, int32_t kv, int32_t inner) {
           {hidden, inner},  {hidden, inner}, {inner, hidden}};
 }
 
-class LoraRowsTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    int devices = 0;
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-      GTEST_SKIP() << "no CUDA device";
-    }
-  }
-};
+using LoraRowsTest = ::testing::Test;
 
 TEST_F(LoraRowsTest, PopularityPatterns) {
   LoraStep step(shapes(256, 64, 512), 1);
@@ -309,8 +301,8 @@ TEST_F(LoraRowsTest, TwoRunsGiveTheSameBits) {
     cuda::lora_shrink_rows(lists.lists, site, step.arrays(), bf16(x), 1000, 512, nullptr);
     cuda::lora_expand(lists.lists, site, step.arrays(), mutable_bf16(device_y), 1000, n, nullptr);
     LORAX_CUDA(cudaDeviceSynchronize());
-    if (run == 0) first = device_y.get();
-    EXPECT_EQ(first, device_y.get());
+    if (run == 0) first = device_y.read();
+    EXPECT_EQ(first, device_y.read());
   }
 }
 

@@ -16,39 +16,15 @@
 
 #include "cuda/adapter_image.h"
 #include "cuda/check.h"
+#include "cuda/device_array.h"
 #include "cuda/lora_items.h"
 #include "cuda/lora_rows.h"
 #include "cuda/step_arrays.h"
 
 namespace lorax::cuda_test {
 
-// Device memory of a test, filled with `poison` bytes.
 template <typename T>
-class Device {
- public:
-  explicit Device(size_t count, int poison = 0xff) : count_(count) {
-    LORAX_CUDA(cudaMalloc(&data_, std::max<size_t>(count, 1) * sizeof(T)));
-    LORAX_CUDA(cudaMemset(data_, poison, std::max<size_t>(count, 1) * sizeof(T)));
-  }
-  explicit Device(const std::vector<T>& values) : Device(values.size()) { set(values); }
-  Device(const Device&) = delete;
-  Device& operator=(const Device&) = delete;
-  ~Device() { cudaFree(data_); }
-  void set(const std::vector<T>& values) {
-    LORAX_CUDA(cudaMemcpy(data_, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  std::vector<T> get() const {
-    std::vector<T> out(count_);
-    LORAX_CUDA(cudaMemcpy(out.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost));
-    return out;
-  }
-  T* data() const { return static_cast<T*>(data_); }
-  size_t size() const { return count_; }
-
- private:
-  void* data_ = nullptr;
-  size_t count_;
-};
+using Device = cuda::DeviceArray<T>;
 
 inline float to_float(uint16_t bits) {
   const uint32_t word = uint32_t{bits} << 16;
@@ -256,7 +232,7 @@ class LoraStep {
     for (int32_t p = 0; p < num_pages; ++p) {
       std::copy_n(image.begin() + p * page_bytes, page_bytes, pool.begin() + pages[p] * page_bytes);
     }
-    adapter.pool->set(pool);
+    adapter.pool->assign(pool);
     adapter.table =
         reinterpret_cast<const cuda::AdapterTable*>(adapter.pool->data() + pages[0] * page_bytes);
   }
