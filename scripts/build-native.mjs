@@ -56,7 +56,7 @@ export function buildNative({ strict = false } = {}) {
 }
 
 /** Those of this machine's GPUs; where it shows none, all (one will do for a checkout's tests). */
-function architectures(strict) {
+export function architectures(strict) {
   const query = ['--query-gpu=compute_cap', '--format=csv,noheader'];
   const { stdout } = spawnSync('nvidia-smi', query, { encoding: 'utf8' });
   const capabilities = [...new Set(stdout?.match(/^\d+\.\d$/gm))];

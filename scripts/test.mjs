@@ -1,13 +1,17 @@
 // Runs every suite and counts from the runners' own reports: GoogleTest (built here; skipped by
-// name where the machine lacks it), then vitest. The last line is exactly
+// name where the machine lacks it), the CUDA backend's (every .cu is compiled; tests that need a
+// device are counted as skipped where there is none), then vitest. The last line is exactly
 // `N passed, N failed, N skipped`. A runner that fails, reports nothing or ran no test fails the
-// whole. `--only native|vitest` runs one of them, `--sanitize` builds the native tests with ASan
-// and UBSan; arguments after `--` go to vitest. Called by `npm test` and .ci/run.
+// whole. `--only native|cuda|vitest` runs one of them, `--sanitize` builds the native tests with
+// ASan and UBSan; arguments after `--` go to vitest. Called by `npm test` and .ci/run.
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+
+import { architectures, findNvcc } from './build-native.mjs';
+import { isCudaSetUp, setupCuda } from './setup-cuda.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const runs = (command, args = ['--version']) =>
@@ -44,13 +48,15 @@ function readReport(file) {
   }
 }
 
-function nativeSources() {
+/** Test files of one native suite. */
+function nativeSources(suite) {
   const folder = path.join(root, 'test', 'native');
   if (!fs.existsSync(folder)) return [];
   return fs
     .readdirSync(folder, { recursive: true })
     .map(String)
-    .filter((name) => name.endsWith('_test.cc'));
+    .filter((name) => name.endsWith('_test.cc'))
+    .filter((name) => (name.split(path.sep)[0] === 'cuda') === (suite === 'cuda'));
 }
 
 /** True when configuring `build` failed for want of GoogleTest. */
@@ -59,57 +65,106 @@ function lacksGoogleTest(build) {
   return fs.existsSync(cache) && fs.readFileSync(cache, 'utf8').includes('GTest_DIR-NOTFOUND');
 }
 
-export function runNativeTests({ sanitize = false } = {}) {
-  const name = sanitize ? 'native (ASan, UBSan)' : 'native';
-  if (nativeSources().length === 0) {
-    say(`test: ${name}: no test/native/**/*_test.cc`);
+/**
+ * Configures and builds `targets` of a native suite; a result where that is all there is to say,
+ * else undefined.
+ */
+function buildSuite({ name, suite, build, options, targets, env = {} }) {
+  const sources = nativeSources(suite);
+  if (sources.length === 0) {
+    say(`test: ${name}: there are no test files in test/native`);
     return result(0, 0, 0, false);
   }
-  const build = path.join(root, 'build', sanitize ? 'sanitize' : 'tests');
-  const configure = [
-    '-S',
-    root,
-    '-B',
-    build,
-    '-DLORAX_BUILD_TESTS=ON',
-    '-DLORAX_WERROR=ON',
-    `-DLORAX_SANITIZE=${sanitize ? 'ON' : 'OFF'}`,
-    '-DCMAKE_BUILD_TYPE=RelWithDebInfo',
-  ];
+  const configure = ['-S', root, '-B', build, '-DLORAX_BUILD_TESTS=ON', '-DLORAX_WERROR=ON'];
+  configure.push('-DCMAKE_BUILD_TYPE=RelWithDebInfo', ...options);
   if (!fs.existsSync(path.join(build, 'CMakeCache.txt')) && runs('ninja')) {
     configure.push('-G', 'Ninja');
   }
   say(`test: ${name}: building ...`);
-  const jobs = String(os.availableParallelism());
-  const compile = ['--build', build, '--target', 'lorax_tests', '--parallel', jobs];
-  const configured = spawnSync('cmake', configure, { cwd: root, encoding: 'utf8' });
+  const environment = { ...process.env, ...env };
+  const configured = spawnSync('cmake', configure, {
+    cwd: root,
+    encoding: 'utf8',
+    env: environment,
+  });
   if (configured.status !== 0 && lacksGoogleTest(build)) {
     say(`test: ${name}: GoogleTest is not installed (Debian: apt install libgtest-dev):`);
-    say(`test: ${name}: skipped, and counted as such, ${nativeSources().length} test files`);
-    return result(0, 0, nativeSources().length);
+    say(`test: ${name}: skipped, and counted as such, ${sources.length} test files`);
+    return result(0, 0, sources.length);
   }
   if (configured.status !== 0) process.stdout.write(`${configured.stdout}${configured.stderr}`);
-  if (configured.status !== 0 || !quiet('cmake', compile)) {
-    say(`test: ${name}: the build failed`);
-    return result(0, 0, 0, false);
-  }
-  const report = path.join(build, 'report.json');
+  const jobs = String(os.availableParallelism());
+  const compile = ['--build', build, '--parallel', jobs, '--target', ...targets];
+  if (configured.status === 0 && quiet('cmake', compile)) return undefined;
+  say(`test: ${name}: the build failed`);
+  return result(0, 0, 0, false);
+}
+
+/** Runs a GoogleTest executable and counts from its report. */
+function runGoogleTests(build, target, env = {}) {
+  const report = path.join(build, `${target}.json`);
   fs.rmSync(report, { force: true });
-  const executable = path.join(
-    build,
-    process.platform === 'win32' ? 'lorax_tests.exe' : 'lorax_tests',
-  );
-  const ok = shown(executable, ['--gtest_brief=1', `--gtest_output=json:${report}`], {
-    UBSAN_OPTIONS: 'print_stacktrace=1',
-    ASAN_OPTIONS: 'detect_leaks=1',
-  });
-  const suites = readReport(report)?.testsuites ?? [];
-  const tests = suites.flatMap((suite) => suite.testsuite);
+  const executable = path.join(build, process.platform === 'win32' ? `${target}.exe` : target);
+  const ok = shown(executable, ['--gtest_brief=1', `--gtest_output=json:${report}`], env);
+  const json = readReport(report);
+  const tests = (json?.testsuites ?? []).flatMap((each) => each.testsuite);
   const failed = tests.filter((test) => test.failures?.length > 0).length;
   // DISABLED_ tests are NOTRUN, GTEST_SKIP() ones SKIPPED.
   const skipped = tests.filter((test) => test.status === 'NOTRUN' || test.result === 'SKIPPED');
   const passed = tests.length - failed - skipped.length;
-  return result(passed, failed, skipped.length, ok && passed + failed > 0);
+  // What test/native/cuda/main.cc left out for want of a device.
+  const withoutDevice = Number(json?.device_tests_skipped ?? 0);
+  return result(passed, failed, skipped.length + withoutDevice, ok && passed + failed > 0);
+}
+
+export function runNativeTests({ sanitize = false } = {}) {
+  const name = sanitize ? 'native (ASan, UBSan)' : 'native';
+  const build = path.join(root, 'build', sanitize ? 'sanitize' : 'tests');
+  const cuda = sanitize ? { options: ['-DLORAX_CUDA=OFF'] } : cudaSettings('AUTO');
+  const options = [`-DLORAX_SANITIZE=${sanitize ? 'ON' : 'OFF'}`, ...cuda.options];
+  const targets = ['lorax_tests'];
+  const early = buildSuite({ name, suite: 'cpu', build, options, targets, env: cuda.env });
+  if (early) return early;
+  return runGoogleTests(build, 'lorax_tests', {
+    UBSAN_OPTIONS: 'print_stacktrace=1',
+    ASAN_OPTIONS: 'detect_leaks=1',
+  });
+}
+
+/** The nvcc that there is: the machine's, or one that setup-cuda.mjs made. */
+const presentNvcc = () => findNvcc() ?? (isCudaSetUp() ? setupCuda().nvcc : undefined);
+
+/** Of the build that the native and the CUDA suite share: the same for both. */
+function cudaSettings(mode) {
+  const nvcc = presentNvcc();
+  if (nvcc === undefined) return { options: ['-DLORAX_CUDA=OFF'] };
+  const architecture = `-DLORAX_CUDA_ARCHITECTURES=${architectures(true)}`;
+  return { options: [`-DLORAX_CUDA=${mode}`, architecture], env: { CUDACXX: nvcc } };
+}
+
+/** In CI an nvcc is made where the machine has none; elsewhere that is for the user to ask for. */
+function provideNvcc() {
+  if (presentNvcc()) return { ok: true };
+  if (process.env.CI) return setupCuda({ say: (line) => say(`test: cuda: ${line}`) });
+  const reason = 'no nvcc on this machine; `node scripts/setup-cuda.mjs` makes one (500 MB)';
+  return { ok: false, reason };
+}
+
+/** Compiles the whole CUDA backend, also without a GPU, and runs what this machine can run of it. */
+export function runCudaTests() {
+  const name = 'cuda';
+  const compiler = provideNvcc();
+  if (!compiler.ok) {
+    const files = nativeSources('cuda').length;
+    say(`test: ${name}: ${compiler.reason}`);
+    say(`test: ${name}: nothing was compiled; skipped, and counted as such, ${files} test files`);
+    // In CI on Linux every .cu must have been compiled.
+    return result(0, 0, files, !(process.env.CI && process.platform === 'linux'));
+  }
+  const build = path.join(root, 'build', 'tests');
+  const targets = ['backend_cuda', 'lorax_cuda_tests'];
+  const early = buildSuite({ name, suite: 'cuda', build, targets, ...cudaSettings('ON') });
+  return early ?? runGoogleTests(build, 'lorax_cuda_tests');
 }
 
 /** `node`: the Node binary's folder to run with, in front of PATH; this process's by default. */
@@ -152,11 +207,13 @@ if (process.argv[1] && pathToFileURL(path.resolve(process.argv[1])).href === imp
   const split = own.indexOf('--');
   const args = split < 0 ? [] : own.splice(split).slice(1);
   const only = own.includes('--only') ? own[own.indexOf('--only') + 1] : undefined;
-  if (only !== undefined && only !== 'native' && only !== 'vitest') {
-    throw new Error(`--only takes native or vitest, not ${only}`);
+  if (only !== undefined && !['native', 'cuda', 'vitest'].includes(only)) {
+    throw new Error(`--only takes native, cuda or vitest, not ${only}`);
   }
   const results = [];
-  if (only !== 'vitest') results.push(runNativeTests({ sanitize: own.includes('--sanitize') }));
-  if (only !== 'native') results.push(runVitest({ args }));
+  const wants = (suite) => only === undefined || only === suite;
+  if (wants('native')) results.push(runNativeTests({ sanitize: own.includes('--sanitize') }));
+  if (wants('cuda')) results.push(runCudaTests());
+  if (wants('vitest')) results.push(runVitest({ args }));
   report(results);
 }
