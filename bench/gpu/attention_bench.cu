@@ -1,7 +1,7 @@
 // Times rope_and_store_kv, attention_decode and attention_prefill beside what the memory or the
 // matrix units allow. Correctness is test/native/cuda's; here every output is only checked for NaN.
 //
-// Usage: attention_bench [--quick]. Prints CSV: kernel, shape, us, then GB/s of KV or TFLOP/s
+// Usage: attention_bench [--quick | --profile]. Prints CSV: kernel, shape, us, then GB/s of KV or TFLOP/s
 // (causal: half of the square). Layers are distinct memory, so nothing timed is in the L2 cache.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <functional>
 #include <numeric>
 #include <random>
@@ -152,7 +151,6 @@ class Step {
   }
 
   int layers() const { return layers_; }
-  int rows() const { return rows_; }
   double flops() const { return flops_; }
   double kv_bytes() const { return 4.0 * tokens_ * shape_.num_kv_heads * shape_.head_dim; }
   double rope_bytes() const {
@@ -280,6 +278,18 @@ void time_rope(const Shape& shape, int sequences, int rows, int layers) {
   std::fflush(stdout);
 }
 
+// One plain launch of each, for a profiler.
+void launch_once() {
+  const Step few(kLlama8B, decodes(32, 128, 256), 32);
+  const Step longer(kLlama8B, decodes(16, 32768, 32768), 4);
+  const Step many(kLlama8B, std::vector<Chunk>(8, {0, 1024}), 4);
+  for (int layer = 0; layer < 2; ++layer) few.decode(layer, nullptr);
+  for (int layer = 0; layer < 2; ++layer) longer.decode(layer, nullptr);
+  for (int layer = 0; layer < 2; ++layer) many.prefill(layer, nullptr);
+  for (int layer = 0; layer < 2; ++layer) many.rope(layer, nullptr);
+  LORAX_CUDA(cudaDeviceSynchronize());
+}
+
 void run(bool quick) {
   cudaDeviceProp properties{};
   LORAX_CUDA(cudaGetDeviceProperties(&properties, 0));
@@ -312,6 +322,11 @@ void run(bool quick) {
 }  // namespace lorax::cuda
 
 int main(int argc, char** argv) {
-  lorax::cuda::run(argc > 1 && std::strcmp(argv[1], "--quick") == 0);
+  const std::string mode = argc > 1 ? argv[1] : "";
+  if (mode == "--profile") {
+    lorax::cuda::launch_once();
+  } else {
+    lorax::cuda::run(mode == "--quick");
+  }
   return 0;
 }

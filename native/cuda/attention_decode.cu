@@ -1,10 +1,11 @@
 // One work item is (sequence, 8 query heads of one kv head, split of the context); the blocks of a
 // fixed grid take items in turns, and the warps of a block take the pages of an item in turns.
 //
-// K and V go from global memory straight into mma operand registers, no shared memory between. Both
-// products have the tokens or dims as the M side and the heads as N, so a group of up to 8 heads
-// wastes little: S^T [16 tokens, 8] = K Q^T, O^T [dims, 8] += V^T P^T (Dao et al. 2022 for the
-// online softmax). K's and V's dims are permuted so that a lane's operands are 16 consecutive
+// A page's K (or V) of one head is contiguous: one bulk copy into the warp's slots in shared memory,
+// issued as soon as the slot's bytes are in registers, so pages of this item and the next are always
+// under way. Both products have the tokens or dims as the M side of the mma and the heads as N, so a
+// group of up to 8 heads wastes little: S^T [16 tokens, 8] = K Q^T, O^T [dims, 8] += V^T P^T (Dao et
+// al. 2022 for the online softmax). Dims are permuted so that a lane's operands are 16 consecutive
 // bytes: a sum over dims has no order to keep, and an output dim is put back when it is written.
 #include <algorithm>
 #include <cmath>
@@ -12,6 +13,11 @@
 
 #include "cuda/attention_decode.h"
 #include "cuda/device_ops.cuh"
+
+#ifndef LORAX_DECODE_WARPS
+#define LORAX_DECODE_WARPS 8
+#define LORAX_DECODE_BLOCKS 1
+#endif
 
 namespace lorax::cuda {
 namespace {
@@ -64,6 +70,7 @@ __device__ Context context_of(int len, int window, int max_splits) {
   return context;
 }
 
+// An item as the warps need it; those of a block lie in shared memory, found many at a time.
 struct Item {
   int span;
   int row;
@@ -72,9 +79,9 @@ struct Item {
   int num_splits;
   int begin_page;
   int end_page;
-  int lo;   // the row sees positions [lo, len)
+  int lo;  // the row sees positions [lo, len)
   int len;
-  const int32_t* block_table;
+  int block_table_begin;
 };
 
 // items_before[s] = items of spans before s, in shared memory; [max_spans + 1].
@@ -141,113 +148,146 @@ __device__ Item find_item(const DecodeArgs& args, const int* items_before, int i
   item.begin_page = context.first_page + item.split * context.pages_per_split;
   item.end_page = min(item.begin_page + context.pages_per_split,
                       context.first_page + context.num_pages);
-  item.block_table = args.step.block_tables + span.block_table_begin;
+  item.block_table_begin = span.block_table_begin;
   return item;
 }
 
-// Two blocks of 128 threads leave 27 K registers of a multiprocessor to the linear that is
-// launched early behind this kernel.
+// ---- a page's way: global memory -> a slot in shared memory -> mma operands ----
+
+__device__ __forceinline__ uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+#if __CUDA_ARCH__ >= 900
+// One lane: `bytes` into a slot, counted by the slot's barrier.
+__device__ __forceinline__ void bulk_copy(void* to, const void* from, int bytes, uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
+                   shared_address(barrier)),
+               "r"(bytes)
+               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
+}
+
+__device__ __forceinline__ void wait_for_barrier(uint64_t* barrier, int phase) {
+  asm volatile(
+      "{\n .reg .pred done;\n again:\n"
+      " mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      " @!done bra again;\n}" ::"r"(shared_address(barrier)),
+      "r"(phase)
+      : "memory");
+}
+#endif
+
+// The slots of one warp: kStages pages, K and V apart. Fills and takes go round in the order K, V.
 template <int kDim>
-constexpr int kMaxRegisters = kDim > 128 ? 255 : 144;
+struct Slots {
+  static constexpr int kBytes = kPage * kDim * 2;  // of K or V of one page
+  static constexpr int kStages = kDim >= 128 ? 1 : kDim >= 64 ? 2 : 4;
+
+  __nv_bfloat16* base;  // [kStages][k|v][16][kDim]
+  uint64_t* barriers;   // [kStages][k|v]
+
+  __device__ __forceinline__ __nv_bfloat16* slot(int stage, int v) const {
+    return base + (stage * 2 + v) * (kPage * kDim);
+  }
+
+  __device__ __forceinline__ void fill(int stage, int v, const __nv_bfloat16* from, int lane) const {
+#if __CUDA_ARCH__ >= 900
+    if (lane == 0) bulk_copy(slot(stage, v), from, kBytes, &barriers[stage * 2 + v]);
+#else
+    for (int i = lane; i < kBytes / 16; i += 32) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                       shared_address(slot(stage, v) + i * 8)),
+                   "l"(from + i * 8)
+                   : "memory");
+    }
+#endif
+  }
+
+  // Until fill number `turn` (of this stage's K or V) is there.
+  __device__ __forceinline__ void wait(int stage, int v, int turn) const {
+#if __CUDA_ARCH__ >= 900
+    wait_for_barrier(&barriers[stage * 2 + v], turn & 1);
+#else
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    __syncwarp();
+#endif
+  }
+};
 
 template <int kBytes>
-struct Load;
-template <>
-struct Load<16> {
-  static __device__ __forceinline__ void from(const __nv_bfloat16* p, bool valid, uint32_t* r) {
-    asm volatile(
-        "{ .reg .pred v; setp.ne.b32 v, %5, 0; mov.u32 %0, 0; mov.u32 %1, 0; mov.u32 %2, 0; "
-        "mov.u32 %3, 0; @v ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4]; }"
-        : "=&r"(r[0]), "=&r"(r[1]), "=&r"(r[2]), "=&r"(r[3])
-        : "l"(p), "r"(static_cast<int>(valid))
-        : "memory");
+__device__ __forceinline__ void load_shared(const __nv_bfloat16* p, uint32_t* r) {
+  if constexpr (kBytes == 16) {
+    const uint4 x = *reinterpret_cast<const uint4*>(p);
+    r[0] = x.x, r[1] = x.y, r[2] = x.z, r[3] = x.w;
+  } else if constexpr (kBytes == 8) {
+    const uint2 x = *reinterpret_cast<const uint2*>(p);
+    r[0] = x.x, r[1] = x.y;
+  } else {
+    r[0] = *reinterpret_cast<const uint32_t*>(p);
   }
-};
-template <>
-struct Load<8> {
-  static __device__ __forceinline__ void from(const __nv_bfloat16* p, bool valid, uint32_t* r) {
-    asm volatile(
-        "{ .reg .pred v; setp.ne.b32 v, %3, 0; mov.u32 %0, 0; mov.u32 %1, 0; "
-        "@v ld.global.L1::no_allocate.v2.u32 {%0,%1}, [%2]; }"
-        : "=&r"(r[0]), "=&r"(r[1])
-        : "l"(p), "r"(static_cast<int>(valid))
-        : "memory");
-  }
-};
-template <>
-struct Load<4> {
-  static __device__ __forceinline__ void from(const __nv_bfloat16* p, bool valid, uint32_t* r) {
-    asm volatile(
-        "{ .reg .pred v; setp.ne.b32 v, %2, 0; mov.u32 %0, 0; "
-        "@v ld.global.L1::no_allocate.u32 %0, [%1]; }"
-        : "=&r"(r[0])
-        : "l"(p), "r"(static_cast<int>(valid))
-        : "memory");
-  }
-};
+}
 
-// A lane (g = lane / 4, q = lane % 4) of a warp, for one page of one kv head.
+// What lane (g = lane / 4, q = lane % 4) of a warp holds of one page of one kv head.
 template <int kDim>
 struct PageTile {
-  static constexpr int kChunks = (kDim + 31) / 32;     // of 32 dims: 16 bytes a lane, 2 mma steps
-  static constexpr int kDimTiles = (kDim + 15) / 16;   // of 16 dims: the M side of O^T
-  static constexpr int kWide = kDimTiles / 4 * 4;      // tiles loaded 64 dims at a time
+  static constexpr int kChunks = (kDim + 31) / 32;    // of 32 dims: 16 bytes a lane, 2 mma steps
+  static constexpr int kDimTiles = (kDim + 15) / 16;  // of 16 dims: the M side of O^T
+  static constexpr int kWide = kDimTiles / 4 * 4;     // tiles taken 64 dims at a time
+  static constexpr int kRest = kDimTiles - kWide;
 
-  uint32_t keys[2][kChunks * 4];       // tokens g and g + 8, dims 32 c + 8 q + 0..7
-  uint32_t values[4][kDimTiles];       // tokens 2q, 2q + 1, 2q + 8, 2q + 9, dims dim_of(tile, g)
-
-  // The even one of the two dims that lane group g holds of a tile; O^T's rows g and g + 8.
+  // The even one of the two dims that lane group g holds of a tile: O^T's rows g and g + 8.
   static __device__ __forceinline__ int dim_of(int tile, int g) {
     if (tile < kWide) return tile / 4 * 64 + 8 * g + 2 * (tile % 4);
-    if (kDimTiles - kWide >= 2 && tile < kWide + 2) return kWide * 16 + 4 * g + 2 * (tile - kWide);
+    if (kRest >= 2 && tile < kWide + 2) return kWide * 16 + 4 * g + 2 * (tile - kWide);
     return (kDimTiles - 1) * 16 + 2 * g;
   }
 
-  // Tokens outside [lo, hi) of the page are not read.
-  __device__ __forceinline__ void load_keys(const __nv_bfloat16* page, int lo, int hi, int g,
-                                            int q) {
+  // keys[t] = token g + 8 t, dims 32 c + 8 q + 0..7
+  static __device__ __forceinline__ void load_keys(const __nv_bfloat16* page, int g, int q,
+                                                   uint32_t (&keys)[2][kChunks * 4]) {
 #pragma unroll
     for (int t = 0; t < 2; ++t) {
-      const int token = g + 8 * t;
-      const bool valid = token >= lo && token < hi;
 #pragma unroll
       for (int c = 0; c < kChunks; ++c) {
         const int dim = 32 * c + 8 * q;
-        Load<16>::from(page + token * kDim + dim, valid && dim < kDim, &keys[t][4 * c]);
+        uint32_t* r = &keys[t][4 * c];
+        if (32 * c + 32 <= kDim || dim < kDim) {
+          load_shared<16>(page + (g + 8 * t) * kDim + dim, r);
+        } else {
+          r[0] = r[1] = r[2] = r[3] = 0;
+        }
       }
     }
   }
 
-  __device__ __forceinline__ void load_values(const __nv_bfloat16* page, int lo, int hi, int g,
-                                              int q) {
+  // values[t] = token 2 q + t % 2 + t / 2 * 8, dims dim_of(tile, g) and the next
+  static __device__ __forceinline__ void load_values(const __nv_bfloat16* page, int g, int q,
+                                                     uint32_t (&values)[4][kDimTiles]) {
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
-      const int token = 2 * q + t % 2 + t / 2 * 8;
-      const bool valid = token >= lo && token < hi;  // p = 0 there, but 0 * NaN is NaN
-      const __nv_bfloat16* row = page + token * kDim;
+      const __nv_bfloat16* row = page + (2 * q + t % 2 + t / 2 * 8) * kDim;
 #pragma unroll
       for (int tile = 0; tile < kWide; tile += 4) {
-        Load<16>::from(row + dim_of(tile, g), valid, &values[t][tile]);
+        load_shared<16>(row + dim_of(tile, g), &values[t][tile]);
       }
-      constexpr int kRest = kDimTiles - kWide;
       if constexpr (kRest >= 2) {
         const int dim = dim_of(kWide, g);
-        Load<8>::from(row + dim, valid && dim < kDim, &values[t][kWide]);
+        if (kDim % 32 == 0 || dim < kDim) {
+          load_shared<8>(row + dim, &values[t][kWide]);
+        } else {
+          values[t][kWide] = values[t][kWide + 1] = 0;
+        }
       }
       if constexpr (kRest % 2 == 1) {
-        const int dim = dim_of(kDimTiles - 1, g);
-        Load<4>::from(row + dim, valid && dim < kDim, &values[t][kDimTiles - 1]);
+        load_shared<4>(row + dim_of(kDimTiles - 1, g), &values[t][kDimTiles - 1]);
       }
     }
   }
-};
-
-template <int kDim, int kWarps>
-struct CombineBuffers {
-  static constexpr int kPitch = kDim + 4;  // spreads a column over the banks
-  float out[kWarps][kHeads][kPitch];
-  float max[kWarps][kHeads];
-  float sum[kWarps][kHeads];
 };
 
 // What a part's sums weigh beside those of the largest maximum; 0 for a part without tokens.
@@ -255,118 +295,218 @@ __device__ __forceinline__ float rescale(float max_part, float max_all) {
   return max_part == -INFINITY ? 0.0f : exp2_fast(max_part - max_all);
 }
 
+// Of a part's [8 heads][kDim] floats in a slot: where 4 dims lie, spread over the banks by head.
+template <int kDim>
+__device__ __forceinline__ int part_index(int head, int dim) {
+  const int piece = dim / 4;
+  const int spread = (head >> 1 & 1) | (head >> 2 & 1) << 2;
+  const int moved = kDim % 32 == 0 ? piece ^ spread : piece;
+  return head * kDim + moved * 4 + dim % 4;
+}
+
+constexpr int kItemsAhead = 32;  // items are found so many at a time
+
+// Two thirds of the registers of a multiprocessor at most, and 64 KB: the linear that is launched
+// early behind this kernel finds room beside it.
+template <int kDim>
+constexpr int kMaxRegisters = kDim > 128 ? 255 : 144;
+
 template <int kDim, int kWarps>
 __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeArgs args) {
   using Tile = PageTile<kDim>;
-  using Buffers = CombineBuffers<kDim, kWarps>;
-  extern __shared__ int items_before[];  // [max_spans + 1]
-  __shared__ Buffers buffers;
+  constexpr int kStages = Slots<kDim>::kStages;
+  extern __shared__ __align__(128) uint8_t dynamic_shared[];
+  auto* const slots_base = reinterpret_cast<__nv_bfloat16*>(dynamic_shared);
+  int* const items_before =
+      reinterpret_cast<int*>(dynamic_shared + kWarps * kStages * 2 * Slots<kDim>::kBytes);
+  __shared__ Item items[2 * kItemsAhead];  // a ring
+  __shared__ uint64_t barriers[kWarps][kStages * 2];
+  __shared__ float max_part[kWarps][kHeads];
+  __shared__ float sum_part[kWarps][kHeads];
+  __shared__ const float* part_of[kWarps];
   __shared__ bool is_last;
   launch_dependents();
 
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int lane = thread % 32;
+  const int warp = thread / 32;
   const int g = lane / 4;
   const int q = lane % 4;
   const Attention& attention = args.attention;
   const KvPages& pages = attention.pages;
   const int64_t page_elements = pages.page_bytes / int64_t{sizeof(__nv_bfloat16)};
+  const int64_t value_distance = pages.values(0) - pages.keys(0);
   const int qkv_cols = (attention.num_heads + 2 * pages.num_kv_heads) * kDim;
   constexpr float kLog2E = 1.4426950408889634f;
   // Scores in units of log2: p = 2^(score - max).
   const float to_log2 = (attention.soft_cap > 0.0f ? 1.0f : attention.scale) * kLog2E;
+  const Slots<kDim> slots = {slots_base + warp * kStages * 2 * kPage * kDim, barriers[warp]};
 
-  const int num_items = count_items(args, items_before);
-  bool waited = false;
-  for (int index = static_cast<int>(blockIdx.x); index < num_items;
-       index += static_cast<int>(gridDim.x)) {
-    const Item item = find_item(args, items_before, index);
+#if __CUDA_ARCH__ >= 900
+  if (lane < kStages * 2) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(
+                     shared_address(&barriers[warp][lane]))
+                 : "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  }
+  __syncwarp();
+#endif
+
+  // This block's items are number blockIdx.x + i * gridDim.x, i < num_items.
+  const int all_items = count_items(args, items_before);
+  const int first_item = static_cast<int>(blockIdx.x);
+  const int grid = static_cast<int>(gridDim.x);
+  const int num_items = all_items > first_item ? (all_items - first_item + grid - 1) / grid : 0;
+  const auto find_items = [&](int begin, int count) {
+    const int i = begin + thread;
+    if (thread < count && i < num_items) {
+      items[i % (2 * kItemsAhead)] = find_item(args, items_before, first_item + i * grid);
+    }
+  };
+  find_items(0, 2 * kItemsAhead);
+  __syncthreads();
+
+  // The warp's pages over all items, in order; `next` is the first that has not been fetched. Page
+  // number n goes through stage n % kStages. Items from item_limit on are not looked at yet.
+  struct Cursor {
+    int item = 0;
+    int page = 0;
+    bool entered = false;  // `page` is one of `item`
+  } next;
+  int item_limit = min(num_items, kItemsAhead);
+  int num_fetched = 0;
+  int num_taken = 0;
+  const auto find_next = [&] {  // false: there is none
+    while (next.item < item_limit) {
+      const Item& item = items[next.item % (2 * kItemsAhead)];
+      if (!next.entered) next.page = item.begin_page + warp;
+      next.entered = true;
+      if (next.page < item.end_page) return true;
+      ++next.item;
+      next.entered = false;
+    }
+    return false;
+  };
+  const auto keys_of_next = [&] {
+    const Item& item = items[next.item % (2 * kItemsAhead)];
+    const int32_t page = args.step.block_tables[item.block_table_begin + next.page];
+    return pages.keys(item.kv_tile / args.head_tiles) + page * page_elements;
+  };
+  const auto fetch_next = [&] {
+    const __nv_bfloat16* keys = keys_of_next();
+    slots.fill(num_fetched % kStages, 0, keys, lane);
+    slots.fill(num_fetched % kStages, 1, keys + value_distance, lane);
+    ++num_fetched;
+    next.page += kWarps;
+  };
+  // Before the wait: pages that earlier steps have completed, that is, not a context's last.
+  while (num_fetched < kStages && find_next() &&
+         next.page < (items[next.item % (2 * kItemsAhead)].len - 1) / kPage) {
+    fetch_next();
+  }
+  wait_for_previous();
+
+  // Q^T as mma operand b, dims permuted as the keys'; heads past the group are zero.
+  uint32_t query[Tile::kChunks * 4];
+  const auto load_query = [&](const Item& item) {
+    const int kv_head = item.kv_tile / args.head_tiles;
+    const int head = kv_head * args.group + item.kv_tile % args.head_tiles * kHeads + g;
+    const __nv_bfloat16* from = attention.qkv + int64_t{item.row} * qkv_cols + head * kDim + 8 * q;
+#pragma unroll
+    for (int c = 0; c < Tile::kChunks; ++c) {
+      uint4 x = {};
+      if (head < (kv_head + 1) * args.group && 32 * c + 8 * q < kDim) {
+        x = *reinterpret_cast<const uint4*>(from + 32 * c);
+      }
+      query[4 * c] = x.x, query[4 * c + 1] = x.y, query[4 * c + 2] = x.z, query[4 * c + 3] = x.w;
+    }
+  };
+  if (num_items > 0) load_query(items[0]);
+
+  for (int i = 0; i < num_items; ++i) {
+    const Item item = items[i % (2 * kItemsAhead)];
     const int kv_head = item.kv_tile / args.head_tiles;
     const int first_head = kv_head * args.group + item.kv_tile % args.head_tiles * kHeads;
     const int num_heads = min(kHeads, (kv_head + 1) * args.group - first_head);
-    const __nv_bfloat16* keys = pages.keys(kv_head);
-    const __nv_bfloat16* values = pages.values(kv_head);
-
-    Tile tile;
-    int page = item.begin_page + warp;
-    const auto load_keys = [&](int64_t offset) {
-      tile.load_keys(keys + offset, item.lo - page * kPage, item.len - page * kPage, g, q);
-    };
-    const auto load_values = [&](int64_t offset) {
-      tile.load_values(values + offset, item.lo - page * kPage, item.len - page * kPage, g, q);
-    };
-    const auto offset_of = [&](int p) { return item.block_table[p] * page_elements; };
-
-    int64_t next_offset = 0;
-    if (page < item.end_page) next_offset = offset_of(page);
-    // Only the context's last page waits for this step's k and v.
-    const bool early = !waited && page < (item.len - 1) / kPage;
-    if (early && page < item.end_page) {
-      load_keys(next_offset);
-      load_values(next_offset);
-    }
-    if (!waited) wait_for_previous();
-    waited = true;
-    if (!early && page < item.end_page) {
-      load_keys(next_offset);
-      load_values(next_offset);
-    }
-
-    // Q^T as mma operand b, dims permuted as in load_keys; heads past the group are zero.
-    uint32_t query[Tile::kChunks * 4];
-#pragma unroll
-    for (int c = 0; c < Tile::kChunks; ++c) {
-      const int dim = 32 * c + 8 * q;
-      Load<16>::from(attention.qkv + int64_t{item.row} * qkv_cols + (first_head + g) * kDim + dim,
-                     g < num_heads && dim < kDim, &query[4 * c]);
-    }
+    item_limit = min(num_items, i + kItemsAhead);
+    while (num_fetched < num_taken + kStages && find_next()) fetch_next();
 
     float out[Tile::kDimTiles][4];  // O^T: dims dim_of(tile, g) and the next, heads 2q, 2q + 1
 #pragma unroll
     for (int t = 0; t < Tile::kDimTiles; ++t) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) out[t][i] = 0.0f;
+      for (int e = 0; e < 4; ++e) out[t][e] = 0.0f;
     }
     float max_of[2] = {-INFINITY, -INFINITY};  // heads 2q, 2q + 1
     float sum_of[2] = {0.0f, 0.0f};            // of this lane's tokens
 
-    while (page < item.end_page) {
-      const int next = page + kWarps;
-      const bool more = next < item.end_page;
-      if (more) next_offset = offset_of(next);
+    // The V slot of the item's last page is filled again only when the item is done: until then it
+    // holds this warp's part.
+    bool has_part = false;
+    int part_stage = 0;
+    const __nv_bfloat16* values_after = nullptr;
+
+    for (int page = item.begin_page + warp; page < item.end_page; page += kWarps) {
+      const int stage = num_taken % kStages;
+      const int turn = num_taken / kStages;
+      ++num_taken;
 
       // S^T = K Q^T in two chains
+      slots.wait(stage, 0, turn);
+      uint32_t keys[2][Tile::kChunks * 4];
+      Tile::load_keys(slots.slot(stage, 0), g, q, keys);
+      const __nv_bfloat16* keys_next = find_next() ? keys_of_next() : nullptr;
       float score[4] = {};
       float score_odd[4] = {};
 #pragma unroll
       for (int c = 0; c < Tile::kChunks; ++c) {
-        const uint32_t* k0 = &tile.keys[0][4 * c];
-        const uint32_t* k1 = &tile.keys[1][4 * c];
+        const uint32_t* k0 = &keys[0][4 * c];
+        const uint32_t* k1 = &keys[1][4 * c];
         mma_16x8x16(score, k0[0], k1[0], k0[1], k1[1], query[4 * c], query[4 * c + 1]);
         mma_16x8x16(score_odd, k0[2], k1[2], k0[3], k1[3], query[4 * c + 2], query[4 * c + 3]);
       }
-      const int page_now = page;
-      page = next;
-      if (more) load_keys(next_offset);
+      // Not before the products: an ordinary load is only known to be over once its value is used.
+      if (keys_next != nullptr) {
+        slots.fill(stage, 0, keys_next, lane);
+        ++num_fetched;
+        next.page += kWarps;
+      }
 
-      // c[i]: token g + 8 (i / 2), head 2q + i % 2
+      // score[e]: token g + 8 (e / 2), head 2q + e % 2
+      const int lo = item.lo - page * kPage;
+      const int hi = item.len - page * kPage;
+      const bool inside = lo <= 0 && hi >= kPage;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float s = score[i] + score_odd[i];
-        if (attention.soft_cap > 0.0f) s = soft_capped(s * attention.scale, attention.soft_cap);
-        const int position = page_now * kPage + g + 8 * (i / 2);
-        score[i] = position >= item.lo && position < item.len ? s * to_log2 : -INFINITY;
+      for (int e = 0; e < 4; ++e) score[e] += score_odd[e];
+      if (attention.soft_cap > 0.0f) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          score[e] = soft_capped(score[e] * attention.scale, attention.soft_cap);
+        }
+      }
+#pragma unroll
+      for (int e = 0; e < 4; ++e) score[e] *= to_log2;
+      if (!inside) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const int token = g + 8 * (e / 2);
+          if (token < lo || token >= hi) score[e] = -INFINITY;
+        }
       }
       float max_new[2];
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        float m = fmaxf(score[h], score[h + 2]);
-        m = fmaxf(m, __shfl_xor_sync(kAllLanes, m, 4));
-        m = fmaxf(m, __shfl_xor_sync(kAllLanes, m, 8));
-        m = fmaxf(m, __shfl_xor_sync(kAllLanes, m, 16));
-        max_new[h] = fmaxf(max_of[h], m);  // a page has a visible token: never -inf
+      for (int h = 0; h < 2; ++h) max_new[h] = fmaxf(score[h], score[h + 2]);
+#pragma unroll
+      for (int d = 4; d < 32; d *= 2) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          max_new[h] = fmaxf(max_new[h], __shfl_xor_sync(kAllLanes, max_new[h], d));
+        }
       }
+      // A page has a visible token, so the maximum is never -inf from here on.
       if (__any_sync(kAllLanes, max_new[0] > max_of[0] || max_new[1] > max_of[1])) {
+        max_new[0] = fmaxf(max_new[0], max_of[0]);
+        max_new[1] = fmaxf(max_new[1], max_of[1]);
         const float scale0 = exp2_fast(max_of[0] - max_new[0]);
         const float scale1 = exp2_fast(max_of[1] - max_new[1]);
         sum_of[0] *= scale0;
@@ -382,97 +522,139 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
         max_of[1] = max_new[1];
       }
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        score[i] = exp2_fast(score[i] - max_of[i % 2]);
-        sum_of[i % 2] += score[i];
+      for (int e = 0; e < 4; ++e) {
+        score[e] = exp2_fast(score[e] - max_of[e % 2]);
+        sum_of[e % 2] += score[e];
       }
       // P^T as operand b: two 8x8 transposes across the warp
       uint32_t p0 = pack_bf16(score[0], score[1]);
       uint32_t p1 = pack_bf16(score[2], score[3]);
       asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(p0));
       asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(p1));
+
+      slots.wait(stage, 1, turn);
+      uint32_t values[4][Tile::kDimTiles];
+      Tile::load_values(slots.slot(stage, 1), g, q, values);
+      if (!inside) {  // p = 0 there, but 0 * NaN is NaN
+#pragma unroll
+        for (int t = 0; t < 4; ++t) {
+          const int token = 2 * q + t % 2 + t / 2 * 8;
+          if (token < lo || token >= hi) {
+#pragma unroll
+            for (int tile = 0; tile < Tile::kDimTiles; ++tile) values[t][tile] = 0;
+          }
+        }
+      }
       // O^T += V^T P^T: rows of a tile are the even and the odd dims, so pairs of tokens interleave
 #pragma unroll
       for (int t = 0; t < Tile::kDimTiles; ++t) {
-        const uint32_t a0 = __byte_perm(tile.values[0][t], tile.values[1][t], 0x5410);
-        const uint32_t a1 = __byte_perm(tile.values[0][t], tile.values[1][t], 0x7632);
-        const uint32_t a2 = __byte_perm(tile.values[2][t], tile.values[3][t], 0x5410);
-        const uint32_t a3 = __byte_perm(tile.values[2][t], tile.values[3][t], 0x7632);
+        const uint32_t a0 = __byte_perm(values[0][t], values[1][t], 0x5410);
+        const uint32_t a1 = __byte_perm(values[0][t], values[1][t], 0x7632);
+        const uint32_t a2 = __byte_perm(values[2][t], values[3][t], 0x5410);
+        const uint32_t a3 = __byte_perm(values[2][t], values[3][t], 0x7632);
         mma_16x8x16(out[t], a0, a1, a2, a3, p0, p1);
       }
-      if (more) load_values(next_offset);
+      const __nv_bfloat16* values_next =
+          keys_next == nullptr ? nullptr : keys_next + value_distance;
+      if (page + kWarps >= item.end_page) {
+        has_part = true;
+        part_stage = stage;
+        values_after = values_next;
+      } else if (values_next != nullptr) {
+        slots.fill(stage, 1, values_next, lane);
+      }
     }
+    if (i + 1 < num_items) load_query(items[(i + 1) % (2 * kItemsAhead)]);
 
     // The warps' parts of the item, summed in the order of the warps.
+    auto* const part = reinterpret_cast<float*>(slots.slot(part_stage, 1));
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       float sum = sum_of[h];
-      sum += __shfl_xor_sync(kAllLanes, sum, 4);
-      sum += __shfl_xor_sync(kAllLanes, sum, 8);
-      sum += __shfl_xor_sync(kAllLanes, sum, 16);
+#pragma unroll
+      for (int d = 4; d < 32; d *= 2) sum += __shfl_xor_sync(kAllLanes, sum, d);
       const int head = 2 * q + h;
       if (g == 0) {
-        buffers.max[warp][head] = max_of[h];
-        buffers.sum[warp][head] = sum;
+        max_part[warp][head] = max_of[h];
+        sum_part[warp][head] = sum;
       }
-      if (head < num_heads) {
+      if (has_part && head < num_heads) {
 #pragma unroll
-        for (int t = 0; t < Tile::kDimTiles; ++t) {
+        for (int t = 0; t < Tile::kWide; t += 2) {
+          *reinterpret_cast<float4*>(part + part_index<kDim>(head, Tile::dim_of(t, g))) =
+              make_float4(out[t][h], out[t][h + 2], out[t + 1][h], out[t + 1][h + 2]);
+        }
+#pragma unroll
+        for (int t = Tile::kWide; t < Tile::kDimTiles; ++t) {
           const int dim = Tile::dim_of(t, g);
           if (kDim % 16 == 0 || dim < kDim) {
-            *reinterpret_cast<float2*>(&buffers.out[warp][head][dim]) =
+            *reinterpret_cast<float2*>(part + part_index<kDim>(head, dim)) =
                 make_float2(out[t][h], out[t][h + 2]);
           }
         }
       }
     }
+    if (lane == 0) part_of[warp] = part;
     __syncthreads();
 
     const int64_t part_row = int64_t{item.span} * attention.num_heads + first_head;
-    for (int e = 2 * static_cast<int>(threadIdx.x); e < num_heads * kDim; e += 2 * kWarps * 32) {
+    __nv_bfloat16* const out_row =
+        attention.out + (int64_t{item.row} * attention.num_heads + first_head) * kDim;
+    for (int e = 2 * thread; e < num_heads * kDim; e += 2 * kWarps * 32) {
       const int head = e / kDim;
       const int dim = e % kDim;
       float max_all = -INFINITY;
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) max_all = fmaxf(max_all, buffers.max[w][head]);
+      for (int w = 0; w < kWarps; ++w) max_all = fmaxf(max_all, max_part[w][head]);
       float2 acc = {};
       float sum = 0.0f;
 #pragma unroll
       for (int w = 0; w < kWarps; ++w) {
-        const float weight = rescale(buffers.max[w][head], max_all);
-        const float2 part = *reinterpret_cast<const float2*>(&buffers.out[w][head][dim]);
-        sum += weight * buffers.sum[w][head];
-        acc.x += weight * part.x;
-        acc.y += weight * part.y;
+        if (max_part[w][head] == -INFINITY) continue;  // no page, nothing written
+        const float weight = rescale(max_part[w][head], max_all);
+        const float2 x =
+            *reinterpret_cast<const float2*>(part_of[w] + part_index<kDim>(head, dim));
+        sum += weight * sum_part[w][head];
+        acc.x += weight * x.x;
+        acc.y += weight * x.y;
       }
       if (item.num_splits == 1) {
-        *reinterpret_cast<__nv_bfloat162*>(
-            attention.out + (int64_t{item.row} * attention.num_heads + first_head) * kDim + e) =
+        *reinterpret_cast<__nv_bfloat162*>(out_row + e) =
             __floats2bfloat162_rn(acc.x / sum, acc.y / sum);
       } else {
-        const int64_t part = (part_row + head) * args.max_splits + item.split;
-        *reinterpret_cast<float2*>(args.partial_out + part * kDim + dim) = acc;
-        if (dim == 0) args.partial_ml[part] = make_float2(max_all, sum);
+        const int64_t p = (part_row + head) * args.max_splits + item.split;
+        *reinterpret_cast<float2*>(args.partial_out + p * kDim + dim) = acc;
+        if (dim == 0) args.partial_ml[p] = make_float2(max_all, sum);
       }
     }
+    if (item.num_splits > 1) __threadfence();
+#if __CUDA_ARCH__ >= 900
+    // The parts were written and read as ordinary memory; copies overwrite them next.
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+    __syncthreads();
+    if (values_after != nullptr) slots.fill(part_stage, 1, values_after, lane);
+    // The ring's older half is done with.
+    if (i % kItemsAhead == kItemsAhead - 1) {
+      find_items(i + 1 + kItemsAhead, kItemsAhead);
+      __syncthreads();
+    }
+
     if (item.num_splits > 1) {
       // The last to arrive finds all parts written, and leaves the counter as it was found.
-      __threadfence();
-      __syncthreads();
-      if (threadIdx.x == 0) {
-        int* arrived = args.arrived + item.span * pages.num_kv_heads * args.head_tiles +
-                       item.kv_tile;
+      if (thread == 0) {
+        int* arrived =
+            args.arrived + item.span * pages.num_kv_heads * args.head_tiles + item.kv_tile;
         is_last = atomicAdd(arrived, 1) == item.num_splits - 1;
         if (is_last) *arrived = 0;
       }
       __syncthreads();
       if (is_last) {
         __threadfence();
-        for (int e = 2 * static_cast<int>(threadIdx.x); e < num_heads * kDim;
-             e += 2 * kWarps * 32) {
-          const int64_t part = (part_row + e / kDim) * args.max_splits;
-          const float2* ml = args.partial_ml + part;
-          const float* parts = args.partial_out + part * kDim + e % kDim;
+        for (int e = 2 * thread; e < num_heads * kDim; e += 2 * kWarps * 32) {
+          const int64_t p = (part_row + e / kDim) * args.max_splits;
+          const float2* ml = args.partial_ml + p;
+          const float* parts = args.partial_out + p * kDim + e % kDim;
           float max_all = -INFINITY;
           for (int s = 0; s < item.num_splits; ++s) max_all = fmaxf(max_all, __ldcg(&ml[s]).x);
           float2 acc = {};
@@ -480,39 +662,43 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
 #pragma unroll 4
           for (int s = 0; s < item.num_splits; ++s) {
             const float2 ml_s = __ldcg(&ml[s]);
-            const float2 o =
-                __ldcg(reinterpret_cast<const float2*>(parts + int64_t{s} * kDim));
+            const float2 x = __ldcg(reinterpret_cast<const float2*>(parts + int64_t{s} * kDim));
             const float weight = rescale(ml_s.x, max_all);
             sum += weight * ml_s.y;
-            acc.x += weight * o.x;
-            acc.y += weight * o.y;
+            acc.x += weight * x.x;
+            acc.y += weight * x.y;
           }
-          *reinterpret_cast<__nv_bfloat162*>(
-              attention.out + (int64_t{item.row} * attention.num_heads + first_head) * kDim + e) =
+          *reinterpret_cast<__nv_bfloat162*>(out_row + e) =
               __floats2bfloat162_rn(acc.x / sum, acc.y / sum);
         }
       }
+      __syncthreads();  // before is_last is another item's
     }
-    __syncthreads();  // before the next item overwrites the buffers
   }
-  if (!waited) wait_for_previous();
 }
 
 template <int kDim>
 void launch(const DecodeArgs& args, cudaStream_t stream) {
-  constexpr int kWarps = 4;
+  constexpr int kWarps = LORAX_DECODE_WARPS;
+  constexpr int kBlocksPerMultiprocessor = LORAX_DECODE_BLOCKS;
+  constexpr int kSlotBytes = kWarps * Slots<kDim>::kStages * 2 * Slots<kDim>::kBytes;
   static const int multiprocessors = [] {
     int device = 0;
     int count = 0;
     LORAX_CUDA(cudaGetDevice(&device));
     LORAX_CUDA(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+    LORAX_CUDA(cudaFuncSetAttribute(attention_decode_kernel<kDim, kWarps>,
+                                    cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    kSlotBytes + 36 * 1024));
     return count;
   }();
   const Attention& attention = args.attention;
   const int64_t items = int64_t{attention.max_spans} * attention.pages.num_kv_heads *
                         args.head_tiles * args.max_splits;
-  const auto grid = static_cast<unsigned>(std::min<int64_t>(items, 2 * multiprocessors));
-  const size_t shared_bytes = (static_cast<size_t>(attention.max_spans) + 1) * sizeof(int);
+  const auto grid =
+      static_cast<unsigned>(std::min<int64_t>(items, kBlocksPerMultiprocessor * multiprocessors));
+  const size_t shared_bytes =
+      kSlotBytes + (static_cast<size_t>(attention.max_spans) + 1) * sizeof(int);
   launch_dependent("attention_decode_kernel", attention_decode_kernel<kDim, kWarps>, dim3(grid),
                    kWarps * 32, shared_bytes, stream, args);
 }

@@ -19,9 +19,9 @@ constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-template <int kDim>
+// kRowTiles: of 16 rows, of a warp.
+template <int kDim, int kRowTiles>
 struct PrefillTile {
-  static constexpr int kRowTiles = kDim > 128 ? 1 : 2;  // of 16 rows, of a warp
   static constexpr int kRows = kWarps * kRowTiles * 16;
   static constexpr int kKeys = kDim > 128 ? 32 : 64;  // tokens of a KV tile
   static constexpr int kDimSteps = (kDim + 15) / 16;
@@ -110,10 +110,9 @@ __device__ RowTile find_tile(const PrefillArgs& args, int tile) {
   return result;
 }
 
-template <int kDim>
+template <int kDim, int kRowTiles>
 __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillArgs args) {
-  using Tile = PrefillTile<kDim>;
-  constexpr int kRowTiles = Tile::kRowTiles;
+  using Tile = PrefillTile<kDim, kRowTiles>;
   constexpr int kRows = Tile::kRows;
   constexpr int kKeys = Tile::kKeys;
   constexpr int kPitch = Tile::kPitch;
@@ -125,6 +124,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
   __nv_bfloat16* const queries = shared;                       // [kRows][kPitch], later the output
   __nv_bfloat16* const keys = queries + kRows * kPitch;        // [2][kKeys][kPitch]
   __nv_bfloat16* const values = keys + 2 * kKeys * kPitch;     // [2][kKeys][kPitch]
+  constexpr int kTilePages = kKeys / kPage;
+  __shared__ int32_t page_numbers[2][kTilePages];  // of the tile that is loaded next, by parity
   launch_dependents();
 
   const Attention& attention = args.attention;
@@ -175,6 +176,13 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
   const __nv_bfloat16* const key_base = pages.keys(kv_head);
   const int64_t value_distance = pages.values(kv_head) - key_base;
   const int64_t page_elements = pages.page_bytes / int64_t{sizeof(__nv_bfloat16)};
+  // The page number of a later tile on its way to page_numbers, in the first threads.
+  const auto page_number = [&](int tile) {
+    const int block = tile * kTilePages + thread;
+    return thread < kTilePages && block * kPage < hi && (block + 1) * kPage > lo
+               ? rows.block_table[block]
+               : 0;
+  };
   const auto load_tile = [&](int tile) {
     __nv_bfloat16* const k_to = keys + tile % 2 * kKeys * kPitch;
     __nv_bfloat16* const v_to = values + tile % 2 * kKeys * kPitch;
@@ -188,13 +196,19 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
       const bool valid = position >= lo && position < hi;
       const __nv_bfloat16* from = key_base;
       if (valid) {
-        from += rows.block_table[position / kPage] * page_elements + position % kPage * kDim + column;
+        from += page_numbers[tile % 2][token / kPage] * page_elements + position % kPage * kDim +
+                column;
       }
       copy16(k_to + token * kPitch + column, from, valid);
       copy16(v_to + token * kPitch + column, from + value_distance, valid);
     }
     commit_copies();
   };
+  if (thread < kTilePages) {
+    page_numbers[first_tile % 2][thread] = page_number(first_tile);
+    page_numbers[(first_tile + 1) % 2][thread] = page_number(first_tile + 1);
+  }
+  __syncthreads();
   load_tile(first_tile);
 
   float out[kRowTiles][2 * kSteps][4];
@@ -232,6 +246,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
     wait_for_copies();
     __syncthreads();  // this tile is there, and the other buffers are free
     if (tile + 1 < end_tile) load_tile(tile + 1);
+    const int32_t page_after = page_number(tile + 2);
     const uint32_t buffer = static_cast<uint32_t>(tile % 2 * kKeys * kPitch) * kElement;
 
     // S [rows, keys] = Q K^T
@@ -351,6 +366,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
         }
       }
     }
+    // Read last by load_tile(tile), one barrier ago.
+    if (thread < kTilePages) page_numbers[tile % 2][thread] = page_after;
   }
 
   // Through the warp's own rows of `queries`, for stores of 16 bytes.
@@ -382,11 +399,11 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
   }
 }
 
-template <int kDim>
-void launch(const PrefillArgs& args, cudaStream_t stream) {
-  using Tile = PrefillTile<kDim>;
+template <int kDim, int kRowTiles>
+void launch_tiles(const PrefillArgs& args, cudaStream_t stream) {
+  using Tile = PrefillTile<kDim, kRowTiles>;
   static const bool prepared = [] {
-    LORAX_CUDA(cudaFuncSetAttribute(attention_prefill_kernel<kDim>,
+    LORAX_CUDA(cudaFuncSetAttribute(attention_prefill_kernel<kDim, kRowTiles>,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     Tile::kSharedBytes));
     return true;
@@ -396,8 +413,32 @@ void launch(const PrefillArgs& args, cudaStream_t stream) {
   const Attention& attention = args.attention;
   const int tiles = attention.rows * args.group / Tile::kRows + attention.max_spans;
   const dim3 grid(static_cast<unsigned>(attention.pages.num_kv_heads), static_cast<unsigned>(tiles));
-  launch_dependent("attention_prefill_kernel", attention_prefill_kernel<kDim>, grid, kThreads,
-                   Tile::kSharedBytes, stream, args);
+  launch_dependent("attention_prefill_kernel", attention_prefill_kernel<kDim, kRowTiles>, grid,
+                   kThreads, Tile::kSharedBytes, stream, args);
+}
+
+template <int kDim>
+void launch(const PrefillArgs& args, cudaStream_t stream) {
+  if constexpr (kDim > 128) {
+    launch_tiles<kDim, 1>(args, stream);
+  } else {
+    // Smaller tiles reuse less of what they load: where the larger ones leave places empty.
+    static const int multiprocessors = [] {
+      int device = 0;
+      int count = 0;
+      LORAX_CUDA(cudaGetDevice(&device));
+      LORAX_CUDA(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+      return count;
+    }();
+    const Attention& attention = args.attention;
+    const int large = attention.rows * args.group / PrefillTile<kDim, 2>::kRows *
+                      attention.pages.num_kv_heads;
+    if (large < 2 * multiprocessors) {
+      launch_tiles<kDim, 1>(args, stream);
+    } else {
+      launch_tiles<kDim, 2>(args, stream);
+    }
+  }
 }
 
 }  // namespace
