@@ -1,5 +1,5 @@
 // y += B v and out = silu(gate) * up with the deltas of both: a warp has a strip of 32 columns and
-// walks 64 rows of it, so that B is read once for them.
+// walks down 128 rows of it, y of the next 16 rows on its way while it adds to these.
 #include "cuda/launch.h"
 #include "cuda/lora_row_delta.cuh"
 #include "cuda/lora_rows.h"
@@ -9,7 +9,35 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
-constexpr int kTiles = 4;  // of 16 rows, a warp
+constexpr int kTiles = 8;  // of 16 rows, a warp
+
+// 32 columns of one part of a site.
+struct Strip {
+  int part = 0;
+  int32_t first = 0;    // in the part
+  int32_t columns = 0;  // of the part
+};
+
+// Strips are numbered part by part.
+__host__ __device__ int32_t num_strips(const LoraRowSite& site) {
+  int32_t out = 0;
+  for (int p = 0; p < site.num_parts; ++p) {
+    out += (site.columns[p] + kStripColumns - 1) / kStripColumns;
+  }
+  return out;
+}
+
+__device__ __forceinline__ Strip find_strip(const LoraRowSite& site, int32_t strip) {
+  Strip out;
+#pragma unroll
+  for (int p = 0; p < LoraSiteItems::kMaxParts; ++p) {
+    if (p >= site.num_parts) continue;
+    const int32_t strips = (site.columns[p] + kStripColumns - 1) / kStripColumns;
+    if (strip >= 0 && strip < strips) out = {p, strip * kStripColumns, site.columns[p]};
+    strip -= strips;
+  }
+  return out;
+}
 
 bool all_multiples_of_8(const LoraRowSite& site, int32_t n) {
   bool out = n % 8 == 0;
@@ -20,82 +48,104 @@ bool all_multiples_of_8(const LoraRowSite& site, int32_t n) {
 }
 
 template <bool kAligned>
-__global__ void __launch_bounds__(kThreads)
-    lora_expand_kernel(const LoraRowLists lists, const LoraRowSite site, const StepArrays step,
-                       __nv_bfloat16* y, int32_t rows, int32_t n) {
+__global__ void __launch_bounds__(kThreads, 5)
+    lora_expand_kernel(const __grid_constant__ LoraRowLists lists,
+                       const __grid_constant__ LoraRowSite site,
+                       const __grid_constant__ StepArrays step, __nv_bfloat16* y, int32_t rows,
+                       int32_t n) {
   let_next_start();
   wait_for_previous();
   const int32_t strip_index = blockIdx.x * kWarps + threadIdx.x / 32;
   if (strip_index >= num_strips(site)) return;
   const Strip strip = find_strip(site, strip_index);
-  StripDelta deltas(lists, site, step, strip.part, strip.first, strip.columns);
   const int g = threadIdx.x % 32 / 4;
   const int32_t column = strip.first + threadIdx.x % 4 * 8;  // in the part
   const int32_t valid = strip.columns - column;
   __nv_bfloat16* const corner = y + site.column[strip.part] + column;
   const int32_t first_tile = blockIdx.y * kTiles;
-  for (int i = 0; i < kTiles && (first_tile + i) * kTileRows < rows; ++i) {
-    const int32_t tile = first_tile + i;
-    if (lists.pair_begin[tile] == lists.pair_begin[tile + 1]) continue;  // base rows
-    float old[2][8];
-    __nv_bfloat16* at[2];
+  const int32_t last_tile = min(first_tile + kTiles, (rows + kTileRows - 1) / kTileRows);
+  StripWalk walk(lists, site, step, strip.part, strip.first, strip.columns, first_tile, last_tile);
+
+  const auto place = [&](int32_t tile, int h) {
+    const int32_t row = tile * kTileRows + g + 8 * h;
+    return tile < last_tile && row < rows && valid > 0 ? corner + int64_t{row} * n : nullptr;
+  };
+  uint4 next[2];
+#pragma unroll
+  for (int h = 0; h < 2; ++h) next[h] = load_eight<kAligned>(place(first_tile, h), valid);
+  for (int32_t tile = first_tile; tile < last_tile; ++tile) {
+    uint4 old[2];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const int32_t row = tile * kTileRows + g + 8 * h;
-      at[h] = row < rows && valid > 0 ? corner + int64_t{row} * n : nullptr;
-      if (at[h] != nullptr) load_eight<kAligned>(at[h], valid, old[h]);
+      old[h] = next[h];
+      next[h] = load_eight<kAligned>(place(tile + 1, h), valid);
     }
+    const bool changes = walk.has_delta();  // else base rows: their bits stay
     float delta[4][4] = {};
-    deltas.add<kTileRows>(tile, 0, delta);
+    walk.add_and_advance(delta);
+    if (!changes) continue;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
+      float sum[8];
 #pragma unroll
-      for (int c = 0; c < 8; ++c) old[h][c] += delta[c / 2][2 * h + c % 2];
-      if (at[h] != nullptr) store_eight<kAligned>(old[h], valid, at[h]);
+      for (int c = 0; c < 8; ++c) sum[c] = eight_at(old[h], c) + delta[c / 2][2 * h + c % 2];
+      if (__nv_bfloat16* to = place(tile, h)) store_eight<kAligned>(sum, valid, to);
     }
   }
 }
 
 template <bool kAligned>
-__global__ void __launch_bounds__(kThreads)
-    lora_silu_mul_kernel(const LoraRowLists lists, const LoraRowSite site, const StepArrays step,
-                         const __nv_bfloat16* x, __nv_bfloat16* out, int32_t rows, int32_t inner) {
+__global__ void __launch_bounds__(kThreads, 4)
+    lora_silu_mul_kernel(const __grid_constant__ LoraRowLists lists,
+                         const __grid_constant__ LoraRowSite site,
+                         const __grid_constant__ StepArrays step, const __nv_bfloat16* x,
+                         __nv_bfloat16* out, int32_t rows, int32_t inner) {
   let_next_start();
   wait_for_previous();
   const int32_t first = (blockIdx.x * kWarps + threadIdx.x / 32) * kStripColumns;
   if (first >= inner) return;
-  StripDelta gate_deltas(lists, site, step, 0, first, inner);
-  StripDelta up_deltas(lists, site, step, 1, first, inner);
   const int g = threadIdx.x % 32 / 4;
   const int32_t column = first + threadIdx.x % 4 * 8;
   const int32_t valid = inner - column;
   const int32_t first_tile = blockIdx.y * kTiles;
-  for (int i = 0; i < kTiles && (first_tile + i) * kTileRows < rows; ++i) {
-    const int32_t tile = first_tile + i;
-    float gate[2][8], up[2][8];
+  const int32_t last_tile = min(first_tile + kTiles, (rows + kTileRows - 1) / kTileRows);
+  StripWalk gate_walk(lists, site, step, 0, first, inner, first_tile, last_tile);
+  StripWalk up_walk(lists, site, step, 1, first, inner, first_tile, last_tile);
+
+  const auto exists = [&](int32_t tile, int h) {
+    return tile < last_tile && tile * kTileRows + g + 8 * h < rows && valid > 0;
+  };
+  uint4 next_gate[2], next_up[2];
+  const auto load = [&](int32_t tile) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const int32_t row = tile * kTileRows + g + 8 * h;
-      if (row >= rows || valid <= 0) continue;
-      const __nv_bfloat16* from = x + int64_t{row} * 2 * inner + column;
-      load_eight<kAligned>(from, valid, gate[h]);
-      load_eight<kAligned>(from + inner, valid, up[h]);
+      const int64_t row = tile * kTileRows + g + 8 * h;
+      const __nv_bfloat16* from = exists(tile, h) ? x + row * 2 * inner + column : nullptr;
+      next_gate[h] = load_eight<kAligned>(from, valid);
+      next_up[h] = load_eight<kAligned>(from == nullptr ? from : from + inner, valid);
     }
+  };
+  load(first_tile);
+  for (int32_t tile = first_tile; tile < last_tile; ++tile) {
+    const uint4 gate[2] = {next_gate[0], next_gate[1]};
+    const uint4 up[2] = {next_up[0], next_up[1]};
+    load(tile + 1);
     float gate_delta[4][4] = {};
     float up_delta[4][4] = {};
-    gate_deltas.add<kTileRows>(tile, 0, gate_delta);
-    up_deltas.add<kTileRows>(tile, 0, up_delta);
+    gate_walk.add_and_advance(gate_delta);
+    up_walk.add_and_advance(up_delta);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const int32_t row = tile * kTileRows + g + 8 * h;
-      if (row >= rows || valid <= 0) continue;
+      if (!exists(tile, h)) continue;
+      float y[8];
 #pragma unroll
       for (int c = 0; c < 8; ++c) {
-        const float z = gate[h][c] + gate_delta[c / 2][2 * h + c % 2];
+        const float z = eight_at(gate[h], c) + gate_delta[c / 2][2 * h + c % 2];
         // exp overflows to infinity for gates below -88, and z / inf is 0 as it should be.
-        gate[h][c] = __fdividef(z, 1.0f + __expf(-z)) * (up[h][c] + up_delta[c / 2][2 * h + c % 2]);
+        y[c] = z / (1.0f + __expf(-z)) * (eight_at(up[h], c) + up_delta[c / 2][2 * h + c % 2]);
       }
-      store_eight<kAligned>(gate[h], valid, out + int64_t{row} * inner + column);
+      const int64_t row = tile * kTileRows + g + 8 * h;
+      store_eight<kAligned>(y, valid, out + row * inner + column);
     }
   }
 }

@@ -25,9 +25,9 @@ struct LoraSiteModules {
   int32_t modules[LoraSiteItems::kMaxParts] = {};
 };
 
-// Up to kUnitRows rows of one item: what one cluster shrinks at a time.
+// Up to kMaxRows rows of one item: what lora_shrink.h takes at a time.
 struct LoraUnit {
-  static constexpr int32_t kMaxRows = 32;
+  static constexpr int32_t kMaxRows = 8;
   const uint8_t* a = nullptr;
   float scale = 0.0f;
   int32_t rows_begin = 0;  // into segment_rows

@@ -13,7 +13,8 @@ namespace {
 constexpr int kWarps = 16;
 constexpr int kThreads = kWarps * 32;
 constexpr int kRows = 8;
-constexpr int kMaxKept = 8;  // strips of a warp
+constexpr int kMaxKept = 8;    // strips of a warp
+constexpr int kMeetings = 16;  // at once
 
 struct Place {  // of a lane in its row
   int64_t at = 0;
@@ -47,12 +48,49 @@ __device__ __forceinline__ void store_floats(const float (&x)[8], int32_t valid,
   }
 }
 
+// A segment that has some of the block's rows, looked up once for all strips.
+struct Meeting {
+  int4 pair;  // a LoraRowPair
+  const RankGroup* groups;
+  const uint8_t* first_b;  // of group 0
+  int32_t num_groups;
+};
+
+// The deltas of the meetings looked up, on strips first_strip, first_strip + kWarps, ...
+template <int kStrips>
+__device__ __forceinline__ void add_deltas(const LoraRowLists& lists, const Meeting* meetings,
+                                           int32_t count, int half, int32_t first_strip,
+                                           int32_t hidden, float (&sums)[kStrips][8]) {
+  for (int32_t m = 0; m < count; ++m) {
+    const int4 raw = meetings[m].pair;
+    const LoraRowPair pair = {raw.x, static_cast<uint32_t>(raw.y), raw.z, raw.w};
+    if ((pair.mask >> half & 0xffu) == 0) continue;
+    const int32_t groups = meetings[m].num_groups;
+    for (int32_t group = 0; group < groups; ++group) {
+      const uint8_t* slice = group == 0 ? meetings[m].first_b : meetings[m].groups[group].b;
+      const uint2 v = load_v(lists.v, pair, group, half + threadIdx.x % 32 / 4);
+#pragma unroll
+      for (int i = 0; i < kStrips; ++i) {
+        uint2 b[4];
+        load_b(slice, (first_strip + i * kWarps) * kStripColumns, hidden, b);
+        float delta[4][4] = {};
+        add_delta(v, make_uint2(0, 0), b, delta);
+#pragma unroll
+        for (int c = 0; c < 8; ++c) sums[i][c] += delta[c / 2][c % 2];
+      }
+    }
+  }
+}
+
 // kStrips 0: rows are read twice.
 template <int kStrips, bool kAligned>
 __global__ void __launch_bounds__(kThreads)
-    lora_norm_kernel(const LoraRowLists lists, const LoraRowSite site, const StepArrays step,
-                     const LoraNormArguments args) {
+    lora_norm_kernel(const __grid_constant__ LoraRowLists lists,
+                     const __grid_constant__ LoraRowSite site,
+                     const __grid_constant__ StepArrays step,
+                     const __grid_constant__ LoraNormArguments args) {
   __shared__ float of_warp[kWarps][kRows];
+  __shared__ Meeting meetings[kMeetings];
   let_next_start();
   wait_for_previous();
   const int warp = threadIdx.x / 32;
@@ -61,32 +99,26 @@ __global__ void __launch_bounds__(kThreads)
   const int32_t row = blockIdx.x * kRows + g;
   const int32_t tile = blockIdx.x * kRows / kTileRows;
   const int half = blockIdx.x * kRows % kTileRows;
-  const bool adapted = lists.pair_begin[tile] < lists.pair_begin[tile + 1];
   const int32_t strips = (args.hidden + kStripColumns - 1) / kStripColumns;
 
   const auto place = [&](int32_t strip) {
     const int32_t column = strip * kStripColumns + t * 8;
     return Place{int64_t{row} * args.hidden + column, column,
-                 row < args.rows ? args.hidden - column : 0};
+                 row < args.rows && strip < strips ? args.hidden - column : 0};
   };
-  // The new residual of one strip, also stored.
-  const auto add = [&](int32_t strip, float(&sum)[8]) {
+  const auto load = [&](int32_t strip, float(&sum)[8]) {
     const Place p = place(strip);
-    float o[8] = {};
 #pragma unroll
     for (int i = 0; i < 8; ++i) sum[i] = 0.0f;
-    if (p.valid > 0) {
-      load_floats<kAligned>(args.residual + p.at, p.valid, sum);
-      load_eight<kAligned>(args.delta + p.at, p.valid, o);
-    }
-    float delta[4][4] = {};
-    if (adapted) {
-      StripDelta deltas(lists, site, step, 0, strip * kStripColumns, args.hidden);
-      deltas.add<kRows>(tile, half, delta);
-    }
+    if (p.valid > 0) load_floats<kAligned>(args.residual + p.at, p.valid, sum);
+  };
+  const auto load_o = [&](int32_t strip) {
+    const Place p = place(strip);
+    return load_eight<kAligned>(p.valid > 0 ? args.delta + p.at : nullptr, p.valid);
+  };
+  const auto add_o = [&](const uint4& o, float(&sum)[8]) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sum[i] += o[i] + delta[i / 2][i % 2];
-    if (p.valid > 0) store_floats<kAligned>(sum, p.valid, args.residual + p.at);
+    for (int i = 0; i < 8; ++i) sum[i] += eight_at(o, i);
   };
   const auto squares = [](const float(&x)[8]) {
     float out = 0.0f;
@@ -95,20 +127,69 @@ __global__ void __launch_bounds__(kThreads)
     return out;
   };
 
-  float kept[kStrips > 0 ? kStrips : 1][8];
-  float sum = 0.0f;
+  // All that comes from memory is asked for before the adapters are looked up.
+  constexpr int kKept = kStrips > 0 ? kStrips : 1;
+  float kept[kKept][8];
   if constexpr (kStrips > 0) {
 #pragma unroll
-    for (int i = 0; i < kStrips; ++i) {
-      const int32_t strip = warp + i * kWarps;
-      if (strip >= strips) continue;
-      add(strip, kept[i]);
+    for (int i = 0; i < kKept; ++i) load(warp + i * kWarps, kept[i]);
+    constexpr int kAtOnce = kKept < 4 ? kKept : 4;
+#pragma unroll
+    for (int first = 0; first < kKept; first += kAtOnce) {
+      uint4 o[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) o[i] = load_o(warp + (first + i) * kWarps);
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) add_o(o[i], kept[first + i]);
+    }
+  }
+
+  const int32_t begin = lists.pair_begin[tile];
+  const int32_t end = lists.pair_begin[tile + 1];
+  const auto look_up = [&](int32_t first) {
+    if (first + static_cast<int32_t>(threadIdx.x) < end && threadIdx.x < kMeetings) {
+      Meeting& to = meetings[threadIdx.x];
+      to.pair = *reinterpret_cast<const int4*>(lists.pairs + first + threadIdx.x);
+      const AdapterEntry entry =
+          find_entry(step.segments[to.pair.x].adapter, site.layer, site.modules[0]);
+      to.groups = entry.groups;
+      to.num_groups = entry.num_groups;
+      if (entry.num_groups > 0) to.first_b = entry.groups[0].b;
+    }
+  };
+  const auto store_sum = [&](int32_t strip, float(&sum)[8]) {
+    const Place p = place(strip);
+    if (p.valid > 0) store_floats<kAligned>(sum, p.valid, args.residual + p.at);
+  };
+
+  float sum = 0.0f;
+  if constexpr (kStrips > 0) {
+    for (int32_t first = begin; first < end; first += kMeetings) {
+      if (first > begin) __syncthreads();
+      look_up(first);
+      __syncthreads();
+      add_deltas(lists, meetings, min(end - first, kMeetings), half, warp, args.hidden, kept);
+    }
+#pragma unroll
+    for (int i = 0; i < kKept; ++i) {
+      store_sum(warp + i * kWarps, kept[i]);
       sum += squares(kept[i]);
     }
   } else {
-    for (int32_t strip = warp; strip < strips; strip += kWarps) {
-      add(strip, kept[0]);
-      sum += squares(kept[0]);
+    // The first meetings with all else; further ones, which only rows in many segments have, on
+    // what was stored.
+    for (int32_t first = begin; first == begin || first < end; first += kMeetings) {
+      if (first > begin) __syncthreads();
+      look_up(first);
+      __syncthreads();
+      sum = 0.0f;
+      for (int32_t strip = warp; strip < strips; strip += kWarps) {
+        load(strip, kept[0]);
+        if (first == begin) add_o(load_o(strip), kept[0]);
+        add_deltas(lists, meetings, min(end - first, kMeetings), half, strip, args.hidden, kept);
+        store_sum(strip, kept[0]);
+        sum += squares(kept[0]);
+      }
     }
   }
   sum += __shfl_xor_sync(~0u, sum, 1);

@@ -74,22 +74,24 @@ __global__ void __launch_bounds__(kThreads)
     *lists.num_tiles = static_cast<int32_t>(done & ((1 << kTileBits) - 1));
   }
 
-  // Heads: the first row of a segment in each 16 rows. A warp takes a segment at a time.
+  // Heads: the first row of a segment in each 16 rows. A warp takes a segment at a time; where
+  // there are few, the block does.
+  const int32_t together = num_segments < kWarps ? kThreads : 32;
   const auto for_heads = [&](auto&& take) {
-    for (int32_t s = threadIdx.x / 32; s < num_segments; s += kWarps) {
+    for (int32_t s = threadIdx.x / together; s < num_segments; s += kThreads / together) {
       const DeviceSegment segment = step.segments[s];
       if (segment.adapter == nullptr) continue;
-      for (int32_t i = segment.rows_begin + static_cast<int32_t>(threadIdx.x % 32);
-           i < segment.rows_end; i += 32) {
+      for (int32_t i = segment.rows_begin + static_cast<int32_t>(threadIdx.x % together);
+           i < segment.rows_end; i += together) {
         const int32_t tile = segment_rows[i] / 16;
         if (i > segment.rows_begin && segment_rows[i - 1] / 16 == tile) continue;
-        take(s, segment.rows_end, i, tile);
+        take(s, segment, i, tile);
       }
     }
   };
   for (int32_t i = threadIdx.x; i < row_tiles; i += kThreads) next[i] = 0;
   __syncthreads();
-  for_heads([&](int32_t, int32_t, int32_t, int32_t tile) {
+  for_heads([&](int32_t, const DeviceSegment&, int32_t, int32_t tile) {
     if (tile < row_tiles) atomicAdd(&next[tile], 1);
   });
   __syncthreads();
@@ -104,14 +106,16 @@ __global__ void __launch_bounds__(kThreads)
   }
   if (threadIdx.x == 0) lists.pair_begin[row_tiles] = static_cast<int32_t>(pairs);
   __syncthreads();
-  for_heads([&](int32_t s, int32_t end, int32_t i, int32_t tile) {
+  for_heads([&](int32_t s, const DeviceSegment& segment, int32_t i, int32_t tile) {
     if (tile >= row_tiles) return;
     uint32_t mask = 0;
-    for (int32_t j = i; j < min(i + 16, end); ++j) {
+    for (int32_t j = i; j < min(i + 16, segment.rows_end); ++j) {
       const int32_t row = segment_rows[j];
       if (row / 16 == tile) mask |= 1u << (row % 16);
     }
-    lists.pairs[atomicAdd(&next[tile], 1)] = {s, i, mask};
+    const auto v_row = static_cast<int32_t>(lists.v_begin[s]) + i - segment.rows_begin;
+    lists.pairs[atomicAdd(&next[tile], 1)] = {s, mask, v_row,
+                                              segment.rows_end - segment.rows_begin};
   });
   __syncthreads();
   for (int32_t tile = threadIdx.x; tile < row_tiles; tile += kThreads) {

@@ -26,12 +26,13 @@ struct LoraRowTile {
   int32_t first = 0;  // into segment_rows
 };
 
-// Which of 16 rows of y a segment has: bit i of `mask` is row 16 * tile + i, and the lowest set
-// bit's row is segment_rows[first].
-struct LoraRowPair {
+// Which of 16 rows of y a segment has: bit i of `mask` is row 16 * tile + i. Their v of group j are
+// consecutive rows of v from v_row + j * num_rows on.
+struct alignas(16) LoraRowPair {
   int32_t segment = 0;
-  int32_t first = 0;
   uint32_t mask = 0;
+  int32_t v_row = 0;     // in the part
+  int32_t num_rows = 0;  // of the segment
 };
 
 struct LoraRowsCapacity {

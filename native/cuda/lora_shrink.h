@@ -1,10 +1,10 @@
 // Shrink for few rows: v = weight * scale * A x for the units of one site (lora_items.h).
 //
-// Every sum has one order, whatever else is in the step: k is split among the warps of a cluster by
-// its length alone, and partial sums are added in the order of the warps. v is bf16 in the
-// fragments of LoraItem: [fragments][8 rows][16 ranks], which is mma B-fragment order
-// [32 lanes][4]; rows of other adapters are zeros. Capturable: the number of units is read on the
-// device.
+// Every sum has one order, whatever else is in the step: k is cut into 32 pieces by its length
+// alone, and their sums are added by one tree. v is bf16 in the fragments of LoraItem:
+// [fragments][8 rows][16 ranks], which is mma B-fragment order [32 lanes][4] with the ranks ordered
+// as adapter_image.h orders B's; rows of other adapters are zeros. Capturable: the number of units
+// is read on the device.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -16,9 +16,8 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * 32;
-constexpr int kMaxGroups = 6;    // at once: rank 32 on three parts
-constexpr int kStages = 3;       // of the ring
-constexpr int kStageBlocks = 2;  // of 32 columns
+constexpr int kMaxGroups = 6;  // at once: rank 32 on three parts
+constexpr int kStages = 3;     // of the ring
 constexpr int kRows = LoraRowTile::kRows;
 constexpr int kParts = LoraSiteItems::kMaxParts;
 constexpr int kPad = 4;  // floats, between rows of partial sums
@@ -26,9 +25,13 @@ constexpr int kPad = 4;  // floats, between rows of partial sums
 static_assert(kRows == kWarps * 16);
 
 constexpr int partial_stride(int groups) { return groups * 16 + kPad; }
-constexpr size_t kSharedBytes =
-    std::max(sizeof(float) * kRows * partial_stride(kMaxGroups),
-             static_cast<size_t>(kStages* kStageBlocks* kMaxGroups * 1024));
+// Of 32 columns, in a stage: more where there are registers for x.
+constexpr int stage_blocks(int groups) { return groups <= 3 ? 4 : 2; }
+constexpr size_t ring_bytes(int groups) {
+  return static_cast<size_t>(kStages * stage_blocks(groups) * groups * 1024);
+}
+constexpr size_t kSharedBytes = std::max(
+    {sizeof(float) * kRows * partial_stride(kMaxGroups), ring_bytes(kMaxGroups), ring_bytes(3)});
 
 __device__ __forceinline__ void copy_async(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
@@ -81,6 +84,7 @@ __device__ void multiply(const __nv_bfloat16* const (&x)[2], int32_t k, const Ch
   const int warp = threadIdx.x / 32;
   const int g = lane / 4;
   const int t = lane % 4;
+  constexpr int kStageBlocks = stage_blocks(kGroups);
   const int32_t stages = (last - first + kStageBlocks - 1) / kStageBlocks;
   float c[kGroups][2][4] = {};
 

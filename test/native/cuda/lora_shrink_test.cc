@@ -267,9 +267,14 @@ TEST_F(LoraShrinkTest, NeighboursChangeNothing) {
   };
   const std::vector<uint16_t> alone = v_of_row_5({{3, {5}, {1.0f}}});
   for (const uint16_t value : alone) ASSERT_NE(value, 0xffff);
-  std::vector<TestSegment> many(40);
-  for (int32_t i = 0; i < 40; ++i) many[i] = {(i + 3) % 40, {i == 0 ? 5 : 20 + i}, {1.0f}};
-  EXPECT_EQ(alone, v_of_row_5(many));
+  // More and more units, on fewer and fewer blocks each.
+  for (const int32_t count : {13, 40, 100}) {
+    std::vector<TestSegment> many(static_cast<size_t>(count));
+    for (int32_t i = 0; i < count; ++i) {
+      many[i] = {(i + 3) % 40, {i == 0 ? 5 : 20 + i}, {1.0f}};
+    }
+    EXPECT_EQ(alone, v_of_row_5(many)) << count;
+  }
   TestSegment all_rows{3, {}, {}};
   for (int32_t row = 0; row < 128; ++row) {
     all_rows.rows.push_back(row);
