@@ -5,12 +5,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include "backend/error.h"
@@ -41,24 +47,27 @@ class File {
   File(const File&) = delete;
   File& operator=(const File&) = delete;
 
-  std::vector<uint8_t> read(const TensorRef& tensor) const {
+  // Bytes of the tensor, which lies inside the file.
+  int64_t check(const TensorRef& tensor) const {
     const int64_t bytes = tensor.rows * tensor.cols * dtype_bytes(tensor.dtype);
     if (tensor.offset < 0 || bytes > bytes_ || tensor.offset > bytes_ - bytes) {
       fail(tensor, "takes " + std::to_string(bytes) + " bytes from byte " +
                        std::to_string(tensor.offset) + " of a file of " + std::to_string(bytes_) +
                        ": the file is cut off");
     }
-    std::vector<uint8_t> out(static_cast<size_t>(bytes));
+    return bytes;
+  }
+
+  void read(const TensorRef& tensor, uint8_t* to, int64_t bytes) const {
     int64_t done = 0;
     while (done < bytes) {
-      const ssize_t got = ::pread(file_, out.data() + done, static_cast<size_t>(bytes - done),
-                                  tensor.offset + done);
+      const ssize_t got =
+          ::pread(file_, to + done, static_cast<size_t>(bytes - done), tensor.offset + done);
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) fail(tensor, std::string("cannot be read: ") + std::strerror(errno));
       if (got == 0) fail(tensor, "ended while it was read: the file was cut off");
       done += got;
     }
-    return out;
   }
 
  private:
@@ -71,6 +80,49 @@ class File {
   int file_ = -1;
   int64_t bytes_ = 0;
 };
+
+// One tensor, and where it goes.
+struct Piece {
+  const TensorRef* tensor = nullptr;
+  const File* file = nullptr;
+  int64_t begin = 0;
+  int64_t bytes = 0;
+};
+
+// Shares the pieces out among threads; of several errors the one of the first piece is thrown.
+void read_all(const std::vector<Piece>& pieces, int64_t total_bytes, uint8_t* to) {
+  constexpr int64_t kWorthAThread = int64_t{4} << 20;
+  const int64_t most = std::max<int64_t>(1, std::thread::hardware_concurrency() / 2);
+  const int64_t num_threads =
+      std::clamp<int64_t>(total_bytes / kWorthAThread, 1, std::min<int64_t>(most, 8));
+  std::atomic<size_t> next{0};
+  std::mutex mutex;
+  size_t failed = pieces.size();
+  std::exception_ptr error;
+  const auto work = [&] {
+    for (size_t i; (i = next.fetch_add(1)) < pieces.size();) {
+      try {
+        pieces[i].file->read(*pieces[i].tensor, to + pieces[i].begin, pieces[i].bytes);
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        if (i < failed) {
+          failed = i;
+          error = std::current_exception();
+        }
+        return;
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  try {
+    while (static_cast<int64_t>(threads.size()) + 1 < num_threads) threads.emplace_back(work);
+  } catch (const std::system_error&) {
+    // The system gives no more threads: those that run do the work.
+  }
+  work();
+  for (std::thread& thread : threads) thread.join();
+  if (error) std::rethrow_exception(error);
+}
 
 [[noreturn]] void fail(const AdapterSpec& spec, const TensorRef& tensor, const std::string& what) {
   const bool known = tensor.file >= 0 && static_cast<size_t>(tensor.file) < spec.files.size();
@@ -124,27 +176,35 @@ AdapterTensors read_adapter_tensors(const AdapterSpec& spec, const AdapterShapes
   std::vector<std::unique_ptr<File>> files;
   for (const std::string& path : spec.files) files.push_back(std::make_unique<File>(path));
 
+  std::vector<Piece> pieces;
+  int64_t total_bytes = 0;
+  const auto add = [&](const TensorRef& tensor) {
+    const int64_t bytes = files[tensor.file]->check(tensor);
+    pieces.push_back({&tensor, files[tensor.file].get(), total_bytes, bytes});
+    total_bytes += (bytes + 15) / 16 * 16;
+  };
+  for (const AdapterModuleSpec& module : spec.modules) {
+    add(module.a);
+    add(module.b);
+  }
   AdapterTensors out;
-  const auto read = [&](const TensorRef& tensor) {
-    out.storage.push_back(files[tensor.file]->read(tensor));
+  out.storage = std::make_unique_for_overwrite<uint8_t[]>(static_cast<size_t>(total_bytes));
+  read_all(pieces, total_bytes, out.storage.get());
+
+  const auto view = [&](const Piece& piece) {
     TensorView view;
-    view.data = out.storage.back().data();
-    view.dtype = tensor.dtype;
-    view.rows = tensor.rows;
-    view.cols = tensor.cols;
-    view.name = tensor.name.c_str();
-    view.file = spec.files[tensor.file].c_str();
+    view.data = out.storage.get() + piece.begin;
+    view.dtype = piece.tensor->dtype;
+    view.rows = piece.tensor->rows;
+    view.cols = piece.tensor->cols;
+    view.name = piece.tensor->name.c_str();
+    view.file = spec.files[piece.tensor->file].c_str();
     return view;
   };
-  for (const AdapterModuleSpec& spec_module : spec.modules) {
-    AdapterModule module;
-    module.layer = spec_module.layer;
-    module.module = spec_module.module;
-    module.rank = spec_module.rank;
-    module.scale = spec_module.scale;
-    module.a = read(spec_module.a);
-    module.b = read(spec_module.b);
-    out.modules.push_back(module);
+  for (size_t i = 0; i < spec.modules.size(); ++i) {
+    const AdapterModuleSpec& from = spec.modules[i];
+    out.modules.push_back({from.layer, from.module, from.rank, from.scale, view(pieces[2 * i]),
+                           view(pieces[2 * i + 1])});
   }
   return out;
 }

@@ -1,11 +1,13 @@
 // Reads an adapter's tensors from disk into host memory, checked against the shapes of its base.
 //
 // Always pread, never a mapping: an adapter file that someone truncates while we serve must be an
-// ADAPTER_INVALID error, not a SIGBUS. Any thread. Called by model/decoder.cc.
+// ADAPTER_INVALID error, not a SIGBUS. Any thread; several read a large adapter, since copying from
+// the page cache is bound by one core. Called by model/decoder.cc.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "lora/adapter.h"
@@ -21,7 +23,7 @@ struct AdapterShapes {
 
 // Values of an adapter; `modules` point into `storage` and at the spec's names.
 struct AdapterTensors {
-  std::vector<std::vector<uint8_t>> storage;
+  std::unique_ptr<uint8_t[]> storage;
   std::vector<AdapterModule> modules;
 };
 

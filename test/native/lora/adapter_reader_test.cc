@@ -50,8 +50,8 @@ class AdapterReaderTest : public testing::Test {
 TEST_F(AdapterReaderTest, ReadsWhatWasWritten) {
   AdapterShapes shapes;
   shapes.num_layers = 2;
-  shapes.d_in = {48, 48, 48, 48, 48, 48, 72};
-  shapes.d_out = {48, 16, 16, 48, 72, 72, 48};
+  shapes.d_in = {48, 48, 48, 96, 48, 48, 72};
+  shapes.d_out = {96, 32, 32, 48, 72, 72, 48};
   const AdapterTensors tensors = read_adapter_tensors(spec_, shapes);
   ASSERT_EQ(tensors.modules.size(), 4u);
   for (size_t i = 0; i < 4; ++i) {
@@ -86,7 +86,7 @@ TEST_F(AdapterReaderTest, ModulesOfAnotherBaseAreRefused) {
   expect_invalid(changed([](auto& m) { m.module = 7; }), "unknown module 7");
   expect_invalid(changed([](auto& m) { m.module = kKProj; }), "has shape");
   expect_invalid(changed([](auto& m) { m.a.cols = 80; }), "ask for [3, 72]");
-  expect_invalid(changed([](auto& m) { m.b.rows = 47; }), "ask for [48, 3]");
+  expect_invalid(changed([](auto& m) { m.b.rows = 95; }), "ask for [96, 3]");
 }
 
 TEST_F(AdapterReaderTest, RanksScalesAndOffsetsThatLieAreRefused) {

@@ -1,5 +1,5 @@
-// The backends that the decoder suite runs on: the naive reference and every CPU variant that this
-// machine can execute.
+// The backends that the decoder suite runs on: in lorax_tests the naive reference and every CPU
+// variant that this machine can execute, in lorax_cuda_tests the CUDA backend.
 #pragma once
 
 #include <functional>
@@ -15,6 +15,8 @@ struct BackendCase {
   std::string name;
   std::function<std::unique_ptr<Backend>()> make;
   Precision precision = Precision::kFloat32;
+  bool exact = true;      // chunks and neighbours do not change a bit; else only a little
+  bool odd_sizes = true;  // takes sizes that are no multiple of 8
 };
 
 std::vector<BackendCase> all_backends();

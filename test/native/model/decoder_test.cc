@@ -34,6 +34,16 @@ class DecoderTest : public testing::TestWithParam<BackendCase> {
  protected:
   // bf16 weights and activations: a few tenths of a percent a layer.
   double tolerance() const { return GetParam().precision == Precision::kFloat32 ? 2e-5 : 3e-2; }
+
+  // Bit for bit, where the backend promises that.
+  void expect_same(const std::vector<float>& got, const std::vector<float>& want,
+                   const std::string& what) const {
+    if (GetParam().exact) {
+      EXPECT_EQ(got, want) << what;
+    } else {
+      EXPECT_LE(relative_error(got, want), 2e-2) << what;
+    }
+  }
 };
 
 struct Variant {
@@ -49,7 +59,7 @@ std::vector<Variant> variants() {
       {"q/k norm, own head size",
        [](DecoderConfig& c) {
          c.qk_norm = true;
-         c.head_dim = 16;
+         c.head_dim = 24;
        }},
       {"sliding window", [](DecoderConfig& c) { c.sliding_window = 7; }},
       {"no grouping", [](DecoderConfig& c) { c.num_kv_heads = c.num_heads; }},
@@ -75,6 +85,7 @@ std::vector<Variant> variants() {
 TEST_P(DecoderTest, EveryVariantIsCloseToTheReference) {
   for (const Variant& variant : variants()) {
     SCOPED_TRACE(variant.name);
+    if (std::string(variant.name) == "odd sizes" && !GetParam().odd_sizes) continue;
     DecoderConfig config = tiny_config();
     variant.change(config);
     const TinyModel model(config);
@@ -107,7 +118,7 @@ TEST_P(DecoderTest, EveryVariantChangesTheLogits) {
   }
 }
 
-TEST_P(DecoderTest, ChunksDoNotChangeABit) {
+TEST_P(DecoderTest, ChunksChangeNothing) {
   DecoderConfig config = tiny_config();
   config.sliding_window = 19;
   config.qkv_bias = true;
@@ -119,7 +130,7 @@ TEST_P(DecoderTest, ChunksDoNotChangeABit) {
   for (const ResidentAdapter* a : {static_cast<const ResidentAdapter*>(nullptr), resident}) {
     const auto whole = runner.run_alone(tokens, a, 60);
     for (const int32_t chunk : {1, 2, 7, 16, 33}) {
-      EXPECT_EQ(runner.run_alone(tokens, a, chunk), whole) << "chunk " << chunk;
+      expect_same(runner.run_alone(tokens, a, chunk), whole, "chunk " + std::to_string(chunk));
     }
   }
 }
@@ -135,11 +146,11 @@ TEST_P(DecoderTest, AChunkWithoutLogitsLeavesTheSameKeysAndValues) {
   EXPECT_TRUE(runner.step({{&sequence, head, false}}).at(0).empty());
   const auto logits = runner.step({{&sequence, tail, true}}).at(0);
   const int64_t vocab = model.config().vocab_size;
-  EXPECT_EQ(logits, std::vector<float>(whole.begin() + 21 * vocab, whole.end()));
+  expect_same(logits, std::vector<float>(whole.begin() + 21 * vocab, whole.end()), "the tail");
 }
 
 // Prefills and decodes of base and adapters side by side, as the scheduler mixes them.
-TEST_P(DecoderTest, NeighboursDoNotChangeABit) {
+TEST_P(DecoderTest, NeighboursChangeNothing) {
   const TinyModel model(tiny_config());
   StepRunner runner(GetParam().make(), model.write());
   const auto* first =
@@ -181,7 +192,9 @@ TEST_P(DecoderTest, NeighboursDoNotChangeABit) {
       together[who[c]].insert(together[who[c]].end(), logits[c].begin(), logits[c].end());
     }
   }
-  for (int32_t i = 0; i < 7; ++i) EXPECT_EQ(together[i], alone[i]) << "sequence " << i;
+  for (int32_t i = 0; i < 7; ++i) {
+    expect_same(together[i], alone[i], "sequence " + std::to_string(i));
+  }
 }
 
 TEST_P(DecoderTest, AnAdapterIsItsMergedWeights) {

@@ -81,7 +81,7 @@ DecoderConfig tiny_config() {
   config.num_layers = 2;
   config.num_heads = 6;
   config.num_kv_heads = 2;
-  config.head_dim = 8;
+  config.head_dim = 16;
   config.rms_norm_eps = 1e-5f;
   config.context_tokens = 128;
   config.tied_embeddings = true;
