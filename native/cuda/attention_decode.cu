@@ -12,7 +12,9 @@
 #include <string>
 
 #include "cuda/attention_decode.h"
+#include "cuda/attention_items.cuh"
 #include "cuda/device_ops.cuh"
+#include "cuda/page_slots.cuh"
 
 #ifndef LORAX_DECODE_WARPS
 #define LORAX_DECODE_WARPS 8
@@ -21,274 +23,6 @@
 
 namespace lorax::cuda {
 namespace {
-
-constexpr int kPage = KvPages::kBlockTokens;
-constexpr int kHeads = 8;           // query heads of an item: the N side of the mma
-constexpr int kMinSplitPages = 16;  // a split is worth its combine from 256 tokens on
-constexpr unsigned kAllLanes = 0xffffffffu;
-
-// Splits of the longest context: enough that one sequence alone keeps every multiprocessor busy.
-constexpr int kItemsOfOneSequence = 256;
-
-int head_tiles_of(int num_heads, int num_kv_heads) {
-  return (num_heads / num_kv_heads + kHeads - 1) / kHeads;
-}
-
-int max_splits_of(int num_heads, int num_kv_heads) {
-  return std::clamp(kItemsOfOneSequence / (num_kv_heads * head_tiles_of(num_heads, num_kv_heads)),
-                    8, 128);
-}
-
-struct DecodeArgs {
-  Attention attention;
-  StepArrays step;
-  float* partial_out;  // [max_spans, num_heads, max_splits, head_dim]
-  float2* partial_ml;  // [max_spans, num_heads, max_splits] maximum (of log2 terms) and sum
-  int* arrived;        // [max_spans, num_kv_heads * head_tiles]; zero between launches
-  int group;           // query heads of a kv head
-  int head_tiles;      // of 8 heads, in a group
-  int max_splits;
-};
-
-// The pages [first, first + count) a decode at position len - 1 reads, and how they are split.
-struct Context {
-  int first_page;
-  int num_pages;
-  int pages_per_split;
-  int num_splits;
-};
-
-__device__ Context context_of(int len, int window, int max_splits) {
-  Context context;
-  const int lo = window > 0 ? max(0, len - window) : 0;
-  context.first_page = lo / kPage;
-  context.num_pages = (len - 1) / kPage - context.first_page + 1;
-  const int splits = min(max_splits, (context.num_pages + kMinSplitPages - 1) / kMinSplitPages);
-  context.pages_per_split = (context.num_pages + splits - 1) / splits;
-  context.num_splits =
-      (context.num_pages + context.pages_per_split - 1) / context.pages_per_split;
-  return context;
-}
-
-// An item as the warps need it; those of a block lie in shared memory, found many at a time.
-struct Item {
-  int span;
-  int row;
-  int kv_tile;  // kv_head * head_tiles + head tile
-  int split;
-  int num_splits;
-  int begin_page;
-  int end_page;
-  int lo;  // the row sees positions [lo, len)
-  int len;
-  int block_table_begin;
-};
-
-// items_before[s] = items of spans before s, in shared memory; [max_spans + 1].
-__device__ int count_items(const DecodeArgs& args, int* items_before) {
-  const int num_spans = args.step.counts->num_spans;
-  __shared__ int warp_sum[32];
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int num_warps = static_cast<int>(blockDim.x) / 32;
-  int total = 0;
-  for (int base = 0; base < num_spans; base += static_cast<int>(blockDim.x)) {
-    const int s = base + static_cast<int>(threadIdx.x);
-    int items = 0;
-    if (s < num_spans && args.step.spans[s].num_rows == 1) {
-      const int len = args.step.spans[s].first_position + 1;
-      items = context_of(len, args.attention.sliding_window, args.max_splits).num_splits *
-              args.attention.pages.num_kv_heads * args.head_tiles;
-    }
-    int sum = items;  // inclusive, within the warp
-#pragma unroll
-    for (int d = 1; d < 32; d *= 2) {
-      const int other = __shfl_up_sync(kAllLanes, sum, d);
-      if (lane >= d) sum += other;
-    }
-    if (lane == 31) warp_sum[warp] = sum;
-    __syncthreads();
-    int before = total;
-    for (int w = 0; w < num_warps; ++w) {
-      if (w < warp) before += warp_sum[w];
-      total += warp_sum[w];
-    }
-    if (s < num_spans) items_before[s] = before + sum - items;
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) items_before[num_spans] = total;
-  __syncthreads();
-  return total;
-}
-
-__device__ Item find_item(const DecodeArgs& args, const int* items_before, int index) {
-  int lo = 0;  // items_before[lo] <= index < items_before[hi]
-  int hi = args.step.counts->num_spans;
-  while (hi - lo > 1) {
-    const int mid = (lo + hi) / 2;
-    if (items_before[mid] <= index) {
-      lo = mid;
-    } else {
-      hi = mid;
-    }
-  }
-  const DeviceSpan& span = args.step.spans[lo];
-  Item item;
-  item.span = lo;
-  item.row = span.first_row;
-  item.len = span.first_position + 1;
-  const int window = args.attention.sliding_window;
-  item.lo = window > 0 ? max(0, item.len - window) : 0;
-  const Context context = context_of(item.len, window, args.max_splits);
-  const int within = index - items_before[lo];
-  const int tiles = args.attention.pages.num_kv_heads * args.head_tiles;
-  item.split = within / tiles;
-  item.kv_tile = within % tiles;
-  item.num_splits = context.num_splits;
-  item.begin_page = context.first_page + item.split * context.pages_per_split;
-  item.end_page = min(item.begin_page + context.pages_per_split,
-                      context.first_page + context.num_pages);
-  item.block_table_begin = span.block_table_begin;
-  return item;
-}
-
-// ---- a page's way: global memory -> a slot in shared memory -> mma operands ----
-
-__device__ __forceinline__ uint32_t shared_address(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
-
-#if __CUDA_ARCH__ >= 900
-// One lane: `bytes` into a slot, counted by the slot's barrier.
-__device__ __forceinline__ void bulk_copy(void* to, const void* from, int bytes, uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                   shared_address(barrier)),
-               "r"(bytes)
-               : "memory");
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          shared_address(to)),
-      "l"(from), "r"(bytes), "r"(shared_address(barrier))
-      : "memory");
-}
-
-__device__ __forceinline__ void wait_for_barrier(uint64_t* barrier, int phase) {
-  asm volatile(
-      "{\n .reg .pred done;\n again:\n"
-      " mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      " @!done bra again;\n}" ::"r"(shared_address(barrier)),
-      "r"(phase)
-      : "memory");
-}
-#endif
-
-// The slots of one warp: kStages pages, K and V apart. Fills and takes go round in the order K, V.
-template <int kDim>
-struct Slots {
-  static constexpr int kBytes = kPage * kDim * 2;  // of K or V of one page
-  static constexpr int kStages = kDim >= 128 ? 1 : kDim >= 64 ? 2 : 4;
-
-  __nv_bfloat16* base;  // [kStages][k|v][16][kDim]
-  uint64_t* barriers;   // [kStages][k|v]
-
-  __device__ __forceinline__ __nv_bfloat16* slot(int stage, int v) const {
-    return base + (stage * 2 + v) * (kPage * kDim);
-  }
-
-  __device__ __forceinline__ void fill(int stage, int v, const __nv_bfloat16* from, int lane) const {
-#if __CUDA_ARCH__ >= 900
-    if (lane == 0) bulk_copy(slot(stage, v), from, kBytes, &barriers[stage * 2 + v]);
-#else
-    for (int i = lane; i < kBytes / 16; i += 32) {
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                       shared_address(slot(stage, v) + i * 8)),
-                   "l"(from + i * 8)
-                   : "memory");
-    }
-#endif
-  }
-
-  // Until fill number `turn` (of this stage's K or V) is there.
-  __device__ __forceinline__ void wait(int stage, int v, int turn) const {
-#if __CUDA_ARCH__ >= 900
-    wait_for_barrier(&barriers[stage * 2 + v], turn & 1);
-#else
-    asm volatile("cp.async.wait_all;" ::: "memory");
-    __syncwarp();
-#endif
-  }
-};
-
-template <int kBytes>
-__device__ __forceinline__ void load_shared(const __nv_bfloat16* p, uint32_t* r) {
-  if constexpr (kBytes == 16) {
-    const uint4 x = *reinterpret_cast<const uint4*>(p);
-    r[0] = x.x, r[1] = x.y, r[2] = x.z, r[3] = x.w;
-  } else if constexpr (kBytes == 8) {
-    const uint2 x = *reinterpret_cast<const uint2*>(p);
-    r[0] = x.x, r[1] = x.y;
-  } else {
-    r[0] = *reinterpret_cast<const uint32_t*>(p);
-  }
-}
-
-// What lane (g = lane / 4, q = lane % 4) of a warp holds of one page of one kv head.
-template <int kDim>
-struct PageTile {
-  static constexpr int kChunks = (kDim + 31) / 32;    // of 32 dims: 16 bytes a lane, 2 mma steps
-  static constexpr int kDimTiles = (kDim + 15) / 16;  // of 16 dims: the M side of O^T
-  static constexpr int kWide = kDimTiles / 4 * 4;     // tiles taken 64 dims at a time
-  static constexpr int kRest = kDimTiles - kWide;
-
-  // The even one of the two dims that lane group g holds of a tile: O^T's rows g and g + 8.
-  static __device__ __forceinline__ int dim_of(int tile, int g) {
-    if (tile < kWide) return tile / 4 * 64 + 8 * g + 2 * (tile % 4);
-    if (kRest >= 2 && tile < kWide + 2) return kWide * 16 + 4 * g + 2 * (tile - kWide);
-    return (kDimTiles - 1) * 16 + 2 * g;
-  }
-
-  // keys[t] = token g + 8 t, dims 32 c + 8 q + 0..7
-  static __device__ __forceinline__ void load_keys(const __nv_bfloat16* page, int g, int q,
-                                                   uint32_t (&keys)[2][kChunks * 4]) {
-#pragma unroll
-    for (int t = 0; t < 2; ++t) {
-#pragma unroll
-      for (int c = 0; c < kChunks; ++c) {
-        const int dim = 32 * c + 8 * q;
-        uint32_t* r = &keys[t][4 * c];
-        if (32 * c + 32 <= kDim || dim < kDim) {
-          load_shared<16>(page + (g + 8 * t) * kDim + dim, r);
-        } else {
-          r[0] = r[1] = r[2] = r[3] = 0;
-        }
-      }
-    }
-  }
-
-  // values[t] = token 2 q + t % 2 + t / 2 * 8, dims dim_of(tile, g) and the next
-  static __device__ __forceinline__ void load_values(const __nv_bfloat16* page, int g, int q,
-                                                     uint32_t (&values)[4][kDimTiles]) {
-#pragma unroll
-    for (int t = 0; t < 4; ++t) {
-      const __nv_bfloat16* row = page + (2 * q + t % 2 + t / 2 * 8) * kDim;
-#pragma unroll
-      for (int tile = 0; tile < kWide; tile += 4) {
-        load_shared<16>(row + dim_of(tile, g), &values[t][tile]);
-      }
-      if constexpr (kRest >= 2) {
-        const int dim = dim_of(kWide, g);
-        if (kDim % 32 == 0 || dim < kDim) {
-          load_shared<8>(row + dim, &values[t][kWide]);
-        } else {
-          values[t][kWide] = values[t][kWide + 1] = 0;
-        }
-      }
-      if constexpr (kRest % 2 == 1) {
-        load_shared<4>(row + dim_of(kDimTiles - 1, g), &values[t][kDimTiles - 1]);
-      }
-    }
-  }
-};
 
 // What a part's sums weigh beside those of the largest maximum; 0 for a part without tokens.
 __device__ __forceinline__ float rescale(float max_part, float max_all) {
@@ -303,8 +37,6 @@ __device__ __forceinline__ int part_index(int head, int dim) {
   const int moved = kDim % 32 == 0 ? piece ^ spread : piece;
   return head * kDim + moved * 4 + dim % 4;
 }
-
-constexpr int kItemsAhead = 32;  // items are found so many at a time
 
 // Two thirds of the registers of a multiprocessor at most, and 64 KB: the linear that is launched
 // early behind this kernel finds room beside it.
@@ -366,42 +98,25 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
   find_items(0, 2 * kItemsAhead);
   __syncthreads();
 
-  // The warp's pages over all items, in order; `next` is the first that has not been fetched. Page
-  // number n goes through stage n % kStages. Items from item_limit on are not looked at yet.
-  struct Cursor {
-    int item = 0;
-    int page = 0;
-    bool entered = false;  // `page` is one of `item`
-  } next;
+  // Page number n of the warp goes through stage n % kStages. Items from item_limit on are not
+  // looked at yet.
+  PageCursor<kWarps> next(items, args.step.block_tables, warp, lane);
   int item_limit = min(num_items, kItemsAhead);
   int num_fetched = 0;
   int num_taken = 0;
-  const auto find_next = [&] {  // false: there is none
-    while (next.item < item_limit) {
-      const Item& item = items[next.item % (2 * kItemsAhead)];
-      if (!next.entered) next.page = item.begin_page + warp;
-      next.entered = true;
-      if (next.page < item.end_page) return true;
-      ++next.item;
-      next.entered = false;
-    }
-    return false;
-  };
   const auto keys_of_next = [&] {
-    const Item& item = items[next.item % (2 * kItemsAhead)];
-    const int32_t page = args.step.block_tables[item.block_table_begin + next.page];
-    return pages.keys(item.kv_tile / args.head_tiles) + page * page_elements;
+    return pages.keys(next.item().kv_head) + next.number() * page_elements;
   };
   const auto fetch_next = [&] {
     const __nv_bfloat16* keys = keys_of_next();
     slots.fill(num_fetched % kStages, 0, keys, lane);
     slots.fill(num_fetched % kStages, 1, keys + value_distance, lane);
     ++num_fetched;
-    next.page += kWarps;
+    next.pass();
   };
   // Before the wait: pages that earlier steps have completed, that is, not a context's last.
-  while (num_fetched < kStages && find_next() &&
-         next.page < (items[next.item % (2 * kItemsAhead)].len - 1) / kPage) {
+  while (num_fetched < kStages && next.find(item_limit) &&
+         next.page() < (next.item().len - 1) / kPage) {
     fetch_next();
   }
   wait_for_previous();
@@ -409,13 +124,12 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
   // Q^T as mma operand b, dims permuted as the keys'; heads past the group are zero.
   uint32_t query[Tile::kChunks * 4];
   const auto load_query = [&](const Item& item) {
-    const int kv_head = item.kv_tile / args.head_tiles;
-    const int head = kv_head * args.group + item.kv_tile % args.head_tiles * kHeads + g;
+    const int head = item.first_head + g;
     const __nv_bfloat16* from = attention.qkv + int64_t{item.row} * qkv_cols + head * kDim + 8 * q;
 #pragma unroll
     for (int c = 0; c < Tile::kChunks; ++c) {
       uint4 x = {};
-      if (head < (kv_head + 1) * args.group && 32 * c + 8 * q < kDim) {
+      if (g < item.num_heads && 32 * c + 8 * q < kDim) {
         x = *reinterpret_cast<const uint4*>(from + 32 * c);
       }
       query[4 * c] = x.x, query[4 * c + 1] = x.y, query[4 * c + 2] = x.z, query[4 * c + 3] = x.w;
@@ -424,12 +138,11 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
   if (num_items > 0) load_query(items[0]);
 
   for (int i = 0; i < num_items; ++i) {
-    const Item item = items[i % (2 * kItemsAhead)];
-    const int kv_head = item.kv_tile / args.head_tiles;
-    const int first_head = kv_head * args.group + item.kv_tile % args.head_tiles * kHeads;
-    const int num_heads = min(kHeads, (kv_head + 1) * args.group - first_head);
+    const Item& item = items[i % (2 * kItemsAhead)];
+    const int num_heads = item.num_heads;
+    const int num_splits = item.num_splits;
     item_limit = min(num_items, i + kItemsAhead);
-    while (num_fetched < num_taken + kStages && find_next()) fetch_next();
+    while (num_fetched < num_taken + kStages && next.find(item_limit)) fetch_next();
 
     float out[Tile::kDimTiles][4];  // O^T: dims dim_of(tile, g) and the next, heads 2q, 2q + 1
 #pragma unroll
@@ -455,7 +168,7 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
       slots.wait(stage, 0, turn);
       uint32_t keys[2][Tile::kChunks * 4];
       Tile::load_keys(slots.slot(stage, 0), g, q, keys);
-      const __nv_bfloat16* keys_next = find_next() ? keys_of_next() : nullptr;
+      const __nv_bfloat16* keys_next = next.find(item_limit) ? keys_of_next() : nullptr;
       float score[4] = {};
       float score_odd[4] = {};
 #pragma unroll
@@ -469,7 +182,7 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
       if (keys_next != nullptr) {
         slots.fill(stage, 0, keys_next, lane);
         ++num_fetched;
-        next.page += kWarps;
+        next.pass();
       }
 
       // score[e]: token g + 8 (e / 2), head 2q + e % 2
@@ -597,9 +310,9 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
     if (lane == 0) part_of[warp] = part;
     __syncthreads();
 
-    const int64_t part_row = int64_t{item.span} * attention.num_heads + first_head;
+    const int64_t part_row = int64_t{item.span} * attention.num_heads + item.first_head;
     __nv_bfloat16* const out_row =
-        attention.out + (int64_t{item.row} * attention.num_heads + first_head) * kDim;
+        attention.out + (int64_t{item.row} * attention.num_heads + item.first_head) * kDim;
     for (int e = 2 * thread; e < num_heads * kDim; e += 2 * kWarps * 32) {
       const int head = e / kDim;
       const int dim = e % kDim;
@@ -618,7 +331,7 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
         acc.x += weight * x.x;
         acc.y += weight * x.y;
       }
-      if (item.num_splits == 1) {
+      if (num_splits == 1) {
         *reinterpret_cast<__nv_bfloat162*>(out_row + e) =
             __floats2bfloat162_rn(acc.x / sum, acc.y / sum);
       } else {
@@ -627,25 +340,20 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
         if (dim == 0) args.partial_ml[p] = make_float2(max_all, sum);
       }
     }
-    if (item.num_splits > 1) __threadfence();
+    if (num_splits > 1) __threadfence();
 #if __CUDA_ARCH__ >= 900
     // The parts were written and read as ordinary memory; copies overwrite them next.
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
     __syncthreads();
     if (values_after != nullptr) slots.fill(part_stage, 1, values_after, lane);
-    // The ring's older half is done with.
-    if (i % kItemsAhead == kItemsAhead - 1) {
-      find_items(i + 1 + kItemsAhead, kItemsAhead);
-      __syncthreads();
-    }
 
-    if (item.num_splits > 1) {
+    if (num_splits > 1) {
       // The last to arrive finds all parts written, and leaves the counter as it was found.
       if (thread == 0) {
         int* arrived =
             args.arrived + item.span * pages.num_kv_heads * args.head_tiles + item.kv_tile;
-        is_last = atomicAdd(arrived, 1) == item.num_splits - 1;
+        is_last = atomicAdd(arrived, 1) == num_splits - 1;
         if (is_last) *arrived = 0;
       }
       __syncthreads();
@@ -656,11 +364,12 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
           const float2* ml = args.partial_ml + p;
           const float* parts = args.partial_out + p * kDim + e % kDim;
           float max_all = -INFINITY;
-          for (int s = 0; s < item.num_splits; ++s) max_all = fmaxf(max_all, __ldcg(&ml[s]).x);
+#pragma unroll 8
+          for (int s = 0; s < num_splits; ++s) max_all = fmaxf(max_all, __ldcg(&ml[s]).x);
           float2 acc = {};
           float sum = 0.0f;
-#pragma unroll 4
-          for (int s = 0; s < item.num_splits; ++s) {
+#pragma unroll 8
+          for (int s = 0; s < num_splits; ++s) {
             const float2 ml_s = __ldcg(&ml[s]);
             const float2 x = __ldcg(reinterpret_cast<const float2*>(parts + int64_t{s} * kDim));
             const float weight = rescale(ml_s.x, max_all);
@@ -673,6 +382,11 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
         }
       }
       __syncthreads();  // before is_last is another item's
+    }
+    if (i % kItemsAhead == kItemsAhead - 1) {  // the ring's older half is done with
+      __syncthreads();
+      find_items(i + 1 + kItemsAhead, kItemsAhead);
+      __syncthreads();
     }
   }
 }

@@ -124,8 +124,6 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
   __nv_bfloat16* const queries = shared;                       // [kRows][kPitch], later the output
   __nv_bfloat16* const keys = queries + kRows * kPitch;        // [2][kKeys][kPitch]
   __nv_bfloat16* const values = keys + 2 * kKeys * kPitch;     // [2][kKeys][kPitch]
-  constexpr int kTilePages = kKeys / kPage;
-  __shared__ int32_t page_numbers[2][kTilePages];  // of the tile that is loaded next, by parity
   launch_dependents();
 
   const Attention& attention = args.attention;
@@ -176,13 +174,6 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
   const __nv_bfloat16* const key_base = pages.keys(kv_head);
   const int64_t value_distance = pages.values(kv_head) - key_base;
   const int64_t page_elements = pages.page_bytes / int64_t{sizeof(__nv_bfloat16)};
-  // The page number of a later tile on its way to page_numbers, in the first threads.
-  const auto page_number = [&](int tile) {
-    const int block = tile * kTilePages + thread;
-    return thread < kTilePages && block * kPage < hi && (block + 1) * kPage > lo
-               ? rows.block_table[block]
-               : 0;
-  };
   const auto load_tile = [&](int tile) {
     __nv_bfloat16* const k_to = keys + tile % 2 * kKeys * kPitch;
     __nv_bfloat16* const v_to = values + tile % 2 * kKeys * kPitch;
@@ -196,19 +187,13 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
       const bool valid = position >= lo && position < hi;
       const __nv_bfloat16* from = key_base;
       if (valid) {
-        from += page_numbers[tile % 2][token / kPage] * page_elements + position % kPage * kDim +
-                column;
+        from += rows.block_table[position / kPage] * page_elements + position % kPage * kDim + column;
       }
       copy16(k_to + token * kPitch + column, from, valid);
       copy16(v_to + token * kPitch + column, from + value_distance, valid);
     }
     commit_copies();
   };
-  if (thread < kTilePages) {
-    page_numbers[first_tile % 2][thread] = page_number(first_tile);
-    page_numbers[(first_tile + 1) % 2][thread] = page_number(first_tile + 1);
-  }
-  __syncthreads();
   load_tile(first_tile);
 
   float out[kRowTiles][2 * kSteps][4];
@@ -246,7 +231,6 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
     wait_for_copies();
     __syncthreads();  // this tile is there, and the other buffers are free
     if (tile + 1 < end_tile) load_tile(tile + 1);
-    const int32_t page_after = page_number(tile + 2);
     const uint32_t buffer = static_cast<uint32_t>(tile % 2 * kKeys * kPitch) * kElement;
 
     // S [rows, keys] = Q K^T
@@ -366,8 +350,6 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
         }
       }
     }
-    // Read last by load_tile(tile), one barrier ago.
-    if (thread < kTilePages) page_numbers[tile % 2][thread] = page_after;
   }
 
   // Through the warp's own rows of `queries`, for stores of 16 bytes.
