@@ -60,14 +60,14 @@ class EngineFaultsTest : public EngineFixture {
 
 INSTANTIATE_TEST_SUITE_P(StepsAhead, EngineFaultsTest, testing::Values(0, 1));
 
-// One allocation fails, or all from it to the end of its turn; at every point of a whole run.
+// One allocation fails, or all from it to the end of its turn; every third one of a whole run.
 TEST_P(EngineFaultsTest, OutOfMemoryAnywhere) {
   options_.limits.num_pages = 14;
   int32_t num_lost = 0, num_preempted = 0, num_ends = 0;
   for (const int64_t count : {int64_t{1}, kForever}) {
     for (int32_t turn = 1; turn < 200; ++turn) {
       bool had_turn = false;
-      for (int64_t first = 0, last = 1; first < last; ++first) {
+      for (int64_t first = turn % 3, last = first + 1; first < last; first += 3) {
         SCOPED_TRACE("allocation " + std::to_string(first) + " of turn " + std::to_string(turn));
         log_.requests.clear();
         turn_ = 0;
@@ -82,7 +82,7 @@ TEST_P(EngineFaultsTest, OutOfMemoryAnywhere) {
           engine_->step();
           last = AllocationFaults::num_allocations();
         }
-        if (first == 0) num_preempted += engine_->stats().preemptions > 0;
+        num_preempted += engine_->stats().preemptions > 0;
         engine_->check_invariants();
         log_.add(engine_->take_events(), ++turn_);
         run();
@@ -96,7 +96,7 @@ TEST_P(EngineFaultsTest, OutOfMemoryAnywhere) {
     }
   }
   // It was tried, and memory was wanted nearly everywhere.
-  EXPECT_GT(num_ends, 2000);
+  EXPECT_GT(num_ends, 1000);
   EXPECT_GT(num_lost, num_ends / 2);
   EXPECT_GT(num_preempted, 5);
 }
