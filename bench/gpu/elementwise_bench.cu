@@ -100,38 +100,52 @@ void time_norms(cudaStream_t stream) {
       return (i * bytes) % std::max<int64_t>(most - bytes, 1) / 256 * 256;
     };
     const int64_t row32 = int64_t{rows} * kHidden * 4, row16 = row32 / 2;
-    print("embed", "", rows, micros(count, stream, [&](int i) {
-            embed({.table = table, .token_ids = token_ids, .previous_tokens = input,
-                   .residual = reinterpret_cast<float*>(out + part(i, row32, kRotation)),
-                   .input_tokens = input, .rows = rows, .hidden = kHidden, .vocab = kVocab},
-                  stream);
-          }), static_cast<double>(row32 + row16));
+    print("embed", "", rows,
+          micros(count, stream,
+                 [&](int i) {
+                   embed({.table = table,
+                          .token_ids = token_ids,
+                          .previous_tokens = input,
+                          .residual = reinterpret_cast<float*>(out + part(i, row32, kRotation)),
+                          .input_tokens = input,
+                          .rows = rows,
+                          .hidden = kHidden,
+                          .vocab = kVocab},
+                         stream);
+                 }),
+          static_cast<double>(row32 + row16));
     for (const bool adds : {false, true}) {
-      print("rms_norm", adds ? "add" : "", rows, micros(count, stream, [&](int i) {
-              NormArguments a;
-              a.residual = reinterpret_cast<float*>(memory + part(i, row32, kRotation));
-              if (adds) {
-                a.delta = reinterpret_cast<__nv_bfloat16*>(memory + kRotation +
-                                                           part(i, row16, kRotation));
-              }
-              a.gain = gain;
-              a.y = reinterpret_cast<__nv_bfloat16*>(out + part(i, row16, kRotation));
-              a.eps = 1e-5f;
-              a.rows = rows;
-              a.hidden = kHidden;
-              rms_norm(a, stream);
-            }), static_cast<double>(adds ? 2 * row32 + 2 * row16 : row32 + row16));
+      print("rms_norm", adds ? "add" : "", rows,
+            micros(count, stream,
+                   [&](int i) {
+                     NormArguments a;
+                     a.residual = reinterpret_cast<float*>(memory + part(i, row32, kRotation));
+                     if (adds) {
+                       a.delta = reinterpret_cast<__nv_bfloat16*>(memory + kRotation +
+                                                                  part(i, row16, kRotation));
+                     }
+                     a.gain = gain;
+                     a.y = reinterpret_cast<__nv_bfloat16*>(out + part(i, row16, kRotation));
+                     a.eps = 1e-5f;
+                     a.rows = rows;
+                     a.hidden = kHidden;
+                     rms_norm(a, stream);
+                   }),
+            static_cast<double>(adds ? 2 * row32 + 2 * row16 : row32 + row16));
     }
     const int64_t x_bytes = int64_t{rows} * kInner * 4, y_bytes = x_bytes / 2;
-    print("silu_mul", "", rows, micros(count, stream, [&](int i) {
-            silu_mul(reinterpret_cast<__nv_bfloat16*>(memory + part(i, x_bytes, space)),
-                     reinterpret_cast<__nv_bfloat16*>(out + part(i, y_bytes, kRotation * 2)), rows,
-                     kInner, stream);
-          }), static_cast<double>(x_bytes + y_bytes));
+    print("silu_mul", "", rows,
+          micros(count, stream,
+                 [&](int i) {
+                   silu_mul(reinterpret_cast<__nv_bfloat16*>(memory + part(i, x_bytes, space)),
+                            reinterpret_cast<__nv_bfloat16*>(out + part(i, y_bytes, kRotation * 2)),
+                            rows, kInner, stream);
+                 }),
+          static_cast<double>(x_bytes + y_bytes));
   }
-  for (void* data : {static_cast<void*>(memory), static_cast<void*>(out), static_cast<void*>(gain),
-                     static_cast<void*>(table), static_cast<void*>(token_ids),
-                     static_cast<void*>(input)}) {
+  for (void* data :
+       {static_cast<void*>(memory), static_cast<void*>(out), static_cast<void*>(gain),
+        static_cast<void*>(table), static_cast<void*>(token_ids), static_cast<void*>(input)}) {
     LORAX_CUDA(cudaFree(data));
   }
 }
@@ -247,12 +261,12 @@ void time_gemm(cudaStream_t stream) {
       if (rows > use.max_rows) continue;
       const auto time = [&](CublasLt& with) {
         return micros(rows <= 512 ? 10 : 3, stream, [&](int i) {
-          with.matmul(shape, rows,
-                      {.x = reinterpret_cast<__nv_bfloat16*>(x),
-                       .weight = reinterpret_cast<__nv_bfloat16*>(weights +
-                                                                  i % turns * weight_bytes),
-                       .y = y},
-                      stream);
+          with.matmul(
+              shape, rows,
+              {.x = reinterpret_cast<__nv_bfloat16*>(x),
+               .weight = reinterpret_cast<__nv_bfloat16*>(weights + i % turns * weight_bytes),
+               .y = y},
+              stream);
         });
       };
       const double tuned = time(cublaslt), first = time(untuned);

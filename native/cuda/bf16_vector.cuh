@@ -48,9 +48,13 @@ template <>
 struct Floats<1> {
   float v[1];
 
-  __device__ __forceinline__ void load(const __nv_bfloat16* from) { v[0] = __bfloat162float(*from); }
+  __device__ __forceinline__ void load(const __nv_bfloat16* from) {
+    v[0] = __bfloat162float(*from);
+  }
   __device__ __forceinline__ void load(const float* from) { v[0] = *from; }
-  __device__ __forceinline__ void store(__nv_bfloat16* to) const { *to = __float2bfloat16_rn(v[0]); }
+  __device__ __forceinline__ void store(__nv_bfloat16* to) const {
+    *to = __float2bfloat16_rn(v[0]);
+  }
   __device__ __forceinline__ void store(float* to) const { *to = v[0]; }
 };
 

@@ -9,8 +9,8 @@
 namespace lorax::cuda {
 
 std::string describe(const GemmShape& shape, int32_t rows) {
-  return "y[" + std::to_string(rows) + ", " + std::to_string(shape.n) + "], k = " +
-         std::to_string(shape.k) + (shape.float_output ? ", float32" : ", bf16") +
+  return "y[" + std::to_string(rows) + ", " + std::to_string(shape.n) +
+         "], k = " + std::to_string(shape.k) + (shape.float_output ? ", float32" : ", bf16") +
          (shape.has_bias ? ", bias" : "");
 }
 
@@ -58,17 +58,15 @@ void GemmDescriptors::set_rows(int32_t rows) {
   if (rows == rows_) return;
   const auto cols = static_cast<uint64_t>(rows);
   for (const cublasLtMatrixLayout_t layout : {x, y}) {
-    check_cublas(
-        library_.layout_set(layout, CUBLASLT_MATRIX_LAYOUT_COLS, &cols, sizeof(cols)),
-        "cublasLtMatrixLayoutSetAttribute", describe(shape_, rows));
+    check_cublas(library_.layout_set(layout, CUBLASLT_MATRIX_LAYOUT_COLS, &cols, sizeof(cols)),
+                 "cublasLtMatrixLayoutSetAttribute", describe(shape_, rows));
   }
   rows_ = rows;
 }
 
 void GemmDescriptors::set_bias(const void* bias) {
-  check_cublas(
-      library_.desc_set(matmul, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)),
-      "cublasLtMatmulDescSetAttribute", describe(shape_, rows_));
+  check_cublas(library_.desc_set(matmul, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)),
+               "cublasLtMatmulDescSetAttribute", describe(shape_, rows_));
 }
 
 // ---- state ----

@@ -1,8 +1,8 @@
 // y = x W^T (+ bias) through cuBLASLt, for steps of many rows: bf16 in, float32 accumulated.
 //
 // The library is the machine's, opened at run time. Which of its algorithms runs for (rows bucket,
-// n, k) is measured at load time, and kept on disk per device and version of the library. One thread
-// at a time; a matmul only enqueues and can be captured. Used by the backend's linears.
+// n, k) is measured at load time, and kept on disk per device and version of the library. One
+// thread at a time; a matmul only enqueues and can be captured. Used by the backend's linears.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -41,7 +41,7 @@ struct GemmUse {
 
 // What tune() did, for logs and tests.
 struct TuningReport {
-  int32_t measured = 0;   // (bucket, shape) pairs timed now
+  int32_t measured = 0;    // (bucket, shape) pairs timed now
   int32_t remembered = 0;  // taken from disk
   double seconds = 0.0;
 };

@@ -1,4 +1,5 @@
-// Which cuBLASLt algorithm was found fastest, per rows bucket and shape; and the file that keeps it.
+// Which cuBLASLt algorithm was found fastest, per rows bucket and shape; and the file that keeps
+// it.
 //
 // A file belongs to one device model and one version of the library: an algorithm's bytes mean
 // nothing to another. What cannot be read, is cut off, altered or foreign counts as no file; what

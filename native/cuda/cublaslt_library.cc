@@ -31,7 +31,8 @@ CublasLtLibrary CublasLtLibrary::load(std::span<const char* const> names) {
   const auto find = [&](auto& function, const char* name) {
     function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(handle, name));
     if (function == nullptr) {
-      throw unavailable(std::string("this libcublasLt has no ") + name + "; install cuBLAS 12 or 13");
+      throw unavailable(std::string("this libcublasLt has no ") + name +
+                        "; install cuBLAS 12 or 13");
     }
   };
   find(out.create, "cublasLtCreate");

@@ -12,7 +12,7 @@ namespace lorax::cuda {
 namespace {
 
 constexpr int32_t kGuesses = 8;
-constexpr float kHopeless = 1.3f;      // of the best so far: its first run settles it
+constexpr float kHopeless = 1.3f;       // of the best so far: its first run settles it
 constexpr float kRoundMicros = 300.0f;  // a round repeats a matmul for about as long
 constexpr int kMostRepeats = 10;
 constexpr int kRounds = 3;
@@ -44,8 +44,8 @@ class Scratch {
         cudaMemcpy(data_, random.data(), static_cast<size_t>(filled), cudaMemcpyHostToDevice));
     while (filled < total) {
       const int64_t more = std::min(filled, total - filled);
-      LORAX_CUDA(cudaMemcpy(weight + filled, weight, static_cast<size_t>(more),
-                            cudaMemcpyDeviceToDevice));
+      LORAX_CUDA(
+          cudaMemcpy(weight + filled, weight, static_cast<size_t>(more), cudaMemcpyDeviceToDevice));
       filled += more;
     }
   }
@@ -109,9 +109,11 @@ struct Question {
 
 class Contest {
  public:
-  Contest(CublasLt::State& state, const Scratch& scratch, int64_t weight_space,
-          cudaStream_t stream)
-      : state_(state), scratch_(scratch), weight_space_(weight_space), stream_(stream),
+  Contest(CublasLt::State& state, const Scratch& scratch, int64_t weight_space, cudaStream_t stream)
+      : state_(state),
+        scratch_(scratch),
+        weight_space_(weight_space),
+        stream_(stream),
         timer_(stream) {}
 
   cublasLtMatmulAlgo_t fastest(const Question& question) {
@@ -208,8 +210,7 @@ TuningReport CublasLt::tune(std::span<const GemmUse> uses, cudaStream_t stream) 
       write_choices(state.cache_directory, state.owner, kept);
     }
   }
-  report.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }
 

@@ -1,9 +1,8 @@
 // One block per row, 16 bytes of bf16 a thread and turn.
-#include "cuda/embed.h"
-
 #include <algorithm>
 
 #include "cuda/bf16_vector.cuh"
+#include "cuda/embed.h"
 #include "cuda/launch.h"
 
 namespace lorax::cuda {

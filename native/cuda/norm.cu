@@ -1,11 +1,10 @@
 // A row stays in registers where a thread holds eight values of it (hidden <= 8192); wider rows are
 // read twice, the second time from the cache.
-#include "cuda/norm.h"
-
 #include <algorithm>
 
 #include "cuda/bf16_vector.cuh"
 #include "cuda/launch.h"
+#include "cuda/norm.h"
 
 namespace lorax::cuda {
 namespace {

@@ -1,87 +1,20 @@
-// One cluster of eight blocks per row (sm_90) or one block: the row is read once into shared memory,
-// and everything the request asks for happens there, in the order of backend/sampling.h.
+// One cluster of eight blocks per row (sm_90) or one block: the row is read once into shared
+// memory, and everything the request asks for happens there, in the order of backend/sampling.h.
 //
 // All threads of a row's blocks take the same branches: what decides them is reduced over all.
-#include "cuda/sample.h"
-
 #include <algorithm>
 
 #include "cuda/launch.h"
+#include "cuda/sample.h"
 #include "cuda/sample_group.cuh"
 #include "cuda/sample_gumbel.cuh"
 #include "cuda/sample_select.cuh"
+#include "cuda/sample_slice.cuh"
 
 namespace lorax::cuda {
 namespace {
 
 using namespace sampling;
-
-// ---- reading the row ----
-
-// A value and its token into the greatest so far; what no logit may be (NaN, +inf) becomes the key
-// 0, before all others.
-struct Greatest {
-  float value = -INFINITY;
-  int32_t token = 0;
-  bool fault = false;
-
-  __device__ __forceinline__ void offer(int32_t t, float x) {
-    fault |= !(x < INFINITY);
-    if (x > value) {
-      value = x;
-      token = t;
-    }
-  }
-  __device__ __forceinline__ void offer(int32_t t, float4 x) {
-    offer(t, x.x);
-    offer(t + 1, x.y);
-    offer(t + 2, x.z);
-    offer(t + 3, x.w);
-  }
-  __device__ __forceinline__ uint64_t packed() const {
-    return pack(fault ? 0 : key_of(value), token);
-  }
-};
-
-__device__ __forceinline__ bool usable(uint64_t greatest) {
-  return key_part(greatest) >= kKeyOfGreatest && key_part(greatest) < kKeyOfLeast;
-}
-
-// Reads logits [size] of this rank; keeps them in slice.values when `keep`.
-__device__ Greatest read_slice(const float* logits, const Slice& slice, bool aligned, bool keep) {
-  Greatest greatest;
-  if (aligned) {  // then size is a multiple of 4
-    constexpr int kInFlight = 4;
-    constexpr int32_t kStep = kThreads * 4;
-    int32_t i = threadIdx.x * 4;
-    for (; i + (kInFlight - 1) * kStep < slice.size; i += kInFlight * kStep) {
-      float4 x[kInFlight];
-#pragma unroll
-      for (int j = 0; j < kInFlight; ++j) {
-        x[j] = __ldcs(reinterpret_cast<const float4*>(logits + i + j * kStep));
-      }
-#pragma unroll
-      for (int j = 0; j < kInFlight; ++j) {
-        if (keep) *reinterpret_cast<float4*>(slice.values + i + j * kStep) = x[j];
-        greatest.offer(slice.begin + i + j * kStep, x[j]);
-      }
-    }
-    for (; i < slice.size; i += kStep) {
-      const float4 x = __ldcs(reinterpret_cast<const float4*>(logits + i));
-      if (keep) *reinterpret_cast<float4*>(slice.values + i) = x;
-      greatest.offer(slice.begin + i, x);
-    }
-    return greatest;
-  }
-  const int32_t padded = (slice.size + 3) / 4 * 4;
-  for (int32_t i = threadIdx.x; i < padded; i += kThreads) {
-    const float x = i < slice.size ? logits[i] : -INFINITY;
-    if (keep) slice.values[i] = x;
-    greatest.offer(slice.begin + i, x);
-  }
-  if (keep) __syncthreads();  // later a thread reads whole quads
-  return greatest;
-}
 
 // ---- steps 1 and 2: bias and penalties ----
 
@@ -96,7 +29,8 @@ __device__ float penalized(float l, int32_t output_count, const SampleParameters
     l = l > 0.0f ? __fdiv_rn(l, row.repetition_penalty) : __fmul_rn(l, row.repetition_penalty);
   }
   const float frequency = __fmul_rn(row.frequency_penalty, static_cast<float>(output_count));
-  const float presence = output_count > 0 ? row.presence_penalty : __fmul_rn(row.presence_penalty, 0.0f);
+  const float presence =
+      output_count > 0 ? row.presence_penalty : __fmul_rn(row.presence_penalty, 0.0f);
   l = __fadd_rn(l, -__fadd_rn(frequency, presence));
   // An extreme penalty must not make a fault of a sound logit; NaN stays.
   return l > 3.402823466e38f ? 3.402823466e38f : l;
@@ -131,7 +65,7 @@ __device__ void adjust(const Slice& slice, RowMemory& memory, const SampleParame
   __syncthreads();
 }
 
-__device__ Greatest greatest_of(const Slice& slice) {
+__device__ Greatest greatest_in(const Slice& slice) {
   Greatest greatest;
   slice.each_quad([&](int32_t token, const float4* quad) { greatest.offer(token, *quad); });
   return greatest;
@@ -162,53 +96,83 @@ struct Likely {
   }
 };
 
-// The token, given the adjusted logits in slice.values and their maximum.
-template <int kRanks>
-__device__ int32_t draw(const Slice& slice, RowMemory& memory, int& turn,
-                        const SampleParameters& row, uint64_t greatest) {
-  const float max = value_of(key_part(greatest));
-  const float temperature = row.temperature;
-  // The maximum stays 0 at any temperature: 0 / t = 0.
-  const auto scaled = [=](float l) {
+__device__ bool limits_count(const SampleParameters& row, int32_t vocab) {
+  return row.top_k > 0 && row.top_k < vocab;
+}
+__device__ bool limits_any(const SampleParameters& row, int32_t vocab) {
+  return limits_count(row, vocab) || row.top_p < 1.0f || row.min_p > 0.0f;
+}
+
+// l to s. The maximum stays 0 at any temperature: 0 / t = 0.
+struct Scale {
+  float max;
+  float temperature;
+
+  __device__ __forceinline__ float operator()(float l) const {
     const float difference = __fadd_rn(l, -max);
     return temperature == 1.0f ? difference : __fdiv_rn(difference, temperature);
-  };
-  const bool limits_count = row.top_k > 0 && row.top_k < slice.vocab;
-  const bool limits_mass = row.top_p < 1.0f;
-  uint64_t best;
-  if (!limits_count && !limits_mass && row.min_p == 0.0f) {
-    const float inverse = 1.0f / temperature;
-    best = gumbel_max(
-        slice, memory, row.seed, row.position, -INFINITY,
-        [=](float l) { return (l - max) * inverse; }, [=](int32_t, float l) { return scaled(l); });
-  } else {
-    slice.each_quad([&](int32_t, float4* quad) {
-      const float4 l = *quad;
-      *quad = make_float4(scaled(l.x), scaled(l.y), scaled(l.z), scaled(l.w));
-    });
-    // A high temperature brings the values together: steps follow it.
-    const float steps_per_unit = 32.0f * power_of_two_above(temperature);
-    Cut cut;
-    if (limits_count) {
-      cut = select<kRanks, false>(slice, memory, cut, steps_per_unit, row.top_k, 0.0f);
-    }
-    if (limits_mass) {
-      cut = select<kRanks, true>(slice, memory, cut, steps_per_unit, 0, row.top_p);
-    }
-    const Likely likely(row.min_p);
-    const bool limits_ratio = row.min_p > 0.0f;
-    // Nothing below may be drawn; without a cut, no number, which nothing is below.
-    float floor = value_of(key_part(cut.last));
-    if (limits_ratio) floor = fmaxf(floor, likely.least());
-    best = gumbel_max(
-        slice, memory, row.seed, row.position, floor, [](float s) { return s; },
-        [=](int32_t token, float s) {
-          const bool allowed = cut.keeps(key_of(s), token) && (!limits_ratio || likely(s));
-          return allowed ? s : -INFINITY;
-        });
   }
-  best = reduce<kRanks, Least>(memory, turn, best);
-  return best == kNothing ? token_part(greatest) : token_part(best);
+};
+
+// Over all of this rank's tokens.
+__device__ uint64_t draw_from_all(const Slice& slice, RowMemory& memory, const Noise& noise,
+                                  const Scale& scale) {
+  const float inverse = 1.0f / scale.temperature, max = scale.max;
+  return gumbel_max(
+      slice, memory, noise, -INFINITY, [=](float l) { return (l - max) * inverse; }, scale,
+      [](int32_t, float) { return true; });
+}
+
+// Over those that top-k, top-p and min-p leave.
+template <int kRanks>
+__device__ uint64_t draw_from_some(const Slice& slice, RowMemory& memory, const Noise& noise,
+                                   const Scale& scale, const SampleParameters& row) {
+  slice.each_quad([&](int32_t, float4* quad) {
+    const float4 l = *quad;
+    *quad = make_float4(scale(l.x), scale(l.y), scale(l.z), scale(l.w));
+  });
+  // A high temperature brings the values together: steps follow it.
+  const float steps_per_unit = 32.0f * power_of_two_above(row.temperature);
+  Cut cut;
+  if (limits_count(row, slice.vocab)) {
+    cut = select<kRanks, false>(slice, memory, cut, steps_per_unit, row.top_k, 0.0f);
+  }
+  if (row.top_p < 1.0f) {
+    cut = select<kRanks, true>(slice, memory, cut, steps_per_unit, 0, row.top_p);
+  }
+  const Likely likely(row.min_p);
+  const bool limits_ratio = row.min_p > 0.0f;
+  // Nothing below may be drawn; without a cut, no number, which nothing is below.
+  float floor = value_of(key_part(cut.last));
+  if (limits_ratio) floor = fmaxf(floor, likely.least());
+  const auto same = [](float s) { return s; };
+  return gumbel_max(slice, memory, noise, floor, same, same, [=](int32_t token, float s) {
+    return cut.keeps(key_of(s), token) && (!limits_ratio || likely(s));
+  });
+}
+
+// What race_while_reading left undecided, now that the maximum is known. It was no good (large
+// values, too many ties): the row is read again.
+__device__ uint64_t finish_race(const float* logits, const Slice& slice, RowMemory& memory,
+                                const Noise& noise, const Scale& scale, const Leader& leader) {
+  const float mark = read_mark(memory);
+  const uint32_t num_ties = memory.num_ties;
+  if (!(fabsf(scale.max / scale.temperature) <= kMaxNear) || num_ties > kMaxTies) {
+    read_slice(logits, slice, true, true);
+    __syncthreads();
+    if (threadIdx.x == 0) memory.mark = mark_of(-INFINITY);
+    __syncthreads();
+    return draw_from_all(slice, memory, noise, scale);
+  }
+  uint64_t best = kNothing;
+  if (leader.noisy > -INFINITY && leader.noisy >= mark - kSlack) {
+    settle(best, scale(leader.value), leader.word, leader.token);
+  }
+  if (threadIdx.x < num_ties) {
+    const int32_t token = memory.ties[threadIdx.x];
+    settle(best, scale(logits[token - slice.begin]), noise.word(token), token);
+  }
+  return best;
 }
 
 // ---- log-softmax of the raw logits ----
@@ -233,8 +197,8 @@ __device__ float report(const Slice& slice, RowMemory& memory, int& turn, float 
   });
   Group<kRanks>::sync();
   if (Group<kRanks>::rank() == 0 && threadIdx.x < 32) {
-    const uint64_t own = static_cast<int32_t>(threadIdx.x) < num_top ? memory.top[threadIdx.x]
-                                                                     : kNothing;
+    const uint64_t own =
+        static_cast<int32_t>(threadIdx.x) < num_top ? memory.top[threadIdx.x] : kNothing;
     int32_t place = 0;
     for (int lane = 0; lane < 32; ++lane) place += __shfl_sync(~0u, own, lane) < own ? 1 : 0;
     if (own != kNothing) {
@@ -248,50 +212,63 @@ __device__ float report(const Slice& slice, RowMemory& memory, int& turn, float 
 
 // ---- the kernel ----
 
-// So that one block's waiting is another's work: as many as fit with 16K tokens in shared memory.
-constexpr int kBlocksPerMultiprocessor = kThreads <= 256 ? 3 : 2;
+// One block's waiting is another's work: as many as fit with 16K tokens in shared memory.
+constexpr int kBlocksPerMultiprocessor = 3;
+constexpr size_t kReservedSharedBytes = 1024;  // the system's, per block
 
-// What the launch fixes: the layout of a row over its blocks.
-struct RowLayout {
-  int32_t slice_tokens;  // a multiple of 4
-  bool in_shared_memory;
-};
-
-template <int kRanks>
+// kShared: the row lies in shared memory, else in the workspace. slice_tokens: of a rank, a
+// multiple of 4.
+template <int kRanks, bool kShared>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-    sample_kernel(const SampleArguments a, const RowLayout layout) {
+    sample_kernel(const SampleArguments a, const int32_t slice_tokens) {
   extern __shared__ float4 dynamic[];
   __shared__ RowMemory memory;
   let_next_start();
   const int rank = Group<kRanks>::rank();
   const int32_t index = blockIdx.x / kRanks;
-  if (threadIdx.x == 0) {
-    memory.mark = mark_of(-INFINITY);
-    memory.top_count = memory.in_history = 0;
+  // The arrays are there before the step's first kernel starts (sample.h).
+  if (index >= a.arrays.header->num_rows) {
+    wait_for_previous();
+    return;
   }
-  wait_for_previous();
-  if (index >= a.arrays.header->num_rows) return;
   Group<kRanks>::arrive();  // all ranks run
-  const SampleParameters row = a.arrays.rows[index];
+  if (threadIdx.x == 0) {
+    memory.row = a.arrays.rows[index];
+    memory.mark = mark_of(-INFINITY);
+    memory.top_count = memory.in_history = memory.num_ties = 0;
+  }
+  __syncthreads();
+  const SampleParameters& row = memory.row;
+  wait_for_previous();
 
-  const float* logits = a.logits + int64_t{index} * a.vocab;  // [vocab]
   Slice slice;
-  slice.begin = rank * layout.slice_tokens;
-  slice.size = max(0, min(layout.slice_tokens, a.vocab - slice.begin));
+  slice.begin = rank * slice_tokens;
+  slice.size = max(0, min(slice_tokens, a.vocab - slice.begin));
   slice.vocab = a.vocab;
-  slice.values = layout.in_shared_memory
-                     ? reinterpret_cast<float*>(dynamic)
-                     : a.workspace + int64_t{index} * layout.slice_tokens * kRanks + slice.begin;
+  if constexpr (kShared) {
+    slice.values = reinterpret_cast<float*>(dynamic);
+  } else {
+    slice.values = a.workspace + int64_t{index} * slice_tokens * kRanks + slice.begin;
+  }
+  const float* logits = a.logits + int64_t{index} * a.vocab + slice.begin;  // [slice.size]
+  const bool aligned = a.vocab % 4 == 0;
   const bool adjusted = adjusts(row);
   const bool draws = row.temperature > 0.0f;
   const bool reports = row.num_logprobs >= 0;
+  const bool limited = draws && limits_any(row, a.vocab);
+  const bool races = draws && aligned && !adjusted && !reports && !limited;
+  const Noise noise(row.seed, row.position);
 
-  uint64_t greatest =
-      read_slice(logits + slice.begin, slice, a.vocab % 4 == 0, adjusted || draws || reports)
-          .packed();
+  Greatest own;
+  Leader leader;
+  if (races) {
+    leader = race_while_reading(logits, slice, memory, noise, 1.0f / row.temperature, own);
+  } else {
+    own = read_slice(logits, slice, aligned, adjusted || draws || reports);
+  }
   Group<kRanks>::wait();
   int turn = 0;
-  greatest = reduce<kRanks, Least>(memory, turn, greatest);
+  uint64_t greatest = reduce<kRanks, Least>(memory, turn, own.packed());
   bool sound = usable(greatest);
   const float raw_max = value_of(key_part(greatest));
   float log_sum = 0.0f;
@@ -301,26 +278,41 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   if (sound && adjusted) {
     const int32_t input = row.counts_input != 0 ? a.input_tokens[a.logits_rows[index]] : -1;
     adjust(slice, memory, row, a.arrays.entries, input);
-    greatest = reduce<kRanks, Least>(memory, turn, greatest_of(slice).packed());
+    greatest = reduce<kRanks, Least>(memory, turn, greatest_in(slice).packed());
     sound = usable(greatest);
   }
   int32_t token = sound ? token_part(greatest) : -1;
-  if (sound && draws) token = draw<kRanks>(slice, memory, turn, row, greatest);
+  if (sound && draws) {
+    const Scale scale{value_of(key_part(greatest)), row.temperature};
+    uint64_t best;
+    if (races) {
+      best = finish_race(logits, slice, memory, noise, scale, leader);
+    } else if (limited) {
+      best = draw_from_some<kRanks>(slice, memory, noise, scale, row);
+    } else {
+      best = draw_from_all(slice, memory, noise, scale);
+    }
+    best = reduce<kRanks, Least>(memory, turn, best);
+    if (best != kNothing) token = token_part(best);
+  }
 
   if (rank == 0 && threadIdx.x == 0) {
     a.outputs.tokens[index] = token;
-    if (reports) a.outputs.logprobs[index] = sound ? (logits[token] - raw_max) - log_sum : 0.0f;
+    if (reports) {
+      a.outputs.logprobs[index] =
+          sound ? (a.logits[int64_t{index} * a.vocab + token] - raw_max) - log_sum : 0.0f;
+    }
   }
   // No block leaves while another may still read its histogram.
-  if (sound && (reports || draws)) Group<kRanks>::sync();
+  if (reports || limited) Group<kRanks>::sync();
 }
 
 // ---- the launch ----
 
 struct Plan {
   int ranks;
-  RowLayout layout;
-  size_t shared_bytes;
+  int32_t slice_tokens;
+  size_t shared_bytes;  // 0: in the workspace
 };
 
 Plan plan_for(int32_t vocab, SampleSplit split) {
@@ -329,23 +321,22 @@ Plan plan_for(int32_t vocab, SampleSplit split) {
   LORAX_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   LORAX_CUDA(
       cudaDeviceGetAttribute(&shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-  const auto available = shared_limit - static_cast<int64_t>(sizeof(RowMemory)) - 1024;
+  const auto available =
+      static_cast<size_t>(shared_limit) - sizeof(RowMemory) - kReservedSharedBytes;
   const auto with_ranks = [&](int ranks) {
     const int32_t tokens = ((vocab + ranks - 1) / ranks + 3) / 4 * 4;
-    const int64_t bytes = int64_t{tokens} * 4;
-    const bool fits = bytes <= available;
-    return Plan{ranks, {tokens, fits}, fits ? static_cast<size_t>(bytes) : 0};
+    const size_t bytes = static_cast<size_t>(tokens) * sizeof(float);
+    return Plan{ranks, tokens, bytes <= available ? bytes : 0};
   };
-  if (split == SampleSplit::kBlock || (split == SampleSplit::kAuto && major < 9)) {
-    return with_ranks(1);
-  }
-  return with_ranks(kMaxRanks);
+  const Plan cluster = with_ranks(kMaxRanks);
+  const bool can = split != SampleSplit::kBlock && major >= 9 && cluster.shared_bytes > 0;
+  return can ? cluster : with_ranks(1);
 }
 
-template <int kRanks>
+template <int kRanks, bool kShared>
 void launch(const SampleArguments& a, const Plan& plan, cudaStream_t stream) {
-  if (plan.shared_bytes > 32 * 1024) {
-    LORAX_CUDA(cudaFuncSetAttribute(sample_kernel<kRanks>,
+  if (kShared) {
+    LORAX_CUDA(cudaFuncSetAttribute(sample_kernel<kRanks, kShared>,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(plan.shared_bytes)));
   }
@@ -353,25 +344,27 @@ void launch(const SampleArguments& a, const Plan& plan, cudaStream_t stream) {
                           .block = dim3(kThreads),
                           .shared_bytes = plan.shared_bytes,
                           .cluster = kRanks};
-  launch_overlapping("sample", sample_kernel<kRanks>, shape, stream, a, plan.layout);
+  launch_overlapping("sample", sample_kernel<kRanks, kShared>, shape, stream, a, plan.slice_tokens);
 }
 
 }  // namespace
 
 int64_t sample_workspace_bytes(int32_t rows, int32_t vocab, SampleSplit split) {
   const Plan plan = plan_for(vocab, split);
-  return plan.layout.in_shared_memory
+  return plan.shared_bytes > 0
              ? 0
-             : int64_t{rows} * plan.layout.slice_tokens * plan.ranks * int64_t{sizeof(float)};
+             : int64_t{rows} * plan.slice_tokens * plan.ranks * int64_t{sizeof(float)};
 }
 
 void sample(const SampleArguments& a, cudaStream_t stream) {
   if (a.rows == 0) return;
   const Plan plan = plan_for(a.vocab, a.split);
-  if (plan.ranks == 1) {
-    launch<1>(a, plan, stream);
+  if (plan.ranks > 1) {
+    launch<kMaxRanks, true>(a, plan, stream);
+  } else if (plan.shared_bytes > 0) {
+    launch<1, true>(a, plan, stream);
   } else {
-    launch<kMaxRanks>(a, plan, stream);
+    launch<1, false>(a, plan, stream);
   }
 }
 

@@ -1,9 +1,11 @@
 // Sampling on the device: what backend/sampling.h defines, for every sampled row of a step.
 //
 // The host lays a step's SampleRows out in a pinned buffer (lay_out_samples) and uploads it to one
-// fixed address; sample() reads nothing else that changes from step to step, so it can be captured.
-// Results equal cpu/sample.cc for the same logits. A row's result is a function of the row alone:
-// sums are of integers, so neither batch nor schedule changes it.
+// fixed address, by a copy on the stream before the step's first kernel (a kernel of its own,
+// started early, reads it before it waits for the others); sample() reads nothing else that changes
+// from step to step, so it can be captured. Results equal cpu/sample.cc for the same logits. A
+// row's result is a function of the row alone: sums are of integers, so neither batch nor schedule
+// changes it.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -74,17 +76,17 @@ int64_t lay_out_samples(std::span<const SampleRow> samples, int32_t max_rows, ui
 // ---- what comes out ----
 
 struct SampleOutputs {
-  int32_t* tokens = nullptr;        // [max_rows]; the next step's previous_tokens (embed.h)
-  float* logprobs = nullptr;        // [max_rows]; of rows with num_logprobs >= 0
-  int32_t* top_tokens = nullptr;    // [max_rows, kMaxLogprobs]; the first num_logprobs of a row
-  float* top_logprobs = nullptr;    // [max_rows, kMaxLogprobs]
+  int32_t* tokens = nullptr;      // [max_rows]; the next step's previous_tokens (embed.h)
+  float* logprobs = nullptr;      // [max_rows]; of rows with num_logprobs >= 0
+  int32_t* top_tokens = nullptr;  // [max_rows, kMaxLogprobs]; the first num_logprobs of a row
+  float* top_logprobs = nullptr;  // [max_rows, kMaxLogprobs]
 };
 
 // ---- the launch ----
 
 // How many blocks share a row: on sm_90 a cluster of eight keeps it in shared memory; elsewhere one
-// block does it all, slower. kAuto chooses; the others are for tests.
-enum class SampleSplit : uint8_t { kAuto, kCluster, kBlock };
+// block does it all, slower. kAuto chooses; kBlock is for tests.
+enum class SampleSplit : uint8_t { kAuto, kBlock };
 
 struct SampleArguments {
   const float* logits = nullptr;  // [rows, vocab]
@@ -101,8 +103,7 @@ struct SampleArguments {
 };
 
 // Device memory the launch needs on the current device; 0 where a row fits into shared memory.
-int64_t sample_workspace_bytes(int32_t rows, int32_t vocab,
-                               SampleSplit split = SampleSplit::kAuto);
+int64_t sample_workspace_bytes(int32_t rows, int32_t vocab, SampleSplit split = SampleSplit::kAuto);
 
 void sample(const SampleArguments& arguments, cudaStream_t stream);
 

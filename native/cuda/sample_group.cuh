@@ -7,17 +7,15 @@
 
 #include <cstdint>
 
+#include "cuda/sample.h"
+
 namespace lorax::cuda::sampling {
 
-#ifdef LORAX_SAMPLE_THREADS
-constexpr int kThreads = LORAX_SAMPLE_THREADS;
-#else
-constexpr int kThreads = 256;
-#endif
+constexpr int kThreads = 384;
 constexpr int kWarps = kThreads / 32;
-constexpr int kBins = 512;  // of a histogram
-constexpr int kBinsPerThread = kBins / kThreads;
+constexpr int kBins = kThreads;  // of a histogram: one a thread
 constexpr int kMaxRanks = 8;
+constexpr int kMaxTies = 64;
 
 // ---- an order on floats as integers ----
 
@@ -51,6 +49,7 @@ constexpr uint64_t kNothing = ~0ull;
 // ---- shared memory of one block ----
 
 struct RowMemory {
+  SampleParameters row;
   uint64_t of_warp[kWarps];
   uint64_t of_rank[2][kMaxRanks];  // turn by turn: a reduction's values are read until the next
   uint32_t count[kBins];
@@ -59,8 +58,10 @@ struct RowMemory {
   uint64_t found[4];
   uint64_t top[32];  // rank 0's: the alternatives, in no order
   uint32_t top_count;
-  uint32_t mark;        // mark_of the best noisy value so far, nearly
-  uint32_t in_history;  // whether the row's own input stands in its history
+  uint32_t mark;           // mark_of the best noisy value so far, nearly
+  uint32_t in_history;     // whether the row's own input stands in its history
+  uint32_t num_ties;       // of ties[]; more than fit: the row is gone through again
+  int32_t ties[kMaxTies];  // tokens
 };
 
 // ---- communication ----
@@ -114,8 +115,7 @@ struct Least {
   static __device__ __forceinline__ uint64_t over_warp(uint64_t x) {
     const auto high = static_cast<uint32_t>(x >> 32);
     const uint32_t least = __reduce_min_sync(~0u, high);
-    const uint32_t low =
-        __reduce_min_sync(~0u, high == least ? static_cast<uint32_t>(x) : ~0u);
+    const uint32_t low = __reduce_min_sync(~0u, high == least ? static_cast<uint32_t>(x) : ~0u);
     return static_cast<uint64_t>(least) << 32 | low;
   }
 };

@@ -31,9 +31,10 @@ int64_t sample_upload_bytes(std::span<const SampleRow> samples, int32_t max_rows
 }
 
 SampleArrays sample_arrays(const uint8_t* device, int32_t max_rows) {
-  return {.header = reinterpret_cast<const SampleHeader*>(device),
-          .rows = reinterpret_cast<const SampleParameters*>(device + sizeof(SampleHeader)),
-          .entries = reinterpret_cast<const SampleEntry*>(device + sample_entries_offset(max_rows))};
+  return {
+      .header = reinterpret_cast<const SampleHeader*>(device),
+      .rows = reinterpret_cast<const SampleParameters*>(device + sizeof(SampleHeader)),
+      .entries = reinterpret_cast<const SampleEntry*>(device + sample_entries_offset(max_rows))};
 }
 
 int64_t lay_out_samples(std::span<const SampleRow> samples, int32_t max_rows, uint8_t* staging,

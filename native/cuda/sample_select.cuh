@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "cuda/sample_group.cuh"
+#include "cuda/sample_slice.cuh"
 
 namespace lorax::cuda::sampling {
 
@@ -37,33 +38,6 @@ __device__ __forceinline__ uint64_t mass_of(float x) {
   return __float2ull_rz(__fmul_rn(exp_of_negative(x), 0x1p44f));
 }
 
-// ---- a rank's part of the row ----
-
-struct Slice {
-  float* values;  // [size rounded up to 4], -inf past the end; in shared memory or the workspace
-  int32_t begin;  // token of values[0], a multiple of 4
-  int32_t size;
-  int32_t vocab;  // tokens of the whole row
-
-  // op(token, four values) for the quads of this thread: always the same ones.
-  template <typename Op>
-  __device__ __forceinline__ void each_quad(Op&& op) const {
-    for (int32_t i = threadIdx.x * 4; i < size; i += kThreads * 4) {
-      op(begin + i, reinterpret_cast<float4*>(values + i));
-    }
-  }
-  template <typename Op>
-  __device__ __forceinline__ void each(Op&& op) const {
-    each_quad([&](int32_t token, const float4* quad) {
-      const float4 x = *quad;
-      op(token, x.x);
-      op(token + 1, x.y);
-      op(token + 2, x.z);
-      op(token + 3, x.w);
-    });
-  }
-};
-
 // ---- a histogram over all ranks ----
 
 struct Boundary {
@@ -79,11 +53,8 @@ struct Histogram {
 
   // Between begin() and boundary() threads add.
   __device__ void begin() {
-#pragma unroll
-    for (int i = threadIdx.x; i < kBins; i += kThreads) {
-      memory.count[i] = 0;
-      if constexpr (kMass) memory.mass_low[i] = memory.mass_high[i] = 0;
-    }
+    memory.count[threadIdx.x] = 0;
+    if constexpr (kMass) memory.mass_low[threadIdx.x] = memory.mass_high[threadIdx.x] = 0;
     __syncthreads();
   }
 
@@ -102,25 +73,18 @@ struct Histogram {
   __device__ Boundary boundary(Target&& target_of) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     Group<kRanks>::sync();
-    // Each thread takes kBinsPerThread neighbouring bins.
-    uint32_t members[kBinsPerThread] = {};
-    uint64_t sums[kBinsPerThread] = {};
+    uint32_t members = 0;
     uint64_t own = 0;
 #pragma unroll
-    for (int i = 0; i < kBinsPerThread; ++i) {
-      const int bin = threadIdx.x * kBinsPerThread + i;
-#pragma unroll
-      for (int rank = 0; rank < kRanks; ++rank) {
-        members[i] += *Group<kRanks>::at_rank(&memory.count[bin], rank);
-        if constexpr (kMass) {
-          const uint32_t low = *Group<kRanks>::at_rank(&memory.mass_low[bin], rank);
-          const uint32_t high = *Group<kRanks>::at_rank(&memory.mass_high[bin], rank);
-          sums[i] += static_cast<uint64_t>(high) << 32 | low;
-        }
+    for (int rank = 0; rank < kRanks; ++rank) {
+      members += *Group<kRanks>::at_rank(&memory.count[threadIdx.x], rank);
+      if constexpr (kMass) {
+        const uint32_t low = *Group<kRanks>::at_rank(&memory.mass_low[threadIdx.x], rank);
+        const uint32_t high = *Group<kRanks>::at_rank(&memory.mass_high[threadIdx.x], rank);
+        own += static_cast<uint64_t>(high) << 32 | low;
       }
-      if constexpr (!kMass) sums[i] = members[i];
-      own += sums[i];
     }
+    if constexpr (!kMass) own = members;
     Group<kRanks>::arrive();  // this rank has read all others'
 
     uint64_t until = own;  // inclusive running sum
@@ -139,19 +103,15 @@ struct Histogram {
       if (i < warp) before += sum;
     }
     const uint64_t target = target_of(total);
-#pragma unroll
-    for (int i = 0; i < kBinsPerThread; ++i) {
-      if (before < target && target <= before + sums[i]) {
-        memory.found[0] = threadIdx.x * kBinsPerThread + i;
-        memory.found[1] = before;
-        memory.found[2] = sums[i];
-        memory.found[3] = members[i];
-      }
-      before += sums[i];
+    if (before < target && target <= before + own) {
+      memory.found[0] = threadIdx.x;
+      memory.found[1] = before;
+      memory.found[2] = own;
+      memory.found[3] = members;
     }
     __syncthreads();
-    const Boundary found = {static_cast<int32_t>(memory.found[0]), memory.found[1],
-                            memory.found[2], static_cast<uint32_t>(memory.found[3])};
+    const Boundary found = {static_cast<int32_t>(memory.found[0]), memory.found[1], memory.found[2],
+                            static_cast<uint32_t>(memory.found[3])};
     Group<kRanks>::wait();
     return found;
   }
@@ -281,8 +241,7 @@ __device__ Cut select(const Slice& slice, RowMemory& memory, Cut within, float s
   const bool rest = found.bin == kRest;
   const int32_t begin = first + (found.bin << shift), end = begin + (1 << shift);
   const uint32_t low = key_of(-static_cast<float>(begin) / steps_per_unit);
-  const uint32_t high =
-      rest ? kKeyOfLeast : key_of(-static_cast<float>(end) / steps_per_unit) - 1;
+  const uint32_t high = rest ? kKeyOfLeast : key_of(-static_cast<float>(end) / steps_per_unit) - 1;
   const bool all = kMass ? remaining == found.inside : remaining == found.members;
   Cut cut{pack(high, kAnyToken)};
   if (found.members != 1 && !all) {

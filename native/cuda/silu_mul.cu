@@ -1,8 +1,7 @@
 // Grid (parts of a row, rows); each thread computes eight neighbours.
-#include "cuda/silu_mul.h"
-
 #include "cuda/bf16_vector.cuh"
 #include "cuda/launch.h"
+#include "cuda/silu_mul.h"
 
 namespace lorax::cuda {
 namespace {

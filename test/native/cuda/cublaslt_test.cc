@@ -32,8 +32,7 @@ template <typename Out>
 void check_matmul(CublasLt& cublaslt, const GemmShape& shape, int32_t rows, std::mt19937& random,
                   size_t stride) {
   SCOPED_TRACE(testing::Message() << "rows " << rows << " n " << shape.n << " k " << shape.k
-                                  << " float " << shape.float_output << " bias "
-                                  << shape.has_bias);
+                                  << " float " << shape.float_output << " bias " << shape.has_bias);
   const auto x = random_bf16(random, static_cast<size_t>(rows) * shape.k, 1.0f);
   const auto w = random_bf16(random, static_cast<size_t>(shape.n) * shape.k, 1.0f);
   std::vector<Out> bias(shape.n);
@@ -61,8 +60,8 @@ void check_matmul(CublasLt& cublaslt, const GemmShape& shape, int32_t rows, std:
     const size_t row = at / shape.n, column = at % shape.n;
     double sum = shape.has_bias ? to_float(bias[column]) : 0.0;
     for (int32_t i = 0; i < shape.k; ++i) {
-      sum += static_cast<double>(to_float(x[row * shape.k + i])) *
-             to_float(w[column * shape.k + i]);
+      sum +=
+          static_cast<double>(to_float(x[row * shape.k + i])) * to_float(w[column * shape.k + i]);
     }
     out.push_back(all[at]);
     expected.push_back(sum);
@@ -79,9 +78,9 @@ TEST(CublasLt, MultipliesAnyNumberOfRows) {
     for (const bool has_bias : {false, true}) {
       check_matmul<__nv_bfloat16>(cublaslt, {.n = 96, .k = 64, .has_bias = has_bias}, rows, random,
                                   1);
-      check_matmul<float>(
-          cublaslt, {.n = 200, .k = 576, .float_output = true, .has_bias = has_bias}, rows, random,
-          1);
+      check_matmul<float>(cublaslt,
+                          {.n = 200, .k = 576, .float_output = true, .has_bias = has_bias}, rows,
+                          random, 1);
     }
     check_matmul<__nv_bfloat16>(cublaslt, {.n = 1536, .k = 576}, rows, random, 53);
     // A vocabulary that is no multiple of anything.

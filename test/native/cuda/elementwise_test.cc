@@ -132,8 +132,12 @@ TEST(CudaNorm, ARowDoesNotDependOnTheOthers) {
   const std::vector<float> x = random_floats(random, static_cast<size_t>(rows) * hidden, 3.0f);
   const DeviceArray<float> residual(x), gain(random_floats(random, hidden, 1.0f));
   const DeviceArray<__nv_bfloat16> all(x.size()), one(hidden);
-  NormArguments a{.residual = residual.data(), .gain = gain.data(), .y = all.data(), .eps = 1e-6f,
-                  .rows = rows, .hidden = hidden};
+  NormArguments a{.residual = residual.data(),
+                  .gain = gain.data(),
+                  .y = all.data(),
+                  .eps = 1e-6f,
+                  .rows = rows,
+                  .hidden = hidden};
   rms_norm(a, nullptr);
   a.residual += 17 * hidden;
   a.y = one.data();
@@ -141,8 +145,7 @@ TEST(CudaNorm, ARowDoesNotDependOnTheOthers) {
   rms_norm(a, nullptr);
   const Bf16s of_all = all.read(), of_one = one.read();
   for (int32_t i = 0; i < hidden; ++i) {
-    ASSERT_EQ(std::bit_cast<uint16_t>(of_one[i]),
-              std::bit_cast<uint16_t>(of_all[17 * hidden + i]));
+    ASSERT_EQ(std::bit_cast<uint16_t>(of_one[i]), std::bit_cast<uint16_t>(of_all[17 * hidden + i]));
   }
 }
 

@@ -55,10 +55,13 @@ struct Request {
 class DeviceSampler {
  public:
   DeviceSampler(int32_t max_rows, int32_t vocab, SampleSplit split)
-      : max_rows_(max_rows), vocab_(vocab), split_(split),
+      : max_rows_(max_rows),
+        vocab_(vocab),
+        split_(split),
         logits_(static_cast<size_t>(max_rows) * vocab),
         workspace_(static_cast<size_t>(sample_workspace_bytes(max_rows, vocab, split)) / 4),
-        tokens_(max_rows), logprobs_(max_rows),
+        tokens_(max_rows),
+        logprobs_(max_rows),
         top_tokens_(static_cast<size_t>(max_rows) * kMaxLogprobs),
         top_logprobs_(static_cast<size_t>(max_rows) * kMaxLogprobs) {}
 
@@ -84,8 +87,7 @@ class DeviceSampler {
     top_logprobs_.poison();
     sample({.logits = logits_.data(),
             .arrays = sample_arrays(upload.data(), max_rows_),
-            .outputs = {tokens_.data(), logprobs_.data(), top_tokens_.data(),
-                        top_logprobs_.data()},
+            .outputs = {tokens_.data(), logprobs_.data(), top_tokens_.data(), top_logprobs_.data()},
             .input_tokens = device_input.data(),
             .logits_rows = device_rows.data(),
             .workspace = workspace_.data(),
@@ -405,8 +407,8 @@ TEST_P(CudaSample, UnusableLogitsGiveNoToken) {
   drawn.row.temperature = 1.0f;
   drawn.row.top_p = 0.5f;
   for (const int32_t at : {0, 15, 417, 3332}) {
-    for (const float bad :
-         {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN(), kInf}) {
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(),
+                            -std::numeric_limits<float>::quiet_NaN(), kInf}) {
       std::vector<float> row(vocab, 1.0f);
       row[at] = bad;
       add(row, greedy);
