@@ -32,11 +32,10 @@ Choice choose_backend(const EngineConfig& config) {
                  {"device", config.device},
                  {"precision", std::string("float32")}});
   }
-  const CudaPlugin* plugin = nullptr;
-  std::string found;
   try {
-    plugin = &open_cuda_plugin(config.cuda_plugin);
-    found = plugin->probe(config.cuda.device);
+    const CudaPlugin& plugin = open_cuda_plugin(config.cuda_plugin);
+    const std::string found = plugin.probe(config.cuda.device);
+    return {plugin.make_backend(config.cuda), asked ? "" : "'auto': found " + found};
   } catch (const Error& error) {
     if (error.code() != "DEVICE_UNAVAILABLE") throw;
     if (!asked) return choose_cpu(config, "'auto': " + std::string(error.what()));
@@ -48,7 +47,6 @@ Choice choose_backend(const EngineConfig& config) {
                     ". Use 'cpu' or 'auto' to run without it.",
                 error.data());
   }
-  return {plugin->make_backend(config.cuda), asked ? "" : "'auto': found " + found};
 }
 
 }  // namespace

@@ -98,6 +98,7 @@ describe.runIf(process.platform === 'linux')('the plugin of a device', () => {
 
   it.each([
     ['no-device', { plugin, device: 3 }, 'there is no device 3'],
+    ['no-libtest', { plugin, cacheDirectory: 'lack a library' }, 'libtest.so'],
     ['not-built', { plugin: '' }, 'lorax_cuda.so'],
     ['not-loadable', { plugin: path.join(os.tmpdir(), 'absent.so') }, 'absent.so'],
     ['not-loadable', { plugin: fileURLToPath(import.meta.url) }, 'device.test.ts'],

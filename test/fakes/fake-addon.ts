@@ -172,7 +172,7 @@ export class FakeEngine implements NativeEngine {
 
   /** Fails everything open as a broken device would. */
   lose(message: string): void {
-    const failure = { code: 'ENGINE_LOST', message, data: { recoverable: 'true' } };
+    const failure = { code: 'ENGINE_LOST', message, data: { recoverable: true } };
     for (const { id } of [...this.running.splice(0), ...this.waiting.splice(0)]) {
       this.refused.push({ id, failure });
     }

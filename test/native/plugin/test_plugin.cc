@@ -40,6 +40,10 @@ std::string probe(int32_t device) {
 std::unique_ptr<Backend> make_backend(const CudaOptions& options) {
   if (options.cache_directory == "throw runtime_error") throw std::runtime_error("not an Error");
   if (options.cache_directory == "throw int") throw 7;
+  if (options.cache_directory == "lack a library") {
+    throw Error("DEVICE_UNAVAILABLE", "libtest.so cannot be opened",
+                {{"reason", std::string("no-libtest")}});
+  }
   if (options.cache_directory == "throw bad_alloc") throw std::bad_alloc();
   return std::make_unique<TestBackend>(options);
 }
