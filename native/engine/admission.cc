@@ -1,6 +1,7 @@
 // Refusals: each names what is too much, how much there is, and what to do.
 #include "engine/admission.h"
 
+#include <new>
 #include <string>
 
 #include "memory/block_table.h"
@@ -118,12 +119,14 @@ Failure engine_lost(const std::exception& error, int64_t step) noexcept {
       data["causeCode"] = known->code();
     }
     data["step"] = static_cast<double>(step);
-    data["cause"] = std::string(error.what());
+    const bool memory_is_out = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
+    const std::string cause = memory_is_out ? "out of memory" : error.what();
+    data["cause"] = cause;
     // Where no engine can be made in this process any more, the cause says what to do instead.
     const auto recoverable = data.find("recoverable");
     const bool renew = recoverable == data.end() || recoverable->second != ErrorValue(false);
     return {"ENGINE_LOST",
-            "The engine failed at step " + number(step) + ": " + error.what() +
+            "The engine failed at step " + number(step) + ": " + cause +
                 (renew ? ". It serves no more; create a new one." : "."),
             std::move(data)};
   } catch (...) {
