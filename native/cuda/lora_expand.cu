@@ -7,7 +7,7 @@
 namespace lorax::cuda {
 namespace {
 
-constexpr int kWarps = 4;
+constexpr int kWarps = 8;  // side by side: 512 bytes of a row
 constexpr int kThreads = kWarps * 32;
 constexpr int kTiles = 8;  // of 16 rows, a warp
 
@@ -47,8 +47,26 @@ bool all_multiples_of_8(const LoraRowSite& site, int32_t n) {
   return out;
 }
 
+// This lane's place in rows of 8 values: where it has none it reads another's, and does not write.
+struct Lane {
+  int32_t column = 0;  // in the part
+  int32_t valid = 0;   // columns from there on; <= 0: none
+  int32_t load_column = 0;
+
+  __device__ Lane(int32_t first, int32_t columns, bool aligned)
+      : column(first + static_cast<int32_t>(threadIdx.x % 4) * 8),
+        valid(columns - column),
+        load_column(valid > 0 ? column
+                    : aligned ? columns - 8
+                              : 0) {}
+};
+
+__device__ __forceinline__ int32_t row_of(int32_t tile, int h) {
+  return tile * kTileRows + static_cast<int32_t>(threadIdx.x % 32 / 4) + 8 * h;
+}
+
 template <bool kAligned>
-__global__ void __launch_bounds__(kThreads, 5)
+__global__ void __launch_bounds__(kThreads, 3)
     lora_expand_kernel(const __grid_constant__ LoraRowLists lists,
                        const __grid_constant__ LoraRowSite site,
                        const __grid_constant__ StepArrays step, __nv_bfloat16* y, int32_t rows,
@@ -58,44 +76,44 @@ __global__ void __launch_bounds__(kThreads, 5)
   const int32_t strip_index = blockIdx.x * kWarps + threadIdx.x / 32;
   if (strip_index >= num_strips(site)) return;
   const Strip strip = find_strip(site, strip_index);
-  const int g = threadIdx.x % 32 / 4;
-  const int32_t column = strip.first + threadIdx.x % 4 * 8;  // in the part
-  const int32_t valid = strip.columns - column;
-  __nv_bfloat16* const corner = y + site.column[strip.part] + column;
+  const Lane lane(strip.first, strip.columns, kAligned);
+  __nv_bfloat16* const part = y + site.column[strip.part];
   const int32_t first_tile = blockIdx.y * kTiles;
   const int32_t last_tile = min(first_tile + kTiles, (rows + kTileRows - 1) / kTileRows);
-  StripWalk walk(lists, site, step, strip.part, strip.first, strip.columns, first_tile, last_tile);
+  StripWalk<1> walk(lists, site, step, strip.part, strip.first, strip.columns, first_tile,
+                    last_tile);
 
-  const auto place = [&](int32_t tile, int h) {
-    const int32_t row = tile * kTileRows + g + 8 * h;
-    return tile < last_tile && row < rows && valid > 0 ? corner + int64_t{row} * n : nullptr;
-  };
   uint4 next[2];
-#pragma unroll
-  for (int h = 0; h < 2; ++h) next[h] = load_eight<kAligned>(place(first_tile, h), valid);
-  for (int32_t tile = first_tile; tile < last_tile; ++tile) {
-    uint4 old[2];
+  const auto load = [&](int32_t tile) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      old[h] = next[h];
-      next[h] = load_eight<kAligned>(place(tile + 1, h), valid);
+      const int64_t row = min(row_of(tile, h), rows - 1);
+      next[h] = load_eight<kAligned>(part + row * n + lane.load_column, lane.valid);
     }
+  };
+  load(first_tile);
+  for (int32_t tile = first_tile; tile < last_tile; ++tile) {
+    const uint4 old[2] = {next[0], next[1]};
+    load(tile + 1);
     const bool changes = walk.has_delta();  // else base rows: their bits stay
-    float delta[4][4] = {};
+    float delta[1][4][4] = {};
     walk.add_and_advance(delta);
     if (!changes) continue;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       float sum[8];
 #pragma unroll
-      for (int c = 0; c < 8; ++c) sum[c] = eight_at(old[h], c) + delta[c / 2][2 * h + c % 2];
-      if (__nv_bfloat16* to = place(tile, h)) store_eight<kAligned>(sum, valid, to);
+      for (int c = 0; c < 8; ++c) sum[c] = eight_at(old[h], c) + delta[0][c / 2][2 * h + c % 2];
+      const int64_t row = row_of(tile, h);
+      if (row < rows && lane.valid > 0) {
+        store_eight<kAligned>(sum, lane.valid, part + row * n + lane.column);
+      }
     }
   }
 }
 
 template <bool kAligned>
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, 2)
     lora_silu_mul_kernel(const __grid_constant__ LoraRowLists lists,
                          const __grid_constant__ LoraRowSite site,
                          const __grid_constant__ StepArrays step, const __nv_bfloat16* x,
@@ -104,25 +122,19 @@ __global__ void __launch_bounds__(kThreads, 4)
   wait_for_previous();
   const int32_t first = (blockIdx.x * kWarps + threadIdx.x / 32) * kStripColumns;
   if (first >= inner) return;
-  const int g = threadIdx.x % 32 / 4;
-  const int32_t column = first + threadIdx.x % 4 * 8;
-  const int32_t valid = inner - column;
+  const Lane lane(first, inner, kAligned);
   const int32_t first_tile = blockIdx.y * kTiles;
   const int32_t last_tile = min(first_tile + kTiles, (rows + kTileRows - 1) / kTileRows);
-  StripWalk gate_walk(lists, site, step, 0, first, inner, first_tile, last_tile);
-  StripWalk up_walk(lists, site, step, 1, first, inner, first_tile, last_tile);
+  StripWalk<2> walk(lists, site, step, 0, first, inner, first_tile, last_tile);
 
-  const auto exists = [&](int32_t tile, int h) {
-    return tile < last_tile && tile * kTileRows + g + 8 * h < rows && valid > 0;
-  };
   uint4 next_gate[2], next_up[2];
   const auto load = [&](int32_t tile) {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const int64_t row = tile * kTileRows + g + 8 * h;
-      const __nv_bfloat16* from = exists(tile, h) ? x + row * 2 * inner + column : nullptr;
-      next_gate[h] = load_eight<kAligned>(from, valid);
-      next_up[h] = load_eight<kAligned>(from == nullptr ? from : from + inner, valid);
+      const int64_t row = min(row_of(tile, h), rows - 1);
+      const __nv_bfloat16* from = x + row * 2 * inner + lane.load_column;
+      next_gate[h] = load_eight<kAligned>(from, lane.valid);
+      next_up[h] = load_eight<kAligned>(from + inner, lane.valid);
     }
   };
   load(first_tile);
@@ -130,22 +142,22 @@ __global__ void __launch_bounds__(kThreads, 4)
     const uint4 gate[2] = {next_gate[0], next_gate[1]};
     const uint4 up[2] = {next_up[0], next_up[1]};
     load(tile + 1);
-    float gate_delta[4][4] = {};
-    float up_delta[4][4] = {};
-    gate_walk.add_and_advance(gate_delta);
-    up_walk.add_and_advance(up_delta);
+    float delta[2][4][4] = {};
+    walk.add_and_advance(delta);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      if (!exists(tile, h)) continue;
       float y[8];
 #pragma unroll
       for (int c = 0; c < 8; ++c) {
-        const float z = eight_at(gate[h], c) + gate_delta[c / 2][2 * h + c % 2];
+        const float z = eight_at(gate[h], c) + delta[0][c / 2][2 * h + c % 2];
         // exp overflows to infinity for gates below -88, and z / inf is 0 as it should be.
-        y[c] = z / (1.0f + __expf(-z)) * (eight_at(up[h], c) + up_delta[c / 2][2 * h + c % 2]);
+        y[c] = __fdividef(z, 1.0f + __expf(-z)) *
+               (eight_at(up[h], c) + delta[1][c / 2][2 * h + c % 2]);
       }
-      const int64_t row = tile * kTileRows + g + 8 * h;
-      store_eight<kAligned>(y, valid, out + row * inner + column);
+      const int64_t row = row_of(tile, h);
+      if (row < rows && lane.valid > 0) {
+        store_eight<kAligned>(y, lane.valid, out + row * inner + lane.column);
+      }
     }
   }
 }

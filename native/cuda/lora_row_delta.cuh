@@ -52,113 +52,130 @@ __device__ __forceinline__ void add_delta(uint2 upper, uint2 lower, const uint2 
   }
 }
 
-// Walks down the row tiles of one strip of 32 columns of a part. What a tile needs is asked for
-// while the tiles before it are computed: its pairs' place three tiles ahead, its first pair two,
-// that pair's v one. B of the segment met last stays in registers.
+// Walks down the row tiles of one strip of 32 columns of kParts parts (gate and up have the same
+// columns). What a tile needs is asked for while the tiles before it are computed: its pairs' place
+// three tiles ahead, its first pair two, that pair's v one. While one segment of at most one rank
+// group a part goes on, nothing but v is read.
+template <int kParts>
 class StripWalk {
  public:
   __device__ __forceinline__ StripWalk(const LoraRowLists& lists, const LoraRowSite& site,
-                                       const StepArrays& step, int part, int32_t first_column,
-                                       int32_t columns, int32_t first_tile, int32_t num_tiles)
+                                       const StepArrays& step, int first_part, int32_t first_column,
+                                       int32_t columns, int32_t first_tile, int32_t last_tile)
       : lists_(lists),
+        site_(site),
         step_(step),
-        layer_(site.layer),
-        module_(site.modules[part]),
-        v_(lists.v + part * lists.capacity.row_groups * 16),
+        first_part_(first_part),
         first_column_(first_column),
         columns_(columns),
         tile_(first_tile),
-        num_tiles_(num_tiles) {
-    load_range(first_tile, begin_, end_);
-    load_range(first_tile + 1, begin1_, end1_);
-    load_range(first_tile + 2, begin2_, end2_);
-    pair_ = load_pair(begin_, end_);
-    pair1_ = load_pair(begin1_, end1_);
-    load_fragments(pair_, v0_);
+        last_tile_(last_tile) {
+    range_ = load_range(first_tile);
+    range1_ = load_range(first_tile + 1);
+    range2_ = load_range(first_tile + 2);
+    pair_ = load_pair(range_);
+    pair1_ = load_pair(range1_);
+    load_fragments(pair_, 0, v0_);
   }
 
-  __device__ __forceinline__ bool has_delta() const { return begin_ < end_; }
+  __device__ __forceinline__ bool has_delta() const { return range_.x < range_.y; }
 
-  // Adds the current tile's delta and goes to the next.
-  __device__ __forceinline__ void add_and_advance(float (&delta)[4][4]) {
-    uint2 v1[2];
-    load_fragments(pair1_, v1);
-    const LoraRowPair pair2 = load_pair(begin2_, end2_);
-    int32_t begin3, end3;
-    load_range(tile_ + 3, begin3, end3);
+  // Adds the current tile's deltas and goes to the next.
+  __device__ __forceinline__ void add_and_advance(float (&delta)[kParts][4][4]) {
+    uint2 v1[kParts][2];
+    load_fragments(pair1_, 0, v1);
+    const LoraRowPair pair2 = load_pair(range2_);
+    const int2 range3 = load_range(tile_ + 3);
 
-    if (begin_ < end_) {
-      add_pair(pair_, true, delta);
-      for (int32_t i = begin_ + 1; i < end_; ++i) add_pair(lists_.pairs[i], false, delta);
+    if (has_delta()) {
+      if (pair_.segment != segment_) enter(pair_.segment);
+      if (single_ && range_.y - range_.x == 1) {
+#pragma unroll
+        for (int p = 0; p < kParts; ++p) add_delta(v0_[p][0], v0_[p][1], b_[p], delta[p]);
+      } else {
+        for (int32_t i = range_.x; i < range_.y; ++i) add_pair(lists_.pairs[i], delta);
+      }
     }
     ++tile_;
-    begin_ = begin1_, end_ = end1_;
-    begin1_ = begin2_, end1_ = end2_;
-    begin2_ = begin3, end2_ = end3;
+    range_ = range1_;
+    range1_ = range2_;
+    range2_ = range3;
     pair_ = pair1_;
     pair1_ = pair2;
-    v0_[0] = v1[0], v0_[1] = v1[1];
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) v0_[p][0] = v1[p][0], v0_[p][1] = v1[p][1];
   }
 
  private:
-  __device__ __forceinline__ void load_range(int32_t tile, int32_t& begin, int32_t& end) const {
-    begin = end = 0;
-    if (tile < num_tiles_) {
-      begin = lists_.pair_begin[tile];
-      end = lists_.pair_begin[tile + 1];
-    }
+  __device__ __forceinline__ int2 load_range(int32_t tile) const {
+    const int32_t* from = lists_.pair_begin + min(tile, last_tile_ - 1);
+    return make_int2(from[0], from[1]);
   }
-  __device__ __forceinline__ LoraRowPair load_pair(int32_t begin, int32_t end) const {
+  __device__ __forceinline__ LoraRowPair load_pair(int2 range) const {
     LoraRowPair out;
-    if (begin < end) {
-      const int4 raw = *reinterpret_cast<const int4*>(lists_.pairs + begin);
+    if (range.x < range.y) {
+      const int4 raw = *reinterpret_cast<const int4*>(lists_.pairs + range.x);
       out = {raw.x, static_cast<uint32_t>(raw.y), raw.z, raw.w};
     }
     return out;
   }
-  __device__ __forceinline__ void load_fragments(const LoraRowPair& pair, uint2 (&out)[2]) const {
-    const int g = threadIdx.x % 32 / 4;
-    out[0] = load_v(v_, pair, 0, g);
-    out[1] = load_v(v_, pair, 0, g + 8);
+  __device__ __forceinline__ const __nv_bfloat16* part_v(int p) const {
+    return lists_.v + (first_part_ + p) * lists_.capacity.row_groups * 16;
   }
-  // `loaded`: v0_ is this pair's v of group 0.
-  __device__ __forceinline__ void add_pair(const LoraRowPair& pair, bool loaded,
-                                           float (&delta)[4][4]) {
-    if (pair.segment != segment_) {
-      segment_ = pair.segment;
-      group_ = -1;
-      entry_ = find_entry(step_.segments[segment_].adapter, layer_, module_);
-    }
+  __device__ __forceinline__ void load_fragments(const LoraRowPair& pair, int32_t group,
+                                                 uint2 (&out)[kParts][2]) const {
     const int g = threadIdx.x % 32 / 4;
-    for (int32_t group = 0; group < entry_.num_groups; ++group) {
-      if (group != group_) {
-        group_ = group;
-        load_b(entry_.groups[group].b, first_column_, columns_, b_);
-      }
-      if (loaded && group == 0) {
-        add_delta(v0_[0], v0_[1], b_, delta);
-      } else {
-        add_delta(load_v(v_, pair, group, g), load_v(v_, pair, group, g + 8), b_, delta);
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      out[p][0] = load_v(part_v(p), pair, group, g);
+      out[p][1] = load_v(part_v(p), pair, group, g + 8);
+    }
+  }
+  __device__ __forceinline__ AdapterEntry entry_of(int32_t segment, int p) const {
+    return find_entry(step_.segments[segment].adapter, site_.layer, site_.modules[first_part_ + p]);
+  }
+  // B of all parts stays in registers where each has one rank group or none.
+  __device__ __forceinline__ void enter(int32_t segment) {
+    segment_ = segment;
+    single_ = true;
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      const AdapterEntry entry = entry_of(segment, p);
+      single_ = single_ && entry.num_groups <= 1;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) b_[p][j] = make_uint2(0, 0);
+      if (entry.num_groups == 1) load_b(entry.groups[0].b, first_column_, columns_, b_[p]);
+    }
+  }
+  __device__ __forceinline__ void add_pair(const LoraRowPair& pair,
+                                           float (&delta)[kParts][4][4]) const {
+    const int g = threadIdx.x % 32 / 4;
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) {
+      const AdapterEntry entry = entry_of(pair.segment, p);
+      for (int32_t group = 0; group < entry.num_groups; ++group) {
+        uint2 b[4];
+        load_b(entry.groups[group].b, first_column_, columns_, b);
+        add_delta(load_v(part_v(p), pair, group, g), load_v(part_v(p), pair, group, g + 8), b,
+                  delta[p]);
       }
     }
   }
 
   const LoraRowLists& lists_;
+  const LoraRowSite& site_;
   const StepArrays& step_;
-  const int32_t layer_;
-  const int32_t module_;
-  const __nv_bfloat16* const v_;  // of the part
+  const int first_part_;
   const int32_t first_column_;
   const int32_t columns_;
   int32_t tile_;
-  const int32_t num_tiles_;
-  int32_t begin_, end_, begin1_, end1_, begin2_, end2_;  // pairs of this tile, the next, ...
+  const int32_t last_tile_;
+  int2 range_, range1_, range2_;  // of this tile's pairs, the next one's, ...
   LoraRowPair pair_, pair1_;
-  uint2 v0_[2];
-  int32_t segment_ = -1;  // looked up last
-  int32_t group_ = -1;    // whose B is loaded
-  AdapterEntry entry_;
-  uint2 b_[4];
+  uint2 v0_[kParts][2];
+  int32_t segment_ = -1;  // whose B is loaded
+  bool single_ = false;
+  uint2 b_[kParts][4];
 };
 
 // Eight neighbours of a row, 16 bytes at once where kAligned.

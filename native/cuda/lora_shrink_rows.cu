@@ -263,16 +263,37 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
+// Clusters that run at the same time: each takes every so-manieth tile.
+template <int kCluster, bool kAligned>
+int resident_clusters(const LaunchShape& shape, int multiprocessors) {
+  if constexpr (kCluster == 1) return multiprocessors * 2;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = kCluster;
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(multiprocessors * 2 / kCluster * kCluster));
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  int clusters = 0;
+  LORAX_CUDA(cudaOccupancyMaxActiveClusters(&clusters, lora_shrink_rows_kernel<kCluster, kAligned>,
+                                            &config));
+  return std::max(clusters, 1);
+}
+
 template <int kCluster, bool kAligned>
 void launch(const LoraRowLists& lists, const LoraRowSite& site, const StepArrays& step,
-            const __nv_bfloat16* x, int32_t k, int clusters, cudaStream_t stream) {
+            const __nv_bfloat16* x, int32_t k, int multiprocessors, cudaStream_t stream) {
   const auto kernel = lora_shrink_rows_kernel<kCluster, kAligned>;
+  LaunchShape shape{
+      .grid = dim3(1), .block = dim3(kThreads), .shared_bytes = kSharedBytes, .cluster = kCluster};
   LORAX_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(kSharedBytes)));
-  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(clusters * kCluster)),
-                          .block = dim3(kThreads),
-                          .shared_bytes = kSharedBytes,
-                          .cluster = kCluster};
+  // One kind of device a process: asked once.
+  static const int clusters = resident_clusters<kCluster, kAligned>(shape, multiprocessors);
+  shape.grid = dim3(static_cast<unsigned>(clusters * kCluster));
   launch_overlapping("lora_shrink_rows", kernel, shape, stream, lists, site, step, x, k);
 }
 
@@ -284,11 +305,11 @@ void lora_shrink_rows(const LoraRowLists& lists, const LoraRowSite& site, const 
   const DeviceShape device = device_shape();
   const bool aligned = k % 8 == 0;
   if (device.major >= 9) {
-    const int clusters = std::max(1, device.multiprocessors * 2 / 8);
-    (aligned ? launch<8, true> : launch<8, false>)(lists, site, step, x, k, clusters, stream);
+    (aligned ? launch<8, true> : launch<8, false>)(lists, site, step, x, k, device.multiprocessors,
+                                                   stream);
   } else {
-    const int blocks = device.multiprocessors * 2;
-    (aligned ? launch<1, true> : launch<1, false>)(lists, site, step, x, k, blocks, stream);
+    (aligned ? launch<1, true> : launch<1, false>)(lists, site, step, x, k, device.multiprocessors,
+                                                   stream);
   }
 }
 
