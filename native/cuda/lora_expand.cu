@@ -1,5 +1,5 @@
 // y += B v and out = silu(gate) * up with the deltas of both: a warp has a strip of 32 columns and
-// walks down 128 rows of it, y of the next 16 rows on its way while it adds to these.
+// walks down 256 rows of it, y of the next 16 rows on its way while it adds to these.
 #include "cuda/launch.h"
 #include "cuda/lora_row_delta.cuh"
 #include "cuda/lora_rows.h"
@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kWarps = 8;  // side by side: 512 bytes of a row
 constexpr int kThreads = kWarps * 32;
-constexpr int kTiles = 8;  // of 16 rows, a warp
+constexpr int kTiles = 16;  // of 16 rows, a warp
 
 // 32 columns of one part of a site.
 struct Strip {
@@ -66,7 +66,7 @@ __device__ __forceinline__ int32_t row_of(int32_t tile, int h) {
 }
 
 template <bool kAligned>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, 2)
     lora_expand_kernel(const __grid_constant__ LoraRowLists lists,
                        const __grid_constant__ LoraRowSite site,
                        const __grid_constant__ StepArrays step, __nv_bfloat16* y, int32_t rows,

@@ -1,7 +1,5 @@
-// lora_add_rms_norm: a block has 16 or 8 whole rows, its warps strips of 32 columns of them. The
+// lora_add_rms_norm: a block has 8 whole rows, its warps strips of 32 columns of them. The
 // new residual is stored and, once the rows' sums are known, read back from the cache.
-#include <algorithm>
-
 #include "cuda/launch.h"
 #include "cuda/lora_row_delta.cuh"
 #include "cuda/lora_rows.h"
@@ -11,6 +9,7 @@ namespace {
 
 constexpr int kWarps = 16;
 constexpr int kThreads = kWarps * 32;
+constexpr int kRows = 8;       // 16 read B half as often, and were slower
 constexpr int kMeetings = 16;  // at once
 
 struct Place {  // of a lane in its row
@@ -53,40 +52,34 @@ struct Meeting {
   int32_t num_groups;
 };
 
-// The deltas of the meetings looked up, on one strip: sums[h] is of row g + 8 h of the block's.
-template <int kRows>
+// The deltas of the meetings looked up, on one strip of this lane's row.
 __device__ __forceinline__ void add_deltas(const LoraRowLists& lists, const Meeting* meetings,
                                            int32_t count, int first_row, int32_t first_column,
-                                           int32_t hidden, float (&sums)[kRows / 8][8]) {
+                                           int32_t hidden, float (&sum)[8]) {
   const int row = first_row + static_cast<int>(threadIdx.x % 32 / 4);
   float delta[4][4] = {};
   for (int32_t m = 0; m < count; ++m) {
     const int4 raw = meetings[m].pair;
     const LoraRowPair pair = {raw.x, static_cast<uint32_t>(raw.y), raw.z, raw.w};
-    if (kRows == 8 && (pair.mask >> first_row & 0xffu) == 0) continue;
+    if ((pair.mask >> first_row & 0xffu) == 0) continue;
     const int32_t groups = meetings[m].num_groups;
     for (int32_t group = 0; group < groups; ++group) {
       const uint8_t* slice = group == 0 ? meetings[m].first_b : meetings[m].groups[group].b;
       uint2 b[4];
       load_b(slice, first_column, hidden, b);
-      add_delta(load_v(lists.v, pair, group, row),
-                kRows == 8 ? make_uint2(0, 0) : load_v(lists.v, pair, group, row + 8), b, delta);
+      add_delta(load_v(lists.v, pair, group, row), make_uint2(0, 0), b, delta);
     }
   }
 #pragma unroll
-  for (int h = 0; h < kRows / 8; ++h) {
-#pragma unroll
-    for (int c = 0; c < 8; ++c) sums[h][c] += delta[c / 2][2 * h + c % 2];
-  }
+  for (int c = 0; c < 8; ++c) sum[c] += delta[c / 2][c % 2];
 }
 
-template <int kRows, bool kAligned>
+template <bool kAligned>
 __global__ void __launch_bounds__(kThreads, 2)
     lora_norm_kernel(const __grid_constant__ LoraRowLists lists,
                      const __grid_constant__ LoraRowSite site,
                      const __grid_constant__ StepArrays step,
                      const __grid_constant__ LoraNormArguments args) {
-  constexpr int kHalves = kRows / 8;
   __shared__ float of_warp[kWarps][kRows];
   __shared__ Meeting meetings[kMeetings];
   let_next_start();
@@ -99,8 +92,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int32_t strips = (args.hidden + kStripColumns - 1) / kStripColumns;
   const int32_t begin = lists.pair_begin[tile];
   const int32_t end = lists.pair_begin[tile + 1];
-  const auto place = [&](int32_t strip, int h) {
-    const int32_t row = blockIdx.x * kRows + g + 8 * h;
+  const auto place = [&](int32_t strip) {
+    const int32_t row = blockIdx.x * kRows + g;
     const int32_t column = strip * kStripColumns + t * 8;
     return Place{int64_t{row} * args.hidden + column, column,
                  row < args.rows ? args.hidden - column : 0};
@@ -108,7 +101,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 
   // The new residual. One round of segments is the rule; further rounds, for rows in many
   // segments, go on from what was stored.
-  float sum[kHalves];
+  float sum = 0.0f;
   for (int32_t first = begin; first == begin || first < end; first += kMeetings) {
     if (first > begin) __syncthreads();
     if (first + static_cast<int32_t>(threadIdx.x) < end && threadIdx.x < kMeetings) {
@@ -121,78 +114,44 @@ __global__ void __launch_bounds__(kThreads, 2)
       if (entry.num_groups > 0) to.first_b = entry.groups[0].b;
     }
     __syncthreads();
-#pragma unroll
-    for (int h = 0; h < kHalves; ++h) sum[h] = 0.0f;
+    sum = 0.0f;
     for (int32_t strip = warp; strip < strips; strip += kWarps) {
-      float x[kHalves][8];
-#pragma unroll
-      for (int h = 0; h < kHalves; ++h) {
-        const Place p = place(strip, h);
-        uint4 o = make_uint4(0, 0, 0, 0);
-        if (p.valid > 0) {
-          load_floats<kAligned>(args.residual + p.at, p.valid, x[h]);
-          if (first == begin) o = load_eight<kAligned>(args.delta + p.at, p.valid);
-        } else {
-#pragma unroll
-          for (int c = 0; c < 8; ++c) x[h][c] = 0.0f;
-        }
-#pragma unroll
-        for (int c = 0; c < 8; ++c) x[h][c] += eight_at(o, c);
+      const Place p = place(strip);
+      float x[8] = {};
+      uint4 o = make_uint4(0, 0, 0, 0);
+      if (p.valid > 0) {
+        load_floats<kAligned>(args.residual + p.at, p.valid, x);
+        if (first == begin) o = load_eight<kAligned>(args.delta + p.at, p.valid);
       }
-      add_deltas<kRows>(lists, meetings, min(end - first, kMeetings), first_row,
-                        strip * kStripColumns, args.hidden, x);
 #pragma unroll
-      for (int h = 0; h < kHalves; ++h) {
-        const Place p = place(strip, h);
-        if (p.valid > 0) store_floats<kAligned>(x[h], p.valid, args.residual + p.at);
+      for (int c = 0; c < 8; ++c) x[c] += eight_at(o, c);
+      add_deltas(lists, meetings, min(end - first, kMeetings), first_row, strip * kStripColumns,
+                 args.hidden, x);
+      if (p.valid > 0) store_floats<kAligned>(x, p.valid, args.residual + p.at);
 #pragma unroll
-        for (int c = 0; c < 8; ++c) sum[h] += x[h][c] * x[h][c];
-      }
+      for (int c = 0; c < 8; ++c) sum += x[c] * x[c];
     }
   }
 
-#pragma unroll
-  for (int h = 0; h < kHalves; ++h) {
-    sum[h] += __shfl_xor_sync(~0u, sum[h], 1);
-    sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
-    if (t == 0) of_warp[warp][g + 8 * h] = sum[h];
-  }
+  sum += __shfl_xor_sync(~0u, sum, 1);
+  sum += __shfl_xor_sync(~0u, sum, 2);
+  if (t == 0) of_warp[warp][g] = sum;
   __syncthreads();
-  float factor[kHalves];
+  float total = 0.0f;
 #pragma unroll
-  for (int h = 0; h < kHalves; ++h) {
-    float total = 0.0f;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) total += of_warp[w][g + 8 * h];
-    factor[h] = 1.0f / sqrtf(total / static_cast<float>(args.hidden) + args.eps);
-  }
+  for (int w = 0; w < kWarps; ++w) total += of_warp[w][g];
+  const float factor = 1.0f / sqrtf(total / static_cast<float>(args.hidden) + args.eps);
   // Each thread reads back what it wrote itself.
   for (int32_t strip = warp; strip < strips; strip += kWarps) {
-    float gain[8];
-    const Place any = place(strip, 0);
-    if (args.hidden > any.column) {
-      load_floats<kAligned>(args.gain + any.column, args.hidden - any.column, gain);
-    }
+    const Place p = place(strip);
+    if (p.valid <= 0) continue;
+    float x[8], gain[8];
+    load_floats<kAligned>(args.residual + p.at, p.valid, x);
+    load_floats<kAligned>(args.gain + p.column, p.valid, gain);
 #pragma unroll
-    for (int h = 0; h < kHalves; ++h) {
-      const Place p = place(strip, h);
-      if (p.valid <= 0) continue;
-      float x[8];
-      load_floats<kAligned>(args.residual + p.at, p.valid, x);
-#pragma unroll
-      for (int c = 0; c < 8; ++c) x[c] = x[c] * factor[h] * gain[c];
-      store_eight<kAligned>(x, p.valid, args.y + p.at);
-    }
+    for (int c = 0; c < 8; ++c) x[c] = x[c] * factor * gain[c];
+    store_eight<kAligned>(x, p.valid, args.y + p.at);
   }
-}
-
-template <int kRows>
-void launch(const LoraRowLists& lists, const LoraRowSite& site, const StepArrays& step,
-            const LoraNormArguments& args, cudaStream_t stream) {
-  const LaunchShape shape{.grid = dim3((args.rows + kRows - 1) / kRows), .block = dim3(kThreads)};
-  const auto kernel =
-      args.hidden % 8 == 0 ? lora_norm_kernel<kRows, true> : lora_norm_kernel<kRows, false>;
-  launch_overlapping("lora_add_rms_norm", kernel, shape, stream, lists, site, step, args);
 }
 
 }  // namespace
@@ -200,12 +159,9 @@ void launch(const LoraRowLists& lists, const LoraRowSite& site, const StepArrays
 void lora_add_rms_norm(const LoraRowLists& lists, const LoraRowSite& site, const StepArrays& step,
                        const LoraNormArguments& args, cudaStream_t stream) {
   if (args.rows == 0) return;
-  // Fewer rows a block read B more often, but fill the device. The bits are the same.
-  if (args.rows >= 4096) {
-    launch<16>(lists, site, step, args, stream);
-  } else {
-    launch<8>(lists, site, step, args, stream);
-  }
+  const LaunchShape shape{.grid = dim3((args.rows + kRows - 1) / kRows), .block = dim3(kThreads)};
+  const auto kernel = args.hidden % 8 == 0 ? lora_norm_kernel<true> : lora_norm_kernel<false>;
+  launch_overlapping("lora_add_rms_norm", kernel, shape, stream, lists, site, step, args);
 }
 
 }  // namespace lorax::cuda
