@@ -60,6 +60,8 @@ export class EngineClient {
   readonly #adapters: AdapterTable;
   /** The worker of this connection has answered or started something. */
   #served = false;
+  /** Why no engine can be made in this process any more. */
+  #poisoned: LoraxError | undefined;
   #nextId = 1;
   readonly #requests = new Map<number, OpenRequest>();
   readonly #calls = new Map<number, PendingCall>();
@@ -103,8 +105,9 @@ export class EngineClient {
       open.failLocally(error);
       return stream;
     }
-    if (this.disposed) {
-      open.failLocally(disposedError());
+    const refusal = this.disposed ? disposedError() : this.#poisoned;
+    if (refusal !== undefined) {
+      open.failLocally(refusal);
       return stream;
     }
     if (request.signal?.aborted === true) {
@@ -261,6 +264,7 @@ export class EngineClient {
 
   async #call<T extends CallResult>(command: CallCommand): Promise<T> {
     if (this.disposed) throw disposedError();
+    if (this.#poisoned !== undefined) throw this.#poisoned;
     return this.#post<T>(command);
   }
 
@@ -274,8 +278,12 @@ export class EngineClient {
     });
   }
 
-  /** Fails everything open; the next command makes a new connection. */
+  /**
+   * Fails everything open. The next command makes a new connection, unless the process cannot hold
+   * another engine: then it fails as these did.
+   */
   #lose(error: LoraxError): void {
+    if (error.data.recoverable === false) this.#poisoned = error;
     this.#served = false;
     this.#adapters.forgetLoaded();
     this.#failAll(this.disposed ? disposedError() : error);

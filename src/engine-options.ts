@@ -93,7 +93,7 @@ export function pickEngineOptions(fields: Fields): ResolvedEngineOptions {
       }) ?? 0,
     memoryFraction:
       checkNumber(fields.memoryFraction, 'options.memoryFraction', { min: 0.01, max: 1 }) ?? 0.9,
-    maxBatchTokens: checkNumber(fields.maxBatchTokens, 'options.maxBatchTokens', count) ?? 512,
+    maxBatchTokens: checkNumber(fields.maxBatchTokens, 'options.maxBatchTokens', count) ?? 0,
     deterministic: checkBoolean(fields.deterministic, 'options.deterministic') ?? false,
     maxQueued: checkNumber(fields.maxQueued, 'options.maxQueued', count) ?? 1024,
     onProgress: fields.onProgress as ResolvedEngineOptions['onProgress'],

@@ -24,7 +24,10 @@ export interface EngineOptions {
    * the page pool takes, (0, 1]. Default 0.9.
    */
   memoryFraction?: number;
-  /** Tokens one engine step computes at most, prefill chunks and decodes together. Default 512. */
+  /**
+   * Tokens one engine step computes at most, prefill chunks and decodes together. Default 512 on
+   * the CPU, 2048 on a GPU; with `deterministic` never more than 128 on a GPU.
+   */
   maxBatchTokens?: number;
   /**
    * On a GPU: a request's tokens do not depend on who shares its batch, at some cost in speed.

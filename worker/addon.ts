@@ -110,6 +110,7 @@ export interface NativeEngineConfig {
   precision: 'bfloat16' | 'float32';
   /** 0 = choose. */
   memoryBytes: number;
+  /** 0 = choose; the device may have a limit of its own. */
   maxBatchTokens: number;
   maxQueued: number;
   /** 0 = one per core. */

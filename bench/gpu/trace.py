@@ -11,15 +11,18 @@ the shares add up to the step. Steps are told apart by their number of rows and 
 import collections
 import csv
 import ctypes
+import json
 import re
 import statistics
 import sys
+import tempfile
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 
 def run(library, folder):
+    """Kernels as (start us, end us, name, blocks), by start."""
     arguments = [b"decode_bench", folder.encode(), b"--trace"]
     argv = (ctypes.c_char_p * len(arguments))(*arguments)
     torch.cuda.init()
@@ -27,12 +30,14 @@ def run(library, folder):
         status = ctypes.CDLL(library).lorax_decode_bench(len(arguments), argv)
     if status != 0:
         raise SystemExit(status)
-    events = []
-    for event in trace.profiler.kineto_results.events():
-        name = event.name()
-        if event.device_type() == torch.autograd.DeviceType.CUDA and "Mem" not in name:
-            events.append((event.start_ns(), event.start_ns() + event.duration_ns(), short(name)))
-    return sorted(events)
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        trace.export_chrome_trace(file.name)
+        events = json.load(open(file.name))["traceEvents"]
+    return sorted(
+        (event["ts"], event["ts"] + event["dur"], short(event["name"]), event["args"]["grid"][0])
+        for event in events
+        if event.get("cat") == "kernel"
+    )
 
 
 def short(name):
@@ -54,37 +59,42 @@ def main():
     library, folder, out = sys.argv[1:4]
     groups = collections.defaultdict(list)
     for step in steps(run(library, folder)):
-        names = collections.Counter(name for _, _, name in step)
-        if not any("export" in name for name in names):
+        counts = collections.Counter(name for _, _, name, _ in step)
+        if not any("export" in name for name in counts):
             continue
-        signature = tuple(sorted(names.items()))
         charged = collections.Counter()
         active = collections.Counter()
         end = step[0][0]
-        for start, stop, name in step:
-            charged[name] += max(0, stop - end) / 1e3
-            active[name] += (stop - start) / 1e3
+        for start, stop, name, _ in step:
+            charged[name] += max(0, stop - end)
+            active[name] += stop - start
             end = max(end, stop)
-        groups[signature].append((charged, active, (end - step[0][0]) / 1e3))
+        rows = step[0][3]
+        groups[rows, tuple(sorted(counts.items()))].append((charged, active, end - step[0][0]))
     with open(out, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["group", "steps", "kernel", "count", "charged_us", "active_us"])
-        for index, (signature, members) in enumerate(groups.items()):
+        writer.writerow(["rows", "adapters", "steps", "kernel", "count", "charged_us", "active_us"])
+        for (rows, signature), members in groups.items():
             if len(members) < 4:
                 continue
-            total = statistics.median(member[2] for member in members)
-            print(f"--- group {index}: {len(members)} steps of {total:.0f} us")
+            # Scenarios of one shape differ in their adapters: the fastest half stands for few.
+            members = sorted(members, key=lambda member: member[2])[: max(4, len(members) // 2)]
             counts = dict(signature)
-            rows = []
+            adapters = any("lora" in name for name in counts)
+            total = statistics.median(member[2] for member in members)
+            print(f"--- {rows} rows, {'adapters' if adapters else 'base'}: {len(members)} steps of {total:.0f} us")
+            lines = []
             for name in counts:
                 charged = statistics.median(member[0][name] for member in members)
                 active = statistics.median(member[1][name] for member in members)
-                rows.append((charged, active, name))
-                writer.writerow([index, len(members), name, counts[name], charged, active])
-            for charged, active, name in sorted(rows, reverse=True)[:14]:
+                lines.append((charged, active, name))
+                writer.writerow([rows, adapters, len(members), name, counts[name], charged, active])
+            for charged, active, name in sorted(lines, reverse=True)[:9]:
                 count = counts[name]
-                print(f"{name:34} x{count:4}  charged {charged:8.1f} us ({charged / count:6.2f} each)"
-                      f"  active {active / count:6.2f} each")
+                print(
+                    f"{name:34} x{count:4}  charged {charged:8.1f} us ({charged / count:6.2f} each)"
+                    f"  active {active / count:6.2f} each"
+                )
 
 
 main()

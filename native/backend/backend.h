@@ -123,11 +123,18 @@ struct BackendInfo {
   std::string description;  // what was chosen and why, one line
 };
 
+// Rows of one step: what serves most uses, and the most that are computed at once.
+struct BatchRows {
+  int32_t usual = 512;
+  int32_t most = 1 << 16;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
 
   virtual BackendInfo info() const = 0;
+  virtual BatchRows batch_rows() const { return {}; }
   virtual Precision precision() const = 0;
 
   // ---- load time ----

@@ -211,7 +211,7 @@ EngineConfig read_engine_config(const Napi::Value& value, const std::string& nam
   constexpr Precision kPrecisions[] = {Precision::kBFloat16, Precision::kFloat32};
   out.cpu.precision = kPrecisions[fields.choice("precision", {"bfloat16", "float32"})];
   out.memory_bytes = fields.bytes("memoryBytes");
-  out.max_batch_tokens = fields.int32("maxBatchTokens", 1, 1 << 16);
+  out.max_batch_tokens = fields.int32("maxBatchTokens", 0, 1 << 16);
   out.max_queued = fields.int32("maxQueued", 0);
   out.cpu.threads = fields.int32("threads", 0, 1024);
   constexpr Isa kIsas[] = {Isa::kAuto, Isa::kAmx, Isa::kAvx512, Isa::kAvx2, Isa::kPortable};

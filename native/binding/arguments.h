@@ -24,7 +24,7 @@ struct EngineConfig {
   std::string cuda_plugin;  // path of lorax_cuda.so; empty = there is none
   CudaOptions cuda;
   int64_t memory_bytes = 0;
-  int32_t max_batch_tokens = 512;
+  int32_t max_batch_tokens = 0;  // 0 = the backend's choice
   int32_t max_queued = 1024;
 };
 

@@ -110,14 +110,13 @@ void EngineSession::load(const EngineConfig& config, Napi::Promise::Deferred pro
                          MakeObject make_object) {
   try {
     if (stopping_) throw LoadCancelled();
-    const int32_t max_sequences = std::min(kMaxSequences, config.max_batch_tokens);
-    auto model = make_model(config, max_sequences, [this](int64_t loaded, int64_t total) {
+    auto model = make_model(config, kMaxSequences, [this](int64_t loaded, int64_t total) {
       if (stopping_) throw LoadCancelled();
       total_bytes_ = total;
       loaded_bytes_ = loaded;
       queue_->wake();
     });
-    const EngineLimits limits{config.max_batch_tokens, config.max_queued, kMaxSequences};
+    const EngineLimits limits{model->limits().max_batch_tokens, config.max_queued, kMaxSequences};
     auto engine =
         std::make_shared<Engine>(std::move(model), limits, [queue = queue_] { queue->wake(); });
     limits_ = engine->limits();

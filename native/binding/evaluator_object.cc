@@ -2,6 +2,7 @@
 #include "binding/evaluator_object.h"
 
 #include <algorithm>
+#include <limits>
 #include <span>
 #include <string>
 
@@ -62,8 +63,8 @@ EvaluatorObject::EvaluatorObject(const Napi::CallbackInfo& call) : ObjectWrap(ca
   }
   const EngineConfig& config = *call[0].As<Napi::External<EngineConfig>>().Data();
   guarded(call.Env(), [&] {
-    chunk_ = config.max_batch_tokens;
-    decoder_ = make_model(config, chunk_, nullptr);
+    decoder_ = make_model(config, std::numeric_limits<int32_t>::max(), nullptr);
+    chunk_ = decoder_->limits().max_batch_tokens;
     num_free_pages_ = decoder_->limits().num_pages;
     return call.Env().Undefined();
   });

@@ -14,9 +14,6 @@
 namespace lorax::cuda {
 namespace {
 
-// Above, cuBLASLt is as fast or faster.
-constexpr int32_t kStreamedRows = 128;
-
 // Rank groups of one row, over all its adapters, that steps have room for: rank 1024.
 constexpr int64_t kGroupsPerRow = 64;
 

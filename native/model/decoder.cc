@@ -71,7 +71,11 @@ Decoder::Decoder(std::unique_ptr<Backend> backend, const ModelSpec& spec,
       weights_(load_weights(spec, *backend_, options.progress)) {
   const KvLayout layout{config_.num_layers, config_.num_kv_heads, config_.head_dim,
                         widest(adapter_shapes_)};
-  backend_->reserve(layout, rope_, options.max_rows, options.max_logits_rows);
+  const BatchRows rows = backend_->batch_rows();
+  limits_.max_batch_tokens =
+      std::min(options.max_rows > 0 ? options.max_rows : rows.usual, rows.most);
+  backend_->reserve(layout, rope_, limits_.max_batch_tokens,
+                    std::min(options.max_logits_rows, limits_.max_batch_tokens));
   backend_->record([this] { backend_->sample(*issue(true)); });
   device_reason_ = options.device_reason;
   limits_.vocab_size = config_.vocab_size;

@@ -21,8 +21,8 @@ namespace lorax {
 
 struct DecoderOptions {
   int64_t memory_bytes = 0;       // of the page arena; 0 = the backend's choice
-  int32_t max_rows = 512;         // of one step
-  int32_t max_logits_rows = 256;  // of one step
+  int32_t max_rows = 0;           // of one step; 0 = the backend's choice, which has a limit too
+  int32_t max_logits_rows = 256;  // of those
   std::string device_reason;      // why this backend; info() adds it to the description
   LoadProgress progress = nullptr;
 };

@@ -20,6 +20,7 @@ struct ModelLimits {
   int32_t num_pages = 0;
   int64_t page_bytes = 0;
   int32_t block_tokens = 0;
+  int32_t max_batch_tokens = 0;  // rows of one step
 };
 
 class Model {

@@ -11,7 +11,7 @@ describe('createEngine', () => {
     expect(worker.connections).toHaveLength(0);
     expect((await engine.ready()).architecture).toBe('LlamaForCausalLM');
     expect(worker.connections).toHaveLength(1);
-    expect(worker.connection.options).toMatchObject({ maxQueued: 1024, maxBatchTokens: 512 });
+    expect(worker.connection.options).toMatchObject({ maxQueued: 1024, maxBatchTokens: 0 });
   });
 
   it('streams start, deltas, finish', async () => {
@@ -256,5 +256,31 @@ describe('the iterator', () => {
     expect((await iterator.next()).value).toMatchObject({ type: 'delta', text: 'half' });
     await expect(iterator.next()).rejects.toMatchObject({ code: 'ENGINE_LOST', data: { step: 7 } });
     expect(await iterator.next()).toEqual({ done: true, value: undefined });
+  });
+
+  it.each([
+    [false, 1],
+    [true, 2],
+  ])('after a loss with recoverable %s, has made %i connections', async (recoverable, made) => {
+    const { worker, engine } = setUp({ manual: true });
+    const first = engine.generate(ask('a'))[Symbol.asyncIterator]();
+    await settled();
+    const id = worker.connection.generateIds[0] ?? 0;
+    const lost = { code: 'ENGINE_LOST', message: 'illegal address', data: { recoverable } };
+    worker.connection.fail(id, lost);
+    await expect(first.next()).rejects.toMatchObject({ code: 'ENGINE_LOST' });
+    const second = engine.generate(ask('b'))[Symbol.asyncIterator]();
+    const answer = second.next().then(
+      () => 'answered',
+      (error: Error) => error.message,
+    );
+    await settled();
+    expect(worker.connections).toHaveLength(made);
+    if (recoverable) {
+      await second.return?.();
+      return;
+    }
+    expect(await answer).toBe('illegal address');
+    await expect(engine.ready()).rejects.toMatchObject({ data: { recoverable: false } });
   });
 });

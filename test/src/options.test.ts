@@ -20,7 +20,7 @@ function refusal(run: () => unknown): LoraxError {
 describe('engine options', () => {
   it('fills in the defaults', () => {
     expect(resolveEngineOptions({ model: '/m' })).toEqual({
-      ...{ model: '/m', device: 'auto', precision: 'auto', memoryBytes: 0, maxBatchTokens: 512 },
+      ...{ model: '/m', device: 'auto', precision: 'auto', memoryBytes: 0, maxBatchTokens: 0 },
       ...{ memoryFraction: 0.9, deterministic: false, maxQueued: 1024, onProgress: undefined },
     });
   });
