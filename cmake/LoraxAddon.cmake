@@ -33,6 +33,7 @@ target_link_libraries(addon PRIVATE core backend_cpu ${CMAKE_JS_LIB} ${CMAKE_DL_
 if(APPLE)
   target_link_options(addon PRIVATE -undefined dynamic_lookup)
 elseif(UNIX AND NOT LORAX_SANITIZE)
-  # Users' machines have whatever libstdc++ they have; ours comes along.
-  target_link_options(addon PRIVATE -static-libstdc++ -static-libgcc)
+  # Users' machines have whatever libstdc++ they have; ours comes along. Not the unwinder: exceptions
+  # of the CUDA plugin pass through, and all modules must share one.
+  target_link_options(addon PRIVATE -static-libstdc++ -shared-libgcc)
 endif()

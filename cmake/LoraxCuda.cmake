@@ -66,7 +66,8 @@ function(lorax_cuda_target target)
                         CUDA_RUNTIME_LIBRARY Static
                         LINKER_LANGUAGE CXX)
   target_compile_options(${target} PRIVATE
-                         $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo --expt-relaxed-constexpr>)
+                         $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>
+                         $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<NOT:$<CONFIG:Release>>>:-lineinfo>)
 endfunction()
 
 if(LORAX_CUDA STREQUAL "OFF")

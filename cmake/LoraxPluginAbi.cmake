@@ -18,13 +18,15 @@ function(lorax_plugin_abi)
 endfunction()
 
 # A plugin exports its entry alone: neither its libstdc++ nor its CUDA runtime may be mixed with
-# those that other modules of the process bring along.
+# those that other modules of the process bring along. The unwinder is the process's (libgcc_s, which
+# Node has loaded): one of its own would hand its state to the other modules' handlers, which read it
+# with tables of another copy, and abort.
 function(lorax_plugin_options target)
   set_target_properties(${target} PROPERTIES PREFIX "" SUFFIX ".so")
   set(map ${CMAKE_CURRENT_SOURCE_DIR}/cmake/plugin.map)
   target_link_options(${target} PRIVATE -Wl,--version-script=${map})
   if(NOT LORAX_SANITIZE)  # whose run-time belongs to the executable
-    target_link_options(${target} PRIVATE -static-libstdc++ -static-libgcc -Wl,-z,defs)
+    target_link_options(${target} PRIVATE -static-libstdc++ -shared-libgcc -Wl,-z,defs)
   endif()
   set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS ${map})
 endfunction()

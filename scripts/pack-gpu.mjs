@@ -20,9 +20,9 @@ const SOURCES = [
   ...['package.json', 'tsconfig.json', 'tsdown.config.ts', 'vitest.config.ts'],
   ...['src', 'worker', 'test', 'scripts', 'examples', 'models/demo'],
 ];
-const BUILT = ['dist', 'build/Release', 'build/tests/lorax_cuda_tests'];
-/** devDependencies that tests import. */
-const TEST_PACKAGES = ['vitest', 'ai', 'ai6', '@ai-sdk/provider', 'zod', 'tsdown', 'typescript'];
+const BUILT = ['dist', 'build/Release', '.gpu/lorax_cuda_tests'];
+/** devDependencies that end-to-end tests import. */
+const TEST_PACKAGES = ['vitest', 'ai', 'ai6', '@ai-sdk/provider', '@opentelemetry/api', 'zod'];
 const NEEDLESS = ['*.map', '*.md', '*.d.ts', '*.d.mts', '*.d.cts', '*.o', '*.a'];
 
 function run(command, args, env = {}) {
@@ -47,8 +47,8 @@ function installedFolders(names) {
       if (folder in lock) {
         if (folders.has(folder) || !fs.existsSync(path.join(root, folder))) return;
         folders.add(folder);
-        const { dependencies, optionalDependencies, peerDependencies } = lock[folder];
-        const needs = { ...dependencies, ...optionalDependencies, ...peerDependencies };
+        const { dependencies, optionalDependencies } = lock[folder];
+        const needs = { ...dependencies, ...optionalDependencies };
         for (const need of Object.keys(needs)) visit(need, folder);
         return;
       }
@@ -76,6 +76,8 @@ function pack(more) {
     run('strip', [node]);
     run('xz', ['-6', '-T0', node]);
   }
+  const tests = path.join(root, 'build', 'tests', 'lorax_cuda_tests');
+  run('strip', ['-o', path.join(out, 'lorax_cuda_tests'), tests]);
   // cmake-js builds the addon, which is built already.
   const { dependencies } = createRequire(import.meta.url)('../package.json');
   const runtime = Object.keys(dependencies).filter((name) => name !== 'cmake-js');

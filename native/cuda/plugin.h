@@ -2,7 +2,8 @@
 //
 // C++ objects and exceptions cross here, so both sides must be compiled from the same headers:
 // `abi` says so, a hash of them that CMake makes (cmake/LoraxPluginAbi.cmake). Each side may carry
-// its own libstdc++: types are compared by name, memory comes from the one malloc of the process.
+// its own libstdc++, never its own unwinder: types are compared by name, memory comes from the one
+// malloc of the process.
 // Implemented by cuda/plugin.cc, opened by binding/backend_plugin.cc.
 #pragma once
 

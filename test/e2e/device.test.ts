@@ -20,6 +20,7 @@ import { EventLog, loadAddon, sampling, tinyConfig } from './addon/tiny-model.mj
 const release = fileURLToPath(new URL('../../build/Release', import.meta.url));
 const demo = fileURLToPath(new URL('../../models/demo', import.meta.url));
 const realPlugin = path.join(release, 'lorax_cuda.so');
+const tinyModelModule = new URL('./addon/tiny-model.mjs', import.meta.url).href;
 const nothing = () => undefined;
 
 let folder: string;
@@ -130,6 +131,20 @@ describe.runIf(process.platform === 'linux')('the plugin of a device', () => {
       message,
     });
     expect(await infoOf(config('cuda', { plugin }))).toMatchObject({ device: 'cuda' });
+  });
+
+  it('may throw the first exception of a process', () => {
+    // An unwinder of its own would meet the tables of the process's as they were never filled.
+    const code = `
+      import { loadAddon, tinyConfig } from ${JSON.stringify(tinyModelModule)};
+      const [folder, plugin] = process.argv.slice(1);
+      const cuda = { ...tinyConfig(folder).cuda, plugin, device: 1 };
+      const config = tinyConfig(folder, { device: 'cuda', precision: 'bfloat16', cuda });
+      const none = () => undefined;
+      await loadAddon().createEngine(config, none, none).catch((e) => console.log(e.data.reason));`;
+    const args = ['--input-type=module', '-e', code, folder, plugin];
+    const printed = execFileSync(process.execPath, args, { encoding: 'utf8' });
+    expect(printed).toBe('no-device\n');
   });
 
   it('may lose a step: what was open hears what the device said', async () => {

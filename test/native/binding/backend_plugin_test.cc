@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -67,6 +68,21 @@ TEST_P(PluginRuntimeTest, ErrorsKeepTypeAndData) {
     EXPECT_EQ(text(error, "reason"), "no-device");
     EXPECT_EQ(std::get<double>(error.data().at("index")), 1 + i);
   }
+}
+
+// Where each module had an unwinder of its own, one would read tables that only its own first throw
+// fills: what works in a process that has thrown before kills a fresh one.
+TEST_P(PluginRuntimeTest, TheFirstThrowOfAProcessIsCaught) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        try {
+          plugin_.probe(1);
+        } catch (const Error&) {
+          std::exit(7);
+        }
+      },
+      testing::ExitedWithCode(7), "");
 }
 
 TEST_P(PluginRuntimeTest, OtherExceptionsAreCaughtByTheirTypes) {
