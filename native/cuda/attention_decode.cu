@@ -16,11 +16,6 @@
 #include "cuda/device_ops.cuh"
 #include "cuda/page_slots.cuh"
 
-#ifndef LORAX_DECODE_WARPS
-#define LORAX_DECODE_WARPS 8
-#define LORAX_DECODE_BLOCKS 1
-#endif
-
 namespace lorax::cuda {
 namespace {
 
@@ -38,8 +33,8 @@ __device__ __forceinline__ int part_index(int head, int dim) {
   return head * kDim + moved * 4 + dim % 4;
 }
 
-// Two thirds of the registers of a multiprocessor at most, and 64 KB: the linear that is launched
-// early behind this kernel finds room beside it.
+// One block a multiprocessor leaves 28 K registers and all but 72 KB (head_dim 128) of shared memory
+// to the linear that is launched early behind this kernel.
 template <int kDim>
 constexpr int kMaxRegisters = kDim > 128 ? 255 : 144;
 
@@ -393,8 +388,7 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
 
 template <int kDim>
 void launch(const DecodeArgs& args, cudaStream_t stream) {
-  constexpr int kWarps = LORAX_DECODE_WARPS;
-  constexpr int kBlocksPerMultiprocessor = LORAX_DECODE_BLOCKS;
+  constexpr int kWarps = 8;
   constexpr int kSlotBytes = kWarps * Slots<kDim>::kStages * 2 * Slots<kDim>::kBytes;
   static const int multiprocessors = [] {
     int device = 0;
@@ -409,8 +403,7 @@ void launch(const DecodeArgs& args, cudaStream_t stream) {
   const Attention& attention = args.attention;
   const int64_t items = int64_t{attention.max_spans} * attention.pages.num_kv_heads *
                         args.head_tiles * args.max_splits;
-  const auto grid =
-      static_cast<unsigned>(std::min<int64_t>(items, kBlocksPerMultiprocessor * multiprocessors));
+  const auto grid = static_cast<unsigned>(std::min<int64_t>(items, multiprocessors));
   const size_t shared_bytes =
       kSlotBytes + (static_cast<size_t>(attention.max_spans) + 1) * sizeof(int);
   launch_dependent("attention_decode_kernel", attention_decode_kernel<kDim, kWarps>, dim3(grid),

@@ -7,6 +7,7 @@
 // twice.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "cuda/attention_prefill.h"
 #include "cuda/device_ops.cuh"
@@ -404,18 +405,22 @@ void launch(const PrefillArgs& args, cudaStream_t stream) {
   if constexpr (kDim > 128) {
     launch_tiles<kDim, 1>(args, stream);
   } else {
-    // Smaller tiles reuse less of what they load: where the larger ones leave places empty.
-    static const int multiprocessors = [] {
+    // Smaller tiles reuse less of what they load: only where the larger ones leave places empty, or
+    // need more shared memory than a block gets (sm_86, sm_89: 99 KB).
+    static const auto device_limits = [] {
       int device = 0;
       int count = 0;
+      int bytes = 0;
       LORAX_CUDA(cudaGetDevice(&device));
       LORAX_CUDA(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-      return count;
+      LORAX_CUDA(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+      return std::pair(count, bytes);  // multiprocessors, shared memory of a block
     }();
     const Attention& attention = args.attention;
     const int large = attention.rows * args.group / PrefillTile<kDim, 2>::kRows *
                       attention.pages.num_kv_heads;
-    if (large < 2 * multiprocessors) {
+    if (large < 2 * device_limits.first ||
+        PrefillTile<kDim, 2>::kSharedBytes > device_limits.second) {
       launch_tiles<kDim, 1>(args, stream);
     } else {
       launch_tiles<kDim, 2>(args, stream);
