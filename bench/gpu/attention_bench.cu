@@ -1,8 +1,9 @@
 // Times rope_and_store_kv, attention_decode and attention_prefill beside what the memory or the
 // matrix units allow. Correctness is test/native/cuda's; here every output is only checked for NaN.
 //
-// Usage: attention_bench [--quick | --profile]. Prints CSV: kernel, shape, us, then GB/s of KV or TFLOP/s
-// (causal: half of the square). Layers are distinct memory, so nothing timed is in the L2 cache.
+// Usage: attention_bench [--quick | --profile]. Prints CSV: kernel, shape, us, then GB/s of KV or
+// TFLOP/s (causal: half of the square). Layers are distinct memory, so nothing timed is in the L2
+// cache.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -94,8 +95,8 @@ class Step {
     page_bytes_ = int64_t{layers} * 2 * shape.num_kv_heads * 16 * shape.head_dim * 2;
     LORAX_CUDA(cudaMalloc(&pool_, static_cast<size_t>(pages * page_bytes_)));
     fill_random<<<1024, 256>>>(reinterpret_cast<__nv_bfloat16*>(pool_), pages * page_bytes_ / 2, 1);
-    const int64_t qkv = int64_t{rows_} * (shape.num_heads + 2 * shape.num_kv_heads) *
-                        shape.head_dim;
+    const int64_t qkv =
+        int64_t{rows_} * (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim;
     LORAX_CUDA(cudaMalloc(&qkv_, static_cast<size_t>(qkv) * 2));
     fill_random<<<1024, 256>>>(qkv_, qkv, 2);
     out_elements_ = int64_t{rows_} * shape.num_heads * shape.head_dim;
@@ -113,8 +114,8 @@ class Step {
     arrays_.block_tables = device_copy(tables);
     std::vector<float> inv_freq(static_cast<size_t>(shape.head_dim / 2));
     for (size_t i = 0; i < inv_freq.size(); ++i) {
-      inv_freq[i] = std::pow(500000.0f, -2.0f * static_cast<float>(i) /
-                                            static_cast<float>(shape.head_dim));
+      inv_freq[i] =
+          std::pow(500000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(shape.head_dim));
     }
     inv_freq_ = device_copy(inv_freq);
     LORAX_CUDA(cudaDeviceSynchronize());
@@ -122,14 +123,12 @@ class Step {
   Step(const Step&) = delete;
   Step& operator=(const Step&) = delete;
   ~Step() {
-    for (const void* p : {static_cast<const void*>(pool_), static_cast<const void*>(qkv_),
-                          static_cast<const void*>(out_), static_cast<const void*>(workspace_),
-                          static_cast<const void*>(arrays_.counts),
-                          static_cast<const void*>(arrays_.positions),
-                          static_cast<const void*>(arrays_.row_span),
-                          static_cast<const void*>(arrays_.spans),
-                          static_cast<const void*>(arrays_.block_tables),
-                          static_cast<const void*>(inv_freq_)}) {
+    for (const void* p :
+         {static_cast<const void*>(pool_), static_cast<const void*>(qkv_),
+          static_cast<const void*>(out_), static_cast<const void*>(workspace_),
+          static_cast<const void*>(arrays_.counts), static_cast<const void*>(arrays_.positions),
+          static_cast<const void*>(arrays_.row_span), static_cast<const void*>(arrays_.spans),
+          static_cast<const void*>(arrays_.block_tables), static_cast<const void*>(inv_freq_)}) {
       cudaFree(const_cast<void*>(p));
     }
   }
@@ -252,10 +251,11 @@ void time_decode(const Shape& shape, int batch, int shortest, int longest, int l
     step.decode(layer, s);
   });
   step.check_output();
-  std::printf("decode,%s,batch %d,context %d-%d,%.2f us,%.2f us over 3 TB/s,%.0f GB/s,"
-              "with rope_kv %.2f us\n",
-              shape.name, batch, shortest, longest, alone, alone - step.kv_bytes() / 3e6,
-              step.kv_bytes() / alone / 1e3, chain);
+  std::printf(
+      "decode,%s,batch %d,context %d-%d,%.2f us,%.2f us over 3 TB/s,%.0f GB/s,"
+      "with rope_kv %.2f us\n",
+      shape.name, batch, shortest, longest, alone, alone - step.kv_bytes() / 3e6,
+      step.kv_bytes() / alone / 1e3, chain);
   std::fflush(stdout);
 }
 

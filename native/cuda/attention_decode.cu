@@ -1,12 +1,13 @@
 // One work item is (sequence, 8 query heads of one kv head, split of the context); the blocks of a
 // fixed grid take items in turns, and the warps of a block take the pages of an item in turns.
 //
-// A page's K (or V) of one head is contiguous: one bulk copy into the warp's slots in shared memory,
-// issued as soon as the slot's bytes are in registers, so pages of this item and the next are always
-// under way. Both products have the tokens or dims as the M side of the mma and the heads as N, so a
-// group of up to 8 heads wastes little: S^T [16 tokens, 8] = K Q^T, O^T [dims, 8] += V^T P^T (Dao et
-// al. 2022 for the online softmax). Dims are permuted so that a lane's operands are 16 consecutive
-// bytes: a sum over dims has no order to keep, and an output dim is put back when it is written.
+// A page's K (or V) of one head is contiguous: one bulk copy into the warp's slots in shared
+// memory, issued as soon as the slot's bytes are in registers, so pages of this item and the next
+// are always under way. Both products have the tokens or dims as the M side of the mma and the
+// heads as N, so a group of up to 8 heads wastes little: S^T [16 tokens, 8] = K Q^T, O^T [dims, 8]
+// += V^T P^T (Dao et al. 2022 for the online softmax). Dims are permuted so that a lane's operands
+// are 16 consecutive bytes: a sum over dims has no order to keep, and an output dim is put back
+// when it is written.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -33,8 +34,8 @@ __device__ __forceinline__ int part_index(int head, int dim) {
   return head * kDim + moved * 4 + dim % 4;
 }
 
-// One block a multiprocessor leaves 28 K registers and all but 72 KB (head_dim 128) of shared memory
-// to the linear that is launched early behind this kernel.
+// One block a multiprocessor leaves 28 K registers and all but 72 KB (head_dim 128) of shared
+// memory to the linear that is launched early behind this kernel.
 template <int kDim>
 constexpr int kMaxRegisters = kDim > 128 ? 255 : 144;
 
@@ -71,9 +72,9 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
 
 #if __CUDA_ARCH__ >= 900
   if (lane < kStages * 2) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(
-                     shared_address(&barriers[warp][lane]))
-                 : "memory");
+    asm volatile(
+        "mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&barriers[warp][lane]))
+        : "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
   __syncwarp();
@@ -320,8 +321,7 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
       for (int w = 0; w < kWarps; ++w) {
         if (max_part[w][head] == -INFINITY) continue;  // no page, nothing written
         const float weight = rescale(max_part[w][head], max_all);
-        const float2 x =
-            *reinterpret_cast<const float2*>(part_of[w] + part_index<kDim>(head, dim));
+        const float2 x = *reinterpret_cast<const float2*>(part_of[w] + part_index<kDim>(head, dim));
         sum += weight * sum_part[w][head];
         acc.x += weight * x.x;
         acc.y += weight * x.y;
@@ -422,9 +422,10 @@ void check_attention_head_dim(int32_t head_dim) {
   for (const int32_t supported : {16, 24, 32, 64, 80, 96, 128, 256}) {
     if (head_dim == supported) return;
   }
-  throw Error("MODEL_UNSUPPORTED", "head_dim " + std::to_string(head_dim) +
-                                       " on cuda: 16, 24, 32, 64, 80, 96, 128 and 256 are "
-                                       "supported",
+  throw Error("MODEL_UNSUPPORTED",
+              "head_dim " + std::to_string(head_dim) +
+                  " on cuda: 16, 24, 32, 64, 80, 96, 128 and 256 are "
+                  "supported",
               {{"field", std::string("head_dim")}});
 }
 
@@ -456,14 +457,22 @@ void attention_decode(const Attention& args, const StepArrays& step, void* works
   decode.head_tiles = head_tiles_of(args.num_heads, kv_heads);
   decode.max_splits = max_splits_of(args.num_heads, kv_heads);
   switch (args.pages.head_dim) {
-    case 16: return launch<16>(decode, stream);
-    case 24: return launch<24>(decode, stream);
-    case 32: return launch<32>(decode, stream);
-    case 64: return launch<64>(decode, stream);
-    case 80: return launch<80>(decode, stream);
-    case 96: return launch<96>(decode, stream);
-    case 128: return launch<128>(decode, stream);
-    default: return launch<256>(decode, stream);
+    case 16:
+      return launch<16>(decode, stream);
+    case 24:
+      return launch<24>(decode, stream);
+    case 32:
+      return launch<32>(decode, stream);
+    case 64:
+      return launch<64>(decode, stream);
+    case 80:
+      return launch<80>(decode, stream);
+    case 96:
+      return launch<96>(decode, stream);
+    case 128:
+      return launch<128>(decode, stream);
+    default:
+      return launch<256>(decode, stream);
   }
 }
 

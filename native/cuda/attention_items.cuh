@@ -54,8 +54,7 @@ __device__ inline Context context_of(int len, int window, int max_splits) {
   context.num_pages = (len - 1) / kPage - context.first_page + 1;
   const int splits = min(max_splits, (context.num_pages + kMinSplitPages - 1) / kMinSplitPages);
   context.pages_per_split = (context.num_pages + splits - 1) / splits;
-  context.num_splits =
-      (context.num_pages + context.pages_per_split - 1) / context.pages_per_split;
+  context.num_splits = (context.num_pages + context.pages_per_split - 1) / context.pages_per_split;
   return context;
 }
 
@@ -141,8 +140,8 @@ __device__ inline Item find_item(const DecodeArgs& args, const int* items_before
   item.num_heads = min(kHeads, (item.kv_head + 1) * args.group - item.first_head);
   item.num_splits = context.num_splits;
   item.begin_page = context.first_page + item.split * context.pages_per_split;
-  item.end_page = min(item.begin_page + context.pages_per_split,
-                      context.first_page + context.num_pages);
+  item.end_page =
+      min(item.begin_page + context.pages_per_split, context.first_page + context.num_pages);
   item.block_table_begin = span.block_table_begin;
   return item;
 }
@@ -177,9 +176,7 @@ class PageCursor {
   // Of the page found: its item, its place in the context, its number in the pool.
   __device__ __forceinline__ const Item& item() const { return ring_[item_ % (2 * kItemsAhead)]; }
   __device__ __forceinline__ int page() const { return page_; }
-  __device__ __forceinline__ int number() const {
-    return __shfl_sync(kAllLanes, number_, index_);
-  }
+  __device__ __forceinline__ int number() const { return __shfl_sync(kAllLanes, number_, index_); }
   __device__ __forceinline__ void pass() {
     page_ += kWarps;
     ++index_;
@@ -197,8 +194,7 @@ class PageCursor {
       ahead_item_ = scan_item_;
       ahead_page_ = scan_page_;
       if (lane_ < ahead_count_) {
-        ahead_number_ =
-            block_tables_[item.block_table_begin + scan_page_ + lane_ * kWarps];
+        ahead_number_ = block_tables_[item.block_table_begin + scan_page_ + lane_ * kWarps];
       }
       scan_page_ += 32 * kWarps;
       return;
@@ -211,8 +207,8 @@ class PageCursor {
   int lane_;
   int item_ = 0;
   int page_ = 0;
-  int left_ = 0;   // pages of the batch that were not passed
-  int index_ = 0;  // in the batch
+  int left_ = 0;    // pages of the batch that were not passed
+  int index_ = 0;   // in the batch
   int number_ = 0;  // lane i: that of page i of the batch
   int ahead_item_ = 0;
   int ahead_page_ = 0;

@@ -2,9 +2,9 @@
 // r / group and of head r % group, so a group's heads share every key and value that is loaded.
 //
 // The tile's queries stay in shared memory; tiles of keys and values come through cp.async, the
-// next while this one is multiplied (FlashAttention-2, Dao 2023). Warps own 16 or 32 rows each, with
-// scores and output in registers. Shared rows are padded by 16 bytes, so that ldmatrix meets no bank
-// twice.
+// next while this one is multiplied (FlashAttention-2, Dao 2023). Warps own 16 or 32 rows each,
+// with scores and output in registers. Shared rows are padded by 16 bytes, so that ldmatrix meets
+// no bank twice.
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -122,9 +122,9 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
   constexpr float kLog2E = 1.4426950408889634f;
 
   extern __shared__ __align__(16) __nv_bfloat16 shared[];
-  __nv_bfloat16* const queries = shared;                       // [kRows][kPitch], later the output
-  __nv_bfloat16* const keys = queries + kRows * kPitch;        // [2][kKeys][kPitch]
-  __nv_bfloat16* const values = keys + 2 * kKeys * kPitch;     // [2][kKeys][kPitch]
+  __nv_bfloat16* const queries = shared;                    // [kRows][kPitch], later the output
+  __nv_bfloat16* const keys = queries + kRows * kPitch;     // [2][kKeys][kPitch]
+  __nv_bfloat16* const values = keys + 2 * kKeys * kPitch;  // [2][kKeys][kPitch]
   launch_dependents();
 
   const Attention& attention = args.attention;
@@ -188,7 +188,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
       const bool valid = position >= lo && position < hi;
       const __nv_bfloat16* from = key_base;
       if (valid) {
-        from += rows.block_table[position / kPage] * page_elements + position % kPage * kDim + column;
+        from +=
+            rows.block_table[position / kPage] * page_elements + position % kPage * kDim + column;
       }
       copy16(k_to + token * kPitch + column, from, valid);
       copy16(v_to + token * kPitch + column, from + value_distance, valid);
@@ -220,8 +221,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
   // Scores in units of log2: p = 2^(to_log2 * (score - max)).
   const float soft_cap = attention.soft_cap;
   const float to_log2 = (soft_cap > 0.0f ? 1.0f : attention.scale) * kLog2E;
-  const uint32_t query_address = shared_address(
-      queries + (warp * kRowTiles * 16 + lane % 16) * kPitch + lane / 16 * 8);
+  const uint32_t query_address =
+      shared_address(queries + (warp * kRowTiles * 16 + lane % 16) * kPitch + lane / 16 * 8);
   const uint32_t key_address =
       shared_address(keys + (lane % 8 + lane / 16 * 8) * kPitch + lane / 8 % 2 * 8);
   const uint32_t value_address = shared_address(values + lane % 16 * kPitch + lane / 16 * 8);
@@ -249,14 +250,14 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
       uint32_t a[kRowTiles][4];
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
-        load_matrices(a[m], query_address + static_cast<uint32_t>(m * 16 * kPitch + s * 16) *
-                                                kElement);
+        load_matrices(a[m],
+                      query_address + static_cast<uint32_t>(m * 16 * kPitch + s * 16) * kElement);
       }
 #pragma unroll
       for (int n = 0; n < kKeys / 16; ++n) {
         uint32_t b[4];
-        load_matrices(b, key_address + buffer + static_cast<uint32_t>(n * 16 * kPitch + s * 16) *
-                                                    kElement);
+        load_matrices(
+            b, key_address + buffer + static_cast<uint32_t>(n * 16 * kPitch + s * 16) * kElement);
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
           mma_16x8x16(score[m][2 * n], a[m][0], a[m][1], a[m][2], a[m][3], b[0], b[1]);
@@ -342,8 +343,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
 #pragma unroll
       for (int n = 0; n < kSteps; ++n) {
         uint32_t b[4];
-        load_matrices_transposed(b, value_address + buffer +
-                                        static_cast<uint32_t>(k * 16 * kPitch + n * 16) * kElement);
+        load_matrices_transposed(
+            b, value_address + buffer + static_cast<uint32_t>(k * 16 * kPitch + n * 16) * kElement);
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
           mma_16x8x16(out[m][2 * n], a[m][0], a[m][1], a[m][2], a[m][3], b[0], b[1]);
@@ -395,7 +396,8 @@ void launch_tiles(const PrefillArgs& args, cudaStream_t stream) {
   // At most: every span ends in a tile of its own.
   const Attention& attention = args.attention;
   const int tiles = attention.rows * args.group / Tile::kRows + attention.max_spans;
-  const dim3 grid(static_cast<unsigned>(attention.pages.num_kv_heads), static_cast<unsigned>(tiles));
+  const dim3 grid(static_cast<unsigned>(attention.pages.num_kv_heads),
+                  static_cast<unsigned>(tiles));
   launch_dependent("attention_prefill_kernel", attention_prefill_kernel<kDim, kRowTiles>, grid,
                    kThreads, Tile::kSharedBytes, stream, args);
 }
@@ -417,8 +419,8 @@ void launch(const PrefillArgs& args, cudaStream_t stream) {
       return std::pair(count, bytes);  // multiprocessors, shared memory of a block
     }();
     const Attention& attention = args.attention;
-    const int large = attention.rows * args.group / PrefillTile<kDim, 2>::kRows *
-                      attention.pages.num_kv_heads;
+    const int large =
+        attention.rows * args.group / PrefillTile<kDim, 2>::kRows * attention.pages.num_kv_heads;
     if (large < 2 * device_limits.first ||
         PrefillTile<kDim, 2>::kSharedBytes > device_limits.second) {
       launch_tiles<kDim, 1>(args, stream);
@@ -435,14 +437,22 @@ void attention_prefill(const Attention& args, const StepArrays& step, cudaStream
   if (args.rows == 0 || args.max_spans == 0) return;
   PrefillArgs prefill{args, step, args.num_heads / args.pages.num_kv_heads};
   switch (args.pages.head_dim) {
-    case 16: return launch<16>(prefill, stream);
-    case 24: return launch<24>(prefill, stream);
-    case 32: return launch<32>(prefill, stream);
-    case 64: return launch<64>(prefill, stream);
-    case 80: return launch<80>(prefill, stream);
-    case 96: return launch<96>(prefill, stream);
-    case 128: return launch<128>(prefill, stream);
-    default: return launch<256>(prefill, stream);
+    case 16:
+      return launch<16>(prefill, stream);
+    case 24:
+      return launch<24>(prefill, stream);
+    case 32:
+      return launch<32>(prefill, stream);
+    case 64:
+      return launch<64>(prefill, stream);
+    case 80:
+      return launch<80>(prefill, stream);
+    case 96:
+      return launch<96>(prefill, stream);
+    case 128:
+      return launch<128>(prefill, stream);
+    default:
+      return launch<256>(prefill, stream);
   }
 }
 

@@ -5,9 +5,9 @@
 // kernels, and their tests, read the layout from here alone.
 #pragma once
 
-#include <cstdint>
-
 #include <cuda_bf16.h>
+
+#include <cstdint>
 
 namespace lorax::cuda {
 

@@ -1,5 +1,6 @@
-// A page's way from global memory to mma operands: K or V of one kv head and page is contiguous, one
-// bulk copy into a slot of the warp's in shared memory, and from there 16 bytes a lane into registers.
+// A page's way from global memory to mma operands: K or V of one kv head and page is contiguous,
+// one bulk copy into a slot of the warp's in shared memory, and from there 16 bytes a lane into
+// registers.
 //
 // Before sm_90 the lanes copy with cp.async instead, and a wait is for all copies under way.
 // Included by attention_decode.cu only.
@@ -19,14 +20,15 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
 
 #if __CUDA_ARCH__ >= 900
 // One lane: `bytes` into a slot, counted by the slot's barrier.
-__device__ __forceinline__ void bulk_copy(void* to, const void* from, int bytes, uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                   shared_address(barrier)),
-               "r"(bytes)
-               : "memory");
+__device__ __forceinline__ void bulk_copy(void* to, const void* from, int bytes,
+                                          uint64_t* barrier) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          shared_address(to)),
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(shared_address(to)),
       "l"(from), "r"(bytes), "r"(shared_address(barrier))
       : "memory");
 }
@@ -54,15 +56,16 @@ struct Slots {
     return base + (stage * 2 + v) * (kPage * kDim);
   }
 
-  __device__ __forceinline__ void fill(int stage, int v, const __nv_bfloat16* from, int lane) const {
+  __device__ __forceinline__ void fill(int stage, int v, const __nv_bfloat16* from,
+                                       int lane) const {
 #if __CUDA_ARCH__ >= 900
     if (lane == 0) bulk_copy(slot(stage, v), from, kBytes, &barriers[stage * 2 + v]);
 #else
     for (int i = lane; i < kBytes / 16; i += 32) {
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                       shared_address(slot(stage, v) + i * 8)),
-                   "l"(from + i * 8)
-                   : "memory");
+      asm volatile(
+          "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(slot(stage, v) + i * 8)),
+          "l"(from + i * 8)
+          : "memory");
     }
 #endif
   }

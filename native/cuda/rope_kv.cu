@@ -46,8 +46,8 @@ __global__ void rope_kv_kernel(RopeKv args, StepArrays step) {
   int slot = 0;
   if (real) {
     const int position = step.positions[row];
-    const int block = step.spans[step.row_span[row]].block_table_begin +
-                      position / KvPages::kBlockTokens;
+    const int block =
+        step.spans[step.row_span[row]].block_table_begin + position / KvPages::kBlockTokens;
     page_offset = step.block_tables[block] * args.pages.page_bytes / int64_t{sizeof(__nv_bfloat16)};
     slot = position % KvPages::kBlockTokens;
     for (int i = static_cast<int>(threadIdx.x); i < half; i += static_cast<int>(blockDim.x)) {
@@ -145,12 +145,18 @@ void rope_and_store_kv(const RopeKv& args, const StepArrays& step, cudaStream_t 
                      stream, args, step);
   };
   switch (lanes) {
-    case 1: return launch(rope_kv_kernel<1>);
-    case 2: return launch(rope_kv_kernel<2>);
-    case 4: return launch(rope_kv_kernel<4>);
-    case 8: return launch(rope_kv_kernel<8>);
-    case 16: return launch(rope_kv_kernel<16>);
-    default: return launch(rope_kv_kernel<32>);
+    case 1:
+      return launch(rope_kv_kernel<1>);
+    case 2:
+      return launch(rope_kv_kernel<2>);
+    case 4:
+      return launch(rope_kv_kernel<4>);
+    case 8:
+      return launch(rope_kv_kernel<8>);
+    case 16:
+      return launch(rope_kv_kernel<16>);
+    default:
+      return launch(rope_kv_kernel<32>);
   }
 }
 

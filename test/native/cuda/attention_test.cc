@@ -29,9 +29,7 @@ struct Shape {
   float soft_cap = 0.0f;
 
   int qkv_cols() const { return (num_heads + 2 * num_kv_heads) * head_dim; }
-  int64_t page_bytes() const {
-    return int64_t{kNumLayers} * 2 * num_kv_heads * 16 * head_dim * 2;
-  }
+  int64_t page_bytes() const { return int64_t{kNumLayers} * 2 * num_kv_heads * 16 * head_dim * 2; }
 };
 
 // The keys and values of some sequences, on the host and in device pages.
@@ -60,9 +58,9 @@ class Sequences {
       const int begin =
           shape_.window > 0 ? std::max(0, chunks[s].first_position - shape_.window + 1) : 0;
       for (int p = begin; p < end; ++p) {
-        const int64_t offset = int64_t{block_tables[s][static_cast<size_t>(p / 16)]} *
-                                   shape_.page_bytes() / 2 +
-                               p % 16 * shape_.head_dim;
+        const int64_t offset =
+            int64_t{block_tables[s][static_cast<size_t>(p / 16)]} * shape_.page_bytes() / 2 +
+            p % 16 * shape_.head_dim;
         for (int h = 0; h < shape_.num_kv_heads; ++h) {
           const size_t from = kv_index(p, h);
           const auto bytes = static_cast<size_t>(shape_.head_dim) * 2;
@@ -167,9 +165,8 @@ class Runner {
     sequences.upload(chunks);
     UploadedStep step(chunks, sequences.block_tables, bucket_rows);
     DeviceArray<uint16_t> qkv(sequences.qkv(chunks, step.rows));
-    DeviceArray<uint16_t> out(
-        static_cast<size_t>(step.rows) *
-        static_cast<size_t>(shape_.num_heads * shape_.head_dim));
+    DeviceArray<uint16_t> out(static_cast<size_t>(step.rows) *
+                              static_cast<size_t>(shape_.num_heads * shape_.head_dim));
     out.fill_bytes(0xff);
     const Attention args = attention(sequences, qkv, out, step);
     attention_decode(args, step.arrays, workspace_.get(), nullptr);
@@ -184,8 +181,8 @@ class Runner {
     args.qkv = reinterpret_cast<const __nv_bfloat16*>(qkv.get());
     args.out = reinterpret_cast<__nv_bfloat16*>(out.get());
     args.rows = step.rows;
-    args.max_spans = std::max(step.counts.num_spans, step.rows - step.counts.num_rows +
-                                                         step.counts.num_spans);
+    args.max_spans =
+        std::max(step.counts.num_spans, step.rows - step.counts.num_rows + step.counts.num_spans);
     args.num_heads = shape_.num_heads;
     args.pages = sequences.pages();
     args.scale = sequences.attention_scale();
@@ -262,9 +259,8 @@ TEST_P(AttentionOfShape, DecodesAtRaggedLengths) {
 }
 
 TEST_P(AttentionOfShape, PrefillsChunksThatBeginAnywhereBesideDecodes) {
-  const std::vector<Chunk> chunks = {{0, 2},  {0, 129},  {5, 1},    {15, 2}, {16, 47},
-                                     {0, 1},  {63, 66},  {777, 70}, {31, 3}, {1200, 1},
-                                     {640, 5}};
+  const std::vector<Chunk> chunks = {{0, 2},   {0, 129},  {5, 1},  {15, 2},   {16, 47}, {0, 1},
+                                     {63, 66}, {777, 70}, {31, 3}, {1200, 1}, {640, 5}};
   EXPECT_LE(run_and_compare(GetParam(), chunks, 2), kTolerance);
 }
 
@@ -275,15 +271,16 @@ std::string name_of(const testing::TestParamInfo<Shape>& info) {
          std::to_string(static_cast<int>(shape.soft_cap));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, AttentionOfShape,
-    testing::Values(Shape{8, 2, 16}, Shape{6, 2, 24}, Shape{4, 4, 32}, Shape{9, 3, 64},
-                    Shape{14, 2, 64}, Shape{4, 4, 80}, Shape{6, 2, 96}, Shape{32, 8, 128},
-                    Shape{28, 4, 128}, Shape{8, 4, 256}, Shape{5, 1, 128}, Shape{20, 1, 64},
-                    Shape{8, 8, 128}, Shape{8, 2, 128, 5}, Shape{8, 2, 128, 64},
-                    Shape{8, 2, 64, 64, 30}, Shape{8, 4, 256, 64, 50}, Shape{8, 2, 128, 0, 30},
-                    Shape{8, 2, 96, 5, 50}, Shape{8, 2, 80, 1}),
-    name_of);
+INSTANTIATE_TEST_SUITE_P(Shapes, AttentionOfShape,
+                         testing::Values(Shape{8, 2, 16}, Shape{6, 2, 24}, Shape{4, 4, 32},
+                                         Shape{9, 3, 64}, Shape{14, 2, 64}, Shape{4, 4, 80},
+                                         Shape{6, 2, 96}, Shape{32, 8, 128}, Shape{28, 4, 128},
+                                         Shape{8, 4, 256}, Shape{5, 1, 128}, Shape{20, 1, 64},
+                                         Shape{8, 8, 128}, Shape{8, 2, 128, 5},
+                                         Shape{8, 2, 128, 64}, Shape{8, 2, 64, 64, 30},
+                                         Shape{8, 4, 256, 64, 50}, Shape{8, 2, 128, 0, 30},
+                                         Shape{8, 2, 96, 5, 50}, Shape{8, 2, 80, 1}),
+                         name_of);
 
 TEST(AttentionDecode, SplitsLongContexts) {
   for (const Shape& shape : {Shape{8, 2, 128}, Shape{32, 8, 64}, Shape{8, 2, 128, 4096}}) {

@@ -1,12 +1,13 @@
 // rope_and_store_kv against a float64 reference: where every element goes, and that nothing else is
 // touched.
+#include "cuda/rope_kv.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <string>
 #include <utility>
 
-#include "cuda/rope_kv.h"
 #include "paged_step.h"
 
 namespace lorax::cuda {
@@ -54,7 +55,8 @@ std::vector<std::vector<int32_t>> block_tables_of_rows(const std::vector<Chunk>&
                                                        std::mt19937& random, int* num_pages) {
   std::vector<int> owned;
   for (const Chunk& chunk : chunks) {
-    const int blocks = (chunk.first_position + chunk.num_rows + 15) / 16 - chunk.first_position / 16;
+    const int blocks =
+        (chunk.first_position + chunk.num_rows + 15) / 16 - chunk.first_position / 16;
     owned.push_back(blocks * 16);
   }
   std::vector<std::vector<int32_t>> tables = random_block_tables(owned, random, num_pages);
@@ -72,8 +74,8 @@ TEST_P(RopeKvOfShape, RotatesQAndStoresKAndV) {
   const Shape& shape = GetParam();
   constexpr float kEps = 1e-5f;
   std::mt19937 random(static_cast<uint32_t>(shape.head_dim));
-  const std::vector<Chunk> chunks = {{0, 1},   {131071, 1}, {7, 40}, {15, 1}, {131000, 60},
-                                     {100, 300}, {16, 1}};
+  const std::vector<Chunk> chunks = {{0, 1},       {131071, 1}, {7, 40}, {15, 1},
+                                     {131000, 60}, {100, 300},  {16, 1}};
   int num_pages = 0;
   const auto tables = block_tables_of_rows(chunks, random, &num_pages);
   const UploadedStep step(chunks, tables, 410);
