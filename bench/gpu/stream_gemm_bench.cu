@@ -2,10 +2,11 @@
 // with its own weights, small kernels between them, in one CUDA graph; and each shape alone.
 //
 //   stream_gemm_bench EXPERIMENTS    lines of a file, e.g. (every setting but rows is optional)
-//     chain rows=8 spin=0 qkv=128,2,1,1,8,0,99999 o=... gate_up=... down=...
-//     solo shape=gate_up rows=8 config=128,1,1,1,8,0,99999
+//     chain rows=8 spin=0 qkv=64,1,4,6,2,99999 o=... gate_up=... down=...
+//     solo shape=gate_up rows=8 config=64,1,4,6,2,99999 items=32
 //     read | copy | small rows=8
-//   A configuration is tile_rows,split,tiles,block_atoms,stages,prefetch,trigger[,clusters].
+//   A configuration is tile_rows,split,block_atoms,stages,in_flight,trigger
+//   [,clusters[,prefetch_next]].
 //   Prints TB/s of weights (medians), and of a chain the last activations' hash: configurations of
 //   equal splits must agree.
 #include <cuda_bf16.h>
@@ -97,8 +98,8 @@ StreamGemmConfig parse_config(const std::string& text) {
   std::vector<int> v;
   std::stringstream in(text);
   for (std::string field; std::getline(in, field, ',');) v.push_back(std::stoi(field));
-  int32_t* to[] = {&c.tile_rows, &c.split, &c.tiles, &c.block_atoms,
-                   &c.stages, &c.prefetch, &c.trigger, &c.clusters};
+  int32_t* to[] = {&c.tile_rows, &c.split, &c.block_atoms,
+                   &c.stages, &c.in_flight, &c.trigger, &c.clusters, &c.prefetch_next};
   for (size_t i = 0; i < v.size() && i < 8; ++i) *to[i] = v[i];
   return c;
 }
@@ -129,6 +130,8 @@ class Bench {
       LORAX_CUDA(cudaMalloc(&buffer, 256 * 28672 * 2));
       fill_random<<<256, 256, 0, stream_>>>(buffer, 256 * 28672, 1.0f, 99);
     }
+    LORAX_CUDA(cudaMalloc(&trace_, 256 * 256 * 8 * 8));
+    LORAX_CUDA(cudaMemset(trace_, 0, 256 * 256 * 8 * 8));
     LORAX_CUDA(cudaMalloc(&logits_, 256ll * 128256 * 4));
     LORAX_CUDA(cudaStreamSynchronize(stream_));
     int device = 0;
@@ -219,12 +222,14 @@ class Bench {
             a.next = &plans_[next][next_layer];
             a.next_config = &configs[next];
           }
+          a.trace = trace_ + (l * 4 + s) * 256 * 8;
           if (gemms) plans_[s][l].launch(a, configs[s], stream_);
           small(rows, 4, static_cast<int>(kShapes[s].n), next, static_cast<int>(kShapes[next].k),
                 spin);
         }
       }
     });
+    if (options.count("trace")) print_trace(8, 8);
     const double tb = weight_elements_ * 2e-12 / (ms * 1e-3);
     std::printf("%8.3f ms %6.3f TB/s %08x", ms, gemms ? tb : 0.0, hash_row(0, 4096));
   }
@@ -235,6 +240,11 @@ class Bench {
     while (options.at("shape") != kShapes[shape].name) ++shape;
     const StreamGemmConfig c = config(options, "config", shape, rows);
     const auto& plans = plans_[shape];
+    const int items = options.count("items") ? std::stoi(options.at("items")) : -1;
+    std::vector<StreamGemmLora> loras;
+    for (size_t l = 0; items >= 0 && l < plans.size(); ++l) {
+      loras.push_back(lora_site(static_cast<int>(l), kShapes[shape].n, rows, items));
+    }
     const float ms = median_ms([&] {
       for (size_t l = 0; l < plans.size(); ++l) {
         StreamGemmArguments a;
@@ -247,11 +257,75 @@ class Bench {
           a.next = &plans[l + 1];
           a.next_config = &c;
         }
+        a.trace = trace_ + l * 256 * 8;
+        if (items >= 0) a.lora = &loras[l];
         plans[l].launch(a, c, stream_);
       }
     });
-    const double bytes = 2.0 * kShapes[shape].n * kShapes[shape].k * plans.size();
+    if (options.count("trace")) print_trace(3, 3);
+    const double lora_bytes = std::max(items, 0) * 32.0 * kShapes[shape].n * plans.size();
+    const double bytes = 2.0 * kShapes[shape].n * kShapes[shape].k * plans.size() + lora_bytes;
     std::printf("%8.3f us each %6.3f TB/s", ms * 1e3 / plans.size(), bytes * 1e-12 / (ms * 1e-3));
+  }
+
+  // `items` adapters of rank 16 on the whole of y (one part), each with rows of its own; every
+  // launch has other slices, out of 4 GB of weights.
+  StreamGemmLora lora_site(int launch, int64_t n, int rows, int items) {
+    std::vector<LoraItem> list(items);
+    const int blocks = (rows + 7) / 8;
+    for (int i = 0; i < items; ++i) {
+      const int64_t slice = (static_cast<int64_t>(launch) * items + i) * n * 32 % (4ll << 30);
+      list[i].b = reinterpret_cast<const uint8_t*>(weights_) + slice / 128 * 128;
+      list[i].first_block = items >= blocks ? i * blocks / items : i;
+      list[i].num_blocks = items >= blocks ? 1 : std::max(1, blocks / std::max(items, 1));
+      if (items < blocks) list[i].first_block = i * list[i].num_blocks;
+      list[i].v_begin = i * 16;
+    }
+    if (site_ == nullptr) {
+      LORAX_CUDA(cudaMalloc(&site_, 64 * 64));
+      LORAX_CUDA(cudaMalloc(&items_, 64 * 256 * sizeof(LoraItem)));
+    }
+    LoraSiteItems site;
+    site.part_begin[0] = 0;
+    for (int p = 1; p <= LoraSiteItems::kMaxParts; ++p) site.part_begin[p] = items;
+    StreamGemmLora lora;
+    auto* at = reinterpret_cast<LoraSiteItems*>(site_ + launch * 64);
+    auto* list_at = reinterpret_cast<LoraItem*>(items_) + launch * 256;
+    LORAX_CUDA(cudaMemcpy(at, &site, sizeof(site), cudaMemcpyHostToDevice));
+    LORAX_CUDA(cudaMemcpy(list_at, list.data(), items * sizeof(LoraItem), cudaMemcpyHostToDevice));
+    lora.items = list_at;
+    lora.site = at;
+    lora.v = buffers_[6];
+    lora.num_parts = 1;
+    lora.columns[0] = static_cast<int32_t>(n);
+    return lora;
+  }
+
+  // Of `count` launches from `first` on: each event's least, median and greatest time over the
+  // blocks, in us since the first block of all started.
+  void print_trace(int first, int count) {
+    std::vector<uint64_t> host(static_cast<size_t>(first + count) * 256 * 8);
+    LORAX_CUDA(cudaMemcpy(host.data(), trace_, host.size() * 8, cudaMemcpyDeviceToHost));
+    uint64_t zero = 0;
+    for (int l = first; l < first + count; ++l) {
+      std::printf("launch %d", l);
+      for (int event = 0; event < 6; ++event) {
+        static const char* names[] = {"start", "released", "first", "loaded", "last", "end"};
+        std::vector<uint64_t> times;
+        for (int b = 0; b < 256; ++b) {
+          const uint64_t time = host[(l * 256 + b) * 8 + event];
+          if (time != 0) times.push_back(time);
+        }
+        if (times.empty()) continue;
+        std::sort(times.begin(), times.end());
+        if (zero == 0) zero = times[0];
+        auto us = [&](uint64_t t) { return 1e-3 * static_cast<double>(t - zero); };
+        std::printf(" | %s %.2f %.2f %.2f", names[event], us(times[0]), us(times[times.size() / 2]),
+                    us(times.back()));
+      }
+      std::printf("\n");
+    }
+    LORAX_CUDA(cudaMemset(trace_, 0, 256 * 256 * 8 * 8));
   }
 
   void read() {
@@ -281,6 +355,9 @@ class Bench {
   __nv_bfloat16* weights_ = nullptr;
   __nv_bfloat16* buffers_[8] = {};  // [256, 28672] each
   float* logits_ = nullptr;
+  uint8_t* site_ = nullptr;
+  uint8_t* items_ = nullptr;
+  uint64_t* trace_ = nullptr;  // [256 launches][256 blocks][8]
   std::vector<StreamGemm> plans_[5];
   int sms_ = 0;
 };

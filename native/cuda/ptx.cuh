@@ -40,10 +40,10 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-// `barrier` is an address of map_to_rank.
+// `barrier` is an address of map_to_rank. Orders this thread's earlier accesses of shared memory
+// only: a release for the cluster would wait for everything it has under way in global memory.
 __device__ __forceinline__ void barrier_arrive_remote(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier)
-               : "memory");
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
@@ -92,17 +92,6 @@ __device__ __forceinline__ void load_box(uint32_t destination, const CUtensorMap
       : "memory");
 }
 
-// The same into every block of the cluster whose bit is set, at the same shared offsets.
-__device__ __forceinline__ void load_box_multicast(uint32_t destination, const CUtensorMap* map,
-                                                   uint32_t barrier, int32_t column, int32_t row,
-                                                   uint16_t blocks, uint64_t policy) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-      ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5, %6;" ::"r"(destination),
-      "l"(map), "r"(barrier), "r"(column), "r"(row), "h"(blocks), "l"(policy)
-      : "memory");
-}
-
 // The same box, into L2 only.
 __device__ __forceinline__ void prefetch_box(const CUtensorMap* map, int32_t column, int32_t row,
                                              uint64_t policy) {
@@ -130,8 +119,9 @@ __device__ __forceinline__ uint32_t cluster_rank() {
   return rank;
 }
 
+// Orders nothing but the arrival (see barrier_arrive_remote).
 __device__ __forceinline__ void cluster_arrive() {
-  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
 }
 
 __device__ __forceinline__ void cluster_wait() {
@@ -145,11 +135,15 @@ __device__ __forceinline__ uint32_t map_to_rank(uint32_t address, uint32_t rank)
   return mapped;
 }
 
-__device__ __forceinline__ void store_remote(uint32_t address, float a, float b, float c,
-                                             float d) {
-  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(a), "f"(b),
-               "f"(c), "f"(d)
-               : "memory");
+// Stores into another block's shared memory, and 16 bytes on its barrier once they are there. Both
+// are addresses of map_to_rank, of the same rank.
+__device__ __forceinline__ void store_remote(uint32_t address, uint32_t barrier, float a, float b,
+                                             float c, float d) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%2, %3, %4, %5}, "
+      "[%1];" ::"r"(address),
+      "r"(barrier), "f"(a), "f"(b), "f"(c), "f"(d)
+      : "memory");
 }
 
 __device__ __forceinline__ float4 load_shared_float4(uint32_t address) {
@@ -186,6 +180,19 @@ __device__ __forceinline__ void store_shared_int4(uint32_t address, const int4& 
 }
 
 // ---- warp ----
+
+// True in one lane of a converged warp; the compiler knows that it is one.
+__device__ __forceinline__ bool elect_lane() {
+  uint32_t elected;
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "elect.sync _|p, 0xffffffff;\n"
+      "selp.u32 %0, 1, 0, p;\n"
+      "}\n"
+      : "=r"(elected));
+  return elected != 0;
+}
 
 // The transpose of an 8x8 matrix of 16-bit elements held as mma fragments.
 __device__ __forceinline__ uint32_t transpose_8x8(uint32_t fragment) {

@@ -16,6 +16,12 @@ namespace {
 
 constexpr int64_t kMaxSharedBytes = 232448;
 constexpr int64_t kAlignmentSlack = 1024;
+// Of W, by one block: keeps the memory busy. More only makes queues longer, for the small kernels
+// beside this one too, and their shares of the bandwidth uneven.
+constexpr int32_t kBytesInFlight = 64 * 1024;
+constexpr int32_t kMaxStages = 16;
+// The accumulators of 256 columns fill the registers: one warpgroup only, tiles of 64 rows.
+constexpr int32_t kMaxColumnsOf128 = 128;
 
 using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
                             const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
@@ -72,16 +78,15 @@ int num_sms() {
 StreamSchedule schedule_of(int64_t n, int64_t k, const StreamGemmConfig& config) {
   StreamSchedule schedule;
   schedule.split = config.split;
-  schedule.tiles = config.tiles;
   schedule.tile_rows = config.tile_rows;
   schedule.block_atoms = config.block_atoms;
   schedule.atoms = ceil_div(k, kAtom);
-  schedule.num_groups = ceil_div(ceil_div(n, config.tile_rows), config.tiles);
+  schedule.num_tiles = ceil_div(n, config.tile_rows);
   schedule.clusters = config.clusters;
   if (schedule.clusters == 0) {
-    const int32_t at_once = std::max(1, num_sms() / (config.split * config.tiles));
-    const int32_t rounds = ceil_div(schedule.num_groups, at_once);
-    schedule.clusters = ceil_div(schedule.num_groups, rounds);
+    const int32_t at_once = std::max(1, num_sms() / config.split);
+    const int32_t rounds = ceil_div(schedule.num_tiles, at_once);
+    schedule.clusters = ceil_div(schedule.num_tiles, rounds);
   }
   return schedule;
 }
@@ -102,8 +107,12 @@ Kernel prepared() {
 
 template <int kColumns>
 Kernel kernel_of(int32_t tile_rows, bool lora) {
-  if (tile_rows == 64) return lora ? prepared<kColumns, 1, true>() : prepared<kColumns, 1, false>();
-  return lora ? prepared<kColumns, 2, true>() : prepared<kColumns, 2, false>();
+  if constexpr (kColumns <= kMaxColumnsOf128) {
+    if (tile_rows == 128) {
+      return lora ? prepared<kColumns, 2, true>() : prepared<kColumns, 2, false>();
+    }
+  }
+  return lora ? prepared<kColumns, 1, true>() : prepared<kColumns, 1, false>();
 }
 
 Kernel kernel_of(int32_t columns, int32_t tile_rows, bool lora) {
@@ -142,16 +151,26 @@ bool stream_gemm_available(int device) {
   return major == 9;
 }
 
+// The choices of docs/decisions/2026-11-22-weights-are-streamed-by-tma.md.
 StreamGemmConfig stream_gemm_config(int64_t n, int64_t k, int32_t rows, int32_t num_sms) {
-  StreamGemmConfig config;
+  const int32_t columns = stream_gemm_columns(rows);
   const int32_t atoms = ceil_div(k, kAtom);
-  const int32_t tiles = ceil_div(n, config.tile_rows);
-  while (config.split < 4 && tiles * config.split * 2 <= num_sms && atoms >= 8 * config.split) {
-    config.split *= 2;
-  }
-  const bool many = stream_gemm_columns(rows) >= 128;
-  config.stages = many ? 5 : 10;
-  config.prefetch = 0;
+  StreamGemmConfig config;
+
+  // From n and k alone: they say in which order a sum is made. Two parts of k where one would leave
+  // half of the device idle, four where they leave room: clusters of four do not fill every GPU
+  // cluster of multiprocessors.
+  const int32_t tiles = ceil_div(n, 64);
+  if (tiles * 2 <= num_sms && atoms >= 16) config.split = 2;
+  if (tiles * 4 <= num_sms * 3 / 4 && atoms >= 32) config.split = 4;
+
+  // Reading x again for every tile costs more than coarse tiles do at 128 rows.
+  config.tile_rows = columns == 128 && ceil_div(n, 128) >= num_sms ? 128 : 64;
+  config.block_atoms = columns <= 8 ? 4 : columns <= 64 ? 2 : 1;
+  const int32_t block_bytes = config.block_atoms * config.tile_rows * kAtomRowBytes;
+  config.in_flight = std::max(1, kBytesInFlight / block_bytes);
+  config.stages = kMaxStages;
+  while (stream_gemm_shared_bytes(config, rows, true) > kMaxSharedBytes) --config.stages;
   return config;
 }
 
@@ -174,25 +193,27 @@ void StreamGemm::launch(const StreamGemmArguments& arguments, const StreamGemmCo
   require(columns > 0, "more than 256 rows");
   require(arguments.float32_out || n_ % 2 == 0, "n is odd");
   require(config.tile_rows == 64 || config.tile_rows == 128, "tile_rows is not 64 or 128");
+  require(config.tile_rows == 64 || columns <= kMaxColumnsOf128, "128 tile_rows for 256 rows");
   require(config.tile_rows / 16 % config.split == 0, "split does not divide a tile's warps");
   require(ceil_div(k_, kAtom) >= config.split, "split is larger than k / 64");
-  require(columns / config.tiles >= 8, "too few rows to share among tiles");
   require(shared_bytes <= kMaxSharedBytes, "the configuration needs too much shared memory");
 
   StreamGemmParameters p;
   p.schedule = schedule_of(n_, k_, config);
   p.w = tensor_map(w_, n_, k_, config.tile_rows);
-  p.x = tensor_map(arguments.x, arguments.max_rows, k_, columns / config.tiles);
-  if (arguments.next != nullptr && config.prefetch > 0) {
+  p.x = tensor_map(arguments.x, arguments.max_rows, k_, columns);
+  if (arguments.next != nullptr && config.prefetch_next > 0) {
     const StreamGemm& next = *arguments.next;
     p.next = schedule_of(next.n_, next.k_, *arguments.next_config);
     p.next_w = tensor_map(next.w_, next.n_, next.k_, arguments.next_config->tile_rows);
   }
   p.stages = config.stages;
-  p.prefetch = config.prefetch;
+  p.in_flight = config.in_flight > 0 ? config.in_flight : config.stages;
+  p.prefetch_next = config.prefetch_next;
   p.trigger = config.trigger;
   p.y = arguments.y;
   p.bias = arguments.bias;
+  p.trace = arguments.trace;
   p.rows = arguments.rows;
   p.n = static_cast<int32_t>(n_);
   p.float32_out = arguments.float32_out;
@@ -201,7 +222,7 @@ void StreamGemm::launch(const StreamGemmArguments& arguments, const StreamGemmCo
     p.lora = *arguments.lora;
   }
 
-  const int32_t cluster = config.split * config.tiles;
+  const int32_t cluster = config.split;
   std::array<cudaLaunchAttribute, 2> attributes{};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[0].val.programmaticStreamSerializationAllowed = 1;
@@ -211,7 +232,7 @@ void StreamGemm::launch(const StreamGemmArguments& arguments, const StreamGemmCo
   attributes[1].val.clusterDim.z = 1;
   cudaLaunchConfig_t launch{};
   launch.gridDim = dim3(static_cast<unsigned>(p.schedule.clusters * cluster));
-  launch.blockDim = dim3(static_cast<unsigned>(config.tile_rows * 2 + (lora ? 64 : 32)));
+  launch.blockDim = dim3(static_cast<unsigned>(config.tile_rows * 2 + (lora ? 96 : 64)));
   launch.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   launch.stream = stream;
   launch.attrs = attributes.data();

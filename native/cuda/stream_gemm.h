@@ -14,18 +14,18 @@
 
 namespace lorax::cuda {
 
-// How one launch cuts and streams W. `tile_rows` and `split` fix the order of accumulation (split
-// alone does), the rest only the speed.
+// How one launch cuts and streams W. `split` alone fixes the order of accumulation, the rest the
+// speed: a tuner may try others.
 struct StreamGemmConfig {
-  int32_t tile_rows = 128;     // of W: 64 or 128
-  int32_t split = 1;           // cuts of k: 1, 2, 4, 8; a cluster sums them in order
-  int32_t tiles = 1;           // tiles of a cluster that share x by multicast: 1, 2
-  int32_t block_atoms = 1;     // of 64 k in one stage of the ring
-  int32_t stages = 8;          // of the ring in shared memory
-  int32_t prefetch = 0;        // blocks requested into L2 ahead of the ring
-  int32_t trigger = 1 << 30;   // blocks before the last load at which the next kernel may start
-  int32_t clusters = 0;        // 0: as many as are needed for an even share
-  int32_t lora_slots = 4;      // of the ring of B slices
+  int32_t tile_rows = 64;     // of W: 64, or 128 for up to 128 rows
+  int32_t split = 1;          // parts of k: 1, 2, 4 (8 with tile_rows 128); a cluster sums them
+  int32_t block_atoms = 1;    // of 64 k in one stage of the ring
+  int32_t stages = 8;         // of the ring in shared memory
+  int32_t in_flight = 0;      // blocks of W under way at most; 0: as many as the ring has stages
+  int32_t trigger = 1 << 30;  // blocks before the last load at which the next kernel may start
+  int32_t clusters = 0;       // 0: as many as are needed for an even share
+  int32_t prefetch_next = 0;  // first blocks of the next GEMM requested into L2 at the end
+  int32_t lora_slots = 4;     // of the ring of B slices
 };
 
 // Rows are computed in buckets of this many: 8, 16, 32, 64, 128, 256. 0 above.
@@ -65,6 +65,7 @@ struct StreamGemmArguments {
   // first blocks into L2.
   const StreamGemm* next = nullptr;
   const StreamGemmConfig* next_config = nullptr;
+  uint64_t* trace = nullptr;  // [blocks][8] times, in builds with LORAX_STREAM_GEMM_TRACE
 };
 
 // One weight W [n, k], bf16, row-major, 16-byte aligned; k a multiple of 8. Does not own it.

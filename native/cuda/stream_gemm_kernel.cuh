@@ -1,279 +1,18 @@
-// The streaming GEMM's kernel: one warp fills a ring in shared memory with W (and x), one or two
-// warpgroups multiply, one warp fills a second ring with LoRA slices.
+// The streaming GEMM's kernel: one warp fills a ring in shared memory with W, one with x, one or
+// two warpgroups multiply, one warp fills a second ring with LoRA slices
+// (stream_gemm_producers.cuh).
 //
-// W is the M side of wgmma, x the N side. The ring is filled with W before the kernel ahead has
-// finished, and with x after. With `split` > 1 a cluster's blocks have parts of k: warp w of every
-// block sends its accumulators to the block that owns w, which adds them by rank of the part, then
-// the LoRA items in their order, then the bias. Called by stream_gemm.cu; needs sm_90a.
+// W is the M side of wgmma, x the N side. With `split` > 1 a cluster's blocks have parts of k: warp
+// w of every block sends its accumulators to the block that owns w, which adds them in the order of
+// the parts, then the LoRA items in theirs, then the bias. Called by stream_gemm.cu; needs sm_90a.
 #pragma once
 
-#include "cuda/device_ops.cuh"
-#include "cuda/ptx.cuh"
-#include "cuda/stream_gemm_plan.h"
+#include "cuda/stream_gemm_producers.cuh"
 #include "cuda/stream_gemm_wgmma.cuh"
 
 namespace lorax::cuda {
 
-// Shared-memory addresses of the barriers; barrier i of a kind is 8 i bytes on.
-struct StreamBarriers {
-  uint32_t full;          // [stages]: W and x have arrived
-  uint32_t empty;         // [stages]: every warp that reads the stage is done with it
-  uint32_t reduce_full;   // [warps / split]: the other parts' accumulators have arrived
-  uint32_t reduce_empty;  // [warps]: the owner has read what this warp sent
-  uint32_t lora_full;     // [slots]
-  uint32_t lora_empty;    // [slots]
-
-  __device__ StreamBarriers(uint32_t base, int stages, int warps, int slots)
-      : full(base),
-        empty(full + 8 * stages),
-        reduce_full(empty + 8 * stages),
-        reduce_empty(reduce_full + 8 * warps),
-        lora_full(reduce_empty + 8 * warps),
-        lora_empty(lora_full + 8 * slots) {}
-};
-
-// A position in a ring and how often the ring was gone round, as a parity.
-struct RingPosition {
-  uint32_t index = 0;
-  uint32_t parity = 0;
-  __device__ void next(uint32_t size) {
-    if (++index == size) {
-      index = 0;
-      parity ^= 1;
-    }
-  }
-};
-
-// Which block this is and where its shared memory lies.
-template <int kColumns, int kWarpgroups>
-struct StreamBlock {
-  static constexpr int kWarps = 4 * kWarpgroups;
-  static constexpr int kTileRows = 64 * kWarpgroups;
-
-  const StreamGemmParameters& p;
-  const SharedLayout layout;
-  const uint32_t shared;
-  const StreamBarriers barriers;
-  const int rank;           // in the cluster
-  const int part;           // of k
-  const int warps_owned;    // warps whose sums this block finishes:
-  const int first_owned;    // [first_owned, first_owned + warps_owned)
-
-  __device__ StreamBlock(const StreamGemmParameters& parameters, uint32_t shared_base)
-      : p(parameters),
-        layout(kColumns, kTileRows, p.schedule.block_atoms, p.stages, p.schedule.split,
-               p.lora_slots),
-        shared(shared_base),
-        barriers(shared + layout.barriers_at, p.stages, kWarps, p.lora_slots),
-        rank(blockIdx.x % (p.schedule.split * p.schedule.tiles)),
-        part(rank % p.schedule.split),
-        warps_owned(kWarps / p.schedule.split),
-        first_owned(part * warps_owned) {}
-
-  __device__ uint32_t stage(uint32_t index) const { return shared + index * layout.stage_bytes; }
-  __device__ uint32_t lora_slot(uint32_t index) const {
-    return shared + layout.lora_at + index * layout.lora_slot_bytes;
-  }
-  __device__ uint32_t lora_meta(uint32_t index) const {
-    return shared + layout.lora_at + p.lora_slots * layout.lora_slot_bytes + index * 16;
-  }
-
-  __device__ void init_barriers() const {
-    for (int i = 0; i < p.stages; ++i) {
-      ptx::barrier_init(barriers.full + 8 * i, 1);
-      ptx::barrier_init(barriers.empty + 8 * i, kWarps * p.schedule.tiles);
-    }
-    for (int i = 0; i < kWarps; ++i) {
-      ptx::barrier_init(barriers.reduce_full + 8 * i, 32 * max(p.schedule.split - 1, 1));
-      ptx::barrier_init(barriers.reduce_empty + 8 * i, 1);
-    }
-    for (int i = 0; i < p.lora_slots; ++i) {
-      ptx::barrier_init(barriers.lora_full + 8 * i, 1);
-      ptx::barrier_init(barriers.lora_empty + 8 * i, warps_owned);
-    }
-    ptx::fence_barrier_init();
-  }
-
-  // The 16-row groups of the tile at `tile_row` that lie in part q of the site and are ours:
-  // [begin, end), counted in the tile.
-  __device__ int2 lora_groups(int q, int tile_row) const {
-    const int begin = (p.lora.column[q] - tile_row) / 16;
-    const int end = begin + p.lora.columns[q] / 16;
-    return make_int2(max(begin, first_owned), min(end, first_owned + warps_owned));
-  }
-};
-
-// ---- the producer of W and x: one thread ----
-
-template <int kColumns, int kWarpgroups>
-struct StreamProducer {
-  using Block = StreamBlock<kColumns, kWarpgroups>;
-  const Block& block;
-  BlockCursor load;   // the next block into the ring
-  BlockCursor ahead;  // the next block into L2
-  RingPosition ring;
-  int left;           // blocks not loaded yet
-  int trigger;        // at this many left the next kernel may start
-  bool in_next = false;
-
-  __device__ explicit StreamProducer(const Block& b)
-      : block(b),
-        load(b.p.schedule, blockIdx.x),
-        left(load.num_tiles() * load.blocks_per_tile()),
-        trigger(min(b.p.trigger, left)) {}
-
-  __device__ void load_w() {
-    const auto& p = block.p;
-    const uint32_t full = block.barriers.full + 8 * ring.index;
-    const int atoms = load.num_atoms();
-    ptx::barrier_expect(full, atoms * (Block::kTileRows + kColumns) * kAtomRowBytes);
-    const uint32_t w = block.stage(ring.index);
-    for (int a = 0; a < atoms; ++a) {
-      ptx::load_box(w + a * Block::kTileRows * kAtomRowBytes, &p.w, full, (load.atom + a) * kAtom,
-                    load.row(), ptx::kEvictFirst);
-    }
-  }
-
-  __device__ void load_x(const BlockCursor& cursor, uint32_t index) const {
-    const auto& p = block.p;
-    const uint32_t full = block.barriers.full + 8 * index;
-    const int atoms = cursor.num_atoms();
-    const uint32_t x = block.stage(index) + block.layout.x_at;
-    if (p.schedule.tiles == 1) {
-      for (int a = 0; a < atoms; ++a) {
-        ptx::load_box(x + a * kColumns * kAtomRowBytes, &p.x, full, (cursor.atom + a) * kAtom, 0,
-                      ptx::kEvictLast);
-      }
-      return;
-    }
-    // Each block of the cluster that has this part of k loads its share of the rows for all.
-    const int share = kColumns / p.schedule.tiles;
-    const int first = block.rank / p.schedule.split * share;
-    uint32_t blocks = 0;
-    for (int t = 0; t < p.schedule.tiles; ++t) blocks |= 1u << (t * p.schedule.split + block.part);
-    for (int a = 0; a < atoms; ++a) {
-      ptx::load_box_multicast(x + (a * kColumns + first) * kAtomRowBytes, &p.x, full,
-                              (cursor.atom + a) * kAtom, first, static_cast<uint16_t>(blocks),
-                              ptx::kEvictLast);
-    }
-  }
-
-  __device__ void prefetch_w() {
-    const auto& p = block.p;
-    if (!ahead.valid()) {
-      if (in_next || p.next.clusters == 0) return;
-      in_next = true;
-      ahead = BlockCursor(p.next, blockIdx.x);
-      if (!ahead.valid()) return;
-    }
-    const int atoms = ahead.num_atoms();
-    for (int a = 0; a < atoms; ++a) {
-      ptx::prefetch_box(in_next ? &p.next_w : &p.w, (ahead.atom + a) * kAtom, ahead.row(),
-                        ptx::kEvictNormal);
-    }
-    ahead.next();
-  }
-
-  // Everything that does not depend on the kernel ahead: as much of W as the ring holds.
-  __device__ void fill() {
-    for (int i = 0; i < block.p.stages && load.valid(); ++i) {
-      load_w();
-      load.next();
-      ring.next(block.p.stages);
-      if (left-- == trigger) launch_dependents();
-    }
-    ahead = load;
-    for (int i = 0; i < block.p.prefetch; ++i) prefetch_w();
-  }
-
-  __device__ void run() {
-    const auto& p = block.p;
-    wait_for_previous();
-    BlockCursor filled(p.schedule, blockIdx.x);
-    for (int i = 0; i < p.stages && filled.valid(); ++i) {
-      load_x(filled, i);
-      filled.next();
-    }
-    // Where the tile has fewer blocks than the ring, the ring was not gone round.
-    uint32_t parity = 0;
-    for (; load.valid(); load.next()) {
-      ptx::barrier_wait_cluster(block.barriers.empty + 8 * ring.index, parity);
-      load_w();
-      load_x(load, ring.index);
-      if (p.prefetch > 0) prefetch_w();
-      ring.next(p.stages);
-      if (ring.index == 0) parity ^= 1;
-      if (left-- == trigger) launch_dependents();
-    }
-  }
-};
-
-// ---- the producer of LoRA slices: one warp ----
-
-template <int kColumns, int kWarpgroups>
-__device__ void produce_lora(const StreamBlock<kColumns, kWarpgroups>& block) {
-  const auto& lora = block.p.lora;
-  const int lane = threadIdx.x % 32;
-  RingPosition ring;
-  wait_for_previous();
-  for (BlockCursor tile(block.p.schedule, blockIdx.x); tile.valid(); tile.next_tile()) {
-    int left = 0;  // items of this tile not sent yet
-#pragma unroll
-    for (int q = 0; q < LoraSiteItems::kMaxParts; ++q) {
-      if (q >= lora.num_parts) break;
-      const int2 groups = block.lora_groups(q, tile.row());
-      if (groups.x < groups.y) left += lora.site->part_begin[q + 1] - lora.site->part_begin[q];
-    }
-    if (left == 0) continue;
-    for (int q = 0; q < lora.num_parts; ++q) {
-      const int2 groups = block.lora_groups(q, tile.row());
-      if (groups.x >= groups.y) continue;
-      const int end = lora.site->part_begin[q + 1];
-      const uint32_t b_bytes = (groups.y - groups.x) * kBGroupBytes;
-      // Of the part's first group of outs to ours.
-      const int64_t b_offset =
-          static_cast<int64_t>(groups.x - (lora.column[q] - tile.row()) / 16) * kBGroupBytes;
-      for (int base = lora.site->part_begin[q]; base < end; base += 32) {
-        LoraItem mine;
-        if (base + lane < end) mine = lora.items[base + lane];
-        const int count = min(32, end - base);
-        for (int i = 0; i < count; ++i, --left) {
-          const auto address = reinterpret_cast<uint64_t>(mine.b);
-          const auto b = reinterpret_cast<const uint8_t*>(__shfl_sync(0xffffffff, address, i));
-          const int first_block = __shfl_sync(0xffffffff, mine.first_block, i);
-          const int num_blocks = __shfl_sync(0xffffffff, mine.num_blocks, i);
-          const int v_begin = __shfl_sync(0xffffffff, mine.v_begin, i);
-          int chunk = 0;
-          do {
-            const int blocks = min(num_blocks - chunk, kLoraChunkBlocks);
-            const bool last = left == 1 && chunk + kLoraChunkBlocks >= num_blocks;
-            if (lane == 0) {
-              ptx::barrier_wait(block.barriers.lora_empty + 8 * ring.index, ring.parity ^ 1);
-              const uint32_t full = block.barriers.lora_full + 8 * ring.index;
-              const uint32_t slot = block.lora_slot(ring.index);
-              ptx::store_shared_int4(
-                  block.lora_meta(ring.index),
-                  make_int4(first_block + chunk, blocks, groups.x | groups.y << 16, last));
-              ptx::barrier_expect(full, b_bytes + blocks * kFragmentBytes);
-              ptx::load_bytes(slot, b + b_offset, b_bytes, full);
-              if (blocks > 0) {
-                ptx::load_bytes(slot + block.kWarps * kBGroupBytes,
-                                static_cast<const uint8_t*>(lora.v) +
-                                    static_cast<int64_t>(v_begin + chunk) * kFragmentBytes,
-                                blocks * kFragmentBytes, full);
-              }
-            }
-            ring.next(block.p.lora_slots);
-            chunk += kLoraChunkBlocks;
-          } while (chunk < num_blocks);
-        }
-      }
-    }
-  }
-}
-
-// ---- the consumers: kWarpgroups warpgroups ----
-
+// A warp of the consumers, kWarpgroups warpgroups.
 template <int kColumns, int kWarpgroups, bool kLora>
 struct StreamConsumer {
   using Block = StreamBlock<kColumns, kWarpgroups>;
@@ -288,21 +27,11 @@ struct StreamConsumer {
   uint32_t tile_parity = 0;
   int items_begin[LoraSiteItems::kMaxParts + 1];
 
-  __device__ explicit StreamConsumer(const Block& b)
-      : block(b), warp(threadIdx.x / 32), lane(threadIdx.x % 32) {}
+  __device__ StreamConsumer(const Block& b, int warp_index)
+      : block(b), warp(warp_index), lane(threadIdx.x % 32) {}
 
   __device__ void release(uint32_t index) const {
-    if (lane != 0) return;
-    const uint32_t empty = block.barriers.empty + 8 * index;
-    const auto& schedule = block.p.schedule;
-    if (schedule.tiles == 1) {
-      ptx::barrier_arrive(empty);
-      return;
-    }
-    // The blocks that write x into this one's ring wait for it, too.
-    for (int t = 0; t < schedule.tiles; ++t) {
-      ptx::barrier_arrive_remote(ptx::map_to_rank(empty, t * schedule.split + block.part));
-    }
+    if (lane == 0) ptx::barrier_arrive(block.barriers.empty + 8 * index);
   }
 
   // d = W[16 rows of this warp, our part of k] x^T
@@ -310,28 +39,35 @@ struct StreamConsumer {
     const uint32_t w_offset = warp / 4 * 64 * kAtomRowBytes;
     uint32_t accumulate = 0;
     uint32_t before = 0;
-    for (BlockCursor cursor = tile; cursor.group == tile.group; cursor.next()) {
+#ifdef LORAX_STREAM_GEMM_TRACE
+    ptx::barrier_wait(block.barriers.x_full + 8 * ring.index, ring.parity);
+    if (threadIdx.x == 0 && tile_parity == 0 && tile.tile < block.p.schedule.clusters) {
+      trace(block.p, TraceEvent::kFirstBlock);
+    }
+#endif
+#pragma unroll 1
+    for (BlockCursor cursor = tile; cursor.tile == tile.tile; cursor.next()) {
       ptx::barrier_wait(block.barriers.full + 8 * ring.index, ring.parity);
-      const uint32_t stage = block.stage(ring.index);
-      uint64_t w = wgmma_descriptor(stage + w_offset);
-      uint64_t x = wgmma_descriptor(stage + block.layout.x_at);
-      wgmma_hold(d);
-      wgmma_fence();
+      ptx::barrier_wait(block.barriers.x_full + 8 * ring.index, ring.parity);
+      uint64_t w = wgmma_descriptor(block.stage(ring.index) + w_offset);
+      uint64_t x = wgmma_descriptor(block.x_stage(ring.index));
       const int atoms = cursor.num_atoms();
+#pragma unroll 1
       for (int a = 0; a < atoms; ++a) {
+        wgmma_hold(d);
+        wgmma_fence();
 #pragma unroll
         for (int step = 0; step < kAtom / 16; ++step) {
           Wgmma<kColumns>::multiply(d, w + 2 * step, x + 2 * step, accumulate);
           accumulate = 1;
         }
+        wgmma_commit();
+        wgmma_wait<1>();
+        wgmma_hold(d);
+        // The block before has been read once this one's first atom is all that is under way.
+        if (a == 0 && cursor.atom != tile.first_atom) release(before);
         w += Block::kTileRows * kAtomRowBytes / 16;
         x += kColumns * kAtomRowBytes / 16;
-      }
-      wgmma_commit();
-      wgmma_hold(d);
-      if (cursor.atom != tile.first_atom) {
-        wgmma_wait<1>();
-        release(before);
       }
       before = ring.index;
       ring.next(block.p.stages);
@@ -342,11 +78,10 @@ struct StreamConsumer {
   }
 
   // d = the sum over the parts of k, in their order. False where another block finishes this warp.
-  __device__ bool reduce() {
+  __device__ bool reduce(bool last_tile) {
     const int split = block.p.schedule.split;
     const int owner = warp / block.warps_owned;
     const int local = warp % block.warps_owned;
-    const int cluster_base = block.rank - block.part;
     const uint32_t buffer = block.shared + block.layout.reduce_at;
     // What part s sends for an owned warp lies at sender(s, owner).
     auto sender = [&](int s, int to) {
@@ -355,14 +90,16 @@ struct StreamConsumer {
     if (owner != block.part) {
       // Once the owner has read what was sent for the tile before.
       ptx::barrier_wait_cluster(block.barriers.reduce_empty + 8 * warp, tile_parity ^ 1);
-      const uint32_t to = ptx::map_to_rank(sender(block.part, owner), cluster_base + owner);
+      const uint32_t to = ptx::map_to_rank(sender(block.part, owner), owner);
+      const uint32_t full = ptx::map_to_rank(block.barriers.reduce_full + 8 * local, owner);
 #pragma unroll
       for (int j = 0; j < kBlocks; ++j) {
-        ptx::store_remote(to + j * 512, d[4 * j], d[4 * j + 1], d[4 * j + 2], d[4 * j + 3]);
+        ptx::store_remote(to + j * 512, full, d[4 * j], d[4 * j + 1], d[4 * j + 2], d[4 * j + 3]);
       }
-      ptx::barrier_arrive_remote(
-          ptx::map_to_rank(block.barriers.reduce_full + 8 * local, cluster_base + owner));
       return false;
+    }
+    if (lane == 0) {
+      ptx::barrier_expect(block.barriers.reduce_full + 8 * local, (split - 1) * kBlocks * 512);
     }
     ptx::barrier_wait_cluster(block.barriers.reduce_full + 8 * local, tile_parity);
 #pragma unroll
@@ -382,10 +119,10 @@ struct StreamConsumer {
       d[4 * j + 2] = sum.z;
       d[4 * j + 3] = sum.w;
     }
+    // Not after the last tile: none would wait for it, and the block it goes to might be gone.
     __syncwarp();
-    if (lane < split && lane != block.part) {
-      ptx::barrier_arrive_remote(
-          ptx::map_to_rank(block.barriers.reduce_empty + 8 * warp, cluster_base + lane));
+    if (!last_tile && lane < split && lane != block.part) {
+      ptx::barrier_arrive_remote(ptx::map_to_rank(block.barriers.reduce_empty + 8 * warp, lane));
     }
     return true;
   }
@@ -486,8 +223,10 @@ struct StreamConsumer {
       }
     }
     for (BlockCursor tile(block.p.schedule, blockIdx.x); tile.valid(); tile.next_tile()) {
+      const bool last_tile = tile.tile + tile.stride >= tile.num_tiles;
       multiply(tile);
-      if (block.p.schedule.split == 1 || reduce()) {
+      if (threadIdx.x == 0) trace(block.p, TraceEvent::kLastBlock);
+      if (block.p.schedule.split == 1 || reduce(last_tile)) {
         if constexpr (kLora) expand_lora(tile.row());
         store(tile.row() + warp * 16);
       }
@@ -497,41 +236,46 @@ struct StreamConsumer {
 };
 
 template <int kColumns, int kWarpgroups, bool kLora>
-__global__ void __launch_bounds__(kWarpgroups * 128 + (kLora ? 64 : 32), kColumns <= 64 ? 2 : 1)
+__global__ void __launch_bounds__(kWarpgroups * 128 + (kLora ? 96 : 64), kColumns <= 64 ? 2 : 1)
     stream_gemm_kernel(const __grid_constant__ StreamGemmParameters p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ uint8_t dynamic_shared[];
   const uint32_t shared = (ptx::shared_address(dynamic_shared) + 1023) & ~1023u;
   const StreamBlock<kColumns, kWarpgroups> block(p, shared);
-  const int warp = threadIdx.x / 32;
-  const bool clustered = p.schedule.split * p.schedule.tiles > 1;
+  // The compiler must see that these are the same in all lanes: else it makes wgmma wait each time
+  // and loops over the lanes to issue a copy.
+  const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0);
+  const bool elected = ptx::elect_lane();
   constexpr int kProducer = block.kWarps;
 
-  StreamProducer<kColumns, kWarpgroups> producer(block);
-  if (threadIdx.x == kProducer * 32) {
-    block.init_barriers();
-    producer.fill();
-  }
-  __syncwarp();
-  __syncthreads();
-  if (clustered) {
-    // From here on others may write into our shared memory, and we into theirs.
-    ptx::cluster_arrive();
-    ptx::cluster_wait();
-  }
   if (warp == kProducer) {
-    if (threadIdx.x % 32 == 0) producer.run();
+    if (elected) {
+      trace(p, TraceEvent::kStart);
+      block.init_barriers();
+    }
     __syncwarp();
-  } else if (warp > kProducer) {
-    produce_lora(block);
+  }
+  __syncthreads();
+  const bool clustered = p.schedule.split > 1;
+  if (clustered) ptx::cluster_arrive();
+  if (warp == kProducer) {
+    if (elected) produce_w(block);
+    __syncwarp();
+    if (clustered) ptx::cluster_wait();
   } else {
-    StreamConsumer<kColumns, kWarpgroups, kLora>(block).run();
+    // From here on others may write into our shared memory, and we into theirs. None leaves before
+    // what others send it has come.
+    if (clustered) ptx::cluster_wait();
+    if (warp == kProducer + 1) {
+      if (elected) produce_x(block);
+      __syncwarp();
+    } else if (warp > kProducer) {
+      produce_lora(block);
+    } else {
+      StreamConsumer<kColumns, kWarpgroups, kLora>(block, warp).run();
+    }
   }
-  if (clustered) {
-    // None leaves while another may still write or arrive here.
-    ptx::cluster_arrive();
-    ptx::cluster_wait();
-  }
+  if (threadIdx.x == 0) trace(p, TraceEvent::kEnd);
 #endif
 }
 

@@ -22,13 +22,11 @@ constexpr int32_t kLoraChunkBlocks = 4;  // blocks of 8 rows of v in one slot
 constexpr int32_t kFragmentBytes = 256;  // of v: [32 lanes][4 bf16]
 constexpr int32_t kBGroupBytes = 512;    // of B: 16 outs x 16 ranks
 
-// Cluster q does the groups q, q + clusters, ... of `tiles` neighbouring tiles; in a cluster, block
-// rank = tile * split + part of k.
+// Cluster q does the tiles q, q + clusters, ...; a block's rank in it is its part of k.
 struct StreamSchedule {
-  int32_t num_groups = 0;
+  int32_t num_tiles = 0;
   int32_t clusters = 0;
   int32_t split = 1;
-  int32_t tiles = 1;
   int32_t tile_rows = 0;
   int32_t atoms = 0;  // ceil(k / 64)
   int32_t block_atoms = 1;
@@ -36,48 +34,42 @@ struct StreamSchedule {
 
 // Walks the blocks of W of one thread block in the order they are streamed.
 struct BlockCursor {
-  int32_t group = 0;
-  int32_t num_groups = 0;
+  int32_t tile = 0;
+  int32_t num_tiles = 0;
   int32_t stride = 0;
-  int32_t row_offset = 0;
-  int32_t group_rows = 0;
+  int32_t tile_rows = 0;
   int32_t first_atom = 0;
   int32_t last_atom = 0;
   int32_t block_atoms = 0;
   int32_t atom = 0;
 
-  BlockCursor() = default;
   LORAX_HOST_DEVICE BlockCursor(const StreamSchedule& schedule, int32_t block) {
-    const int32_t size = schedule.split * schedule.tiles;
-    const int32_t rank = block % size;
-    const int32_t part = rank % schedule.split;
-    group = block / size;
+    const int32_t part = block % schedule.split;
+    tile = block / schedule.split;
     // A block beyond the schedule's grid has nothing.
-    num_groups = group < schedule.clusters ? schedule.num_groups : 0;
+    num_tiles = tile < schedule.clusters ? schedule.num_tiles : 0;
     stride = schedule.clusters;
-    row_offset = rank / schedule.split * schedule.tile_rows;
-    group_rows = schedule.tiles * schedule.tile_rows;
+    tile_rows = schedule.tile_rows;
     first_atom = part * schedule.atoms / schedule.split;
     last_atom = (part + 1) * schedule.atoms / schedule.split;
     block_atoms = schedule.block_atoms;
     atom = first_atom;
   }
 
-  LORAX_HOST_DEVICE bool valid() const { return group < num_groups; }
-  LORAX_HOST_DEVICE int32_t row() const { return group * group_rows + row_offset; }
+  LORAX_HOST_DEVICE bool valid() const { return tile < num_tiles; }
+  LORAX_HOST_DEVICE int32_t row() const { return tile * tile_rows; }
   LORAX_HOST_DEVICE int32_t num_atoms() const {
     const int32_t left = last_atom - atom;
     return left < block_atoms ? left : block_atoms;
   }
-  LORAX_HOST_DEVICE int32_t blocks_per_tile() const {
-    return (last_atom - first_atom + block_atoms - 1) / block_atoms;
-  }
-  LORAX_HOST_DEVICE int32_t num_tiles() const {
-    return group < num_groups ? (num_groups - group + stride - 1) / stride : 0;
+  // From the first tile on.
+  LORAX_HOST_DEVICE int32_t num_blocks() const {
+    const int32_t tiles = valid() ? (num_tiles - tile + stride - 1) / stride : 0;
+    return tiles * ((last_atom - first_atom + block_atoms - 1) / block_atoms);
   }
   LORAX_HOST_DEVICE void next_tile() {
     atom = first_atom;
-    group += stride;
+    tile += stride;
   }
   LORAX_HOST_DEVICE void next() {
     atom += block_atoms;
@@ -104,7 +96,7 @@ struct SharedLayout {
     lora_at = reduce_at + (split - 1) * (warps / split) * (columns / 8) * 512;
     lora_slot_bytes = warps * kBGroupBytes + kLoraChunkBlocks * kFragmentBytes;
     barriers_at = lora_at + lora_slots * (lora_slot_bytes + 16);
-    bytes = barriers_at + (2 * stages + 2 * warps + 2 * lora_slots) * 8;
+    bytes = barriers_at + (3 * stages + 2 * warps + 2 * lora_slots) * 8;
   }
 };
 
@@ -116,7 +108,8 @@ struct StreamGemmParameters {
   StreamSchedule schedule;
   StreamSchedule next;  // clusters 0: none
   int32_t stages = 0;
-  int32_t prefetch = 0;
+  int32_t in_flight = 0;
+  int32_t prefetch_next = 0;
   int32_t trigger = 0;
   int32_t lora_slots = 0;
   void* y = nullptr;
@@ -124,6 +117,7 @@ struct StreamGemmParameters {
   int32_t rows = 0;
   int32_t n = 0;
   int32_t float32_out = 0;
+  uint64_t* trace = nullptr;  // [blocks][8], bench only
   StreamGemmLora lora;
 };
 
