@@ -1,6 +1,6 @@
-// The streaming GEMM against float64 on the host: shapes that do and do not fill tiles, every
-// bucket of rows, splits of k, bias, float32 output, LoRA items over parts that tiles straddle; that
-// an element's bits do not depend on the other rows; that a chain of dependent launches sees its
+// The streaming GEMM against float64 on the host: shapes that do and do not fill tiles, every bucket
+// of rows, splits of k, bias, float32 output, LoRA items over parts that tiles straddle; that an
+// element's bits do not depend on the other rows; that a chain of dependent launches sees its
 // inputs.
 #include "cuda/stream_gemm.h"
 
