@@ -25,6 +25,7 @@ struct Attention {
   float scale = 0.0f;          // on q k^T
   int32_t sliding_window = 0;  // 0 = all; else position p sees (p - window, p]
   float soft_cap = 0.0f;       // 0 = none; else score = cap * tanh(scale q k^T / cap)
+  int32_t prefill_from = 2;    // spans of so many rows or more are attention_prefill's
 };
 
 // Device memory attention_decode needs, zeroed once by its owner; steps of one stream may share it.

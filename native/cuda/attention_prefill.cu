@@ -86,7 +86,9 @@ __device__ RowTile find_tile(const PrefillArgs& args, int tile) {
   for (int base = 0; base < num_spans; base += 32) {
     DeviceSpan span;
     if (base + lane < num_spans) span = args.step.spans[base + lane];
-    const int tiles = span.num_rows >= 2 ? (span.num_rows * args.group + kRows - 1) / kRows : 0;
+    const int tiles = span.num_rows >= args.attention.prefill_from
+                          ? (span.num_rows * args.group + kRows - 1) / kRows
+                          : 0;
     int sum = tiles;  // inclusive
 #pragma unroll
     for (int d = 1; d < 32; d *= 2) {

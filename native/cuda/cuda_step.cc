@@ -286,6 +286,12 @@ Activation CudaBackend::attention(const Activation& qkv, int32_t layer,
   arguments.pages = kv_pages(layer);
   arguments.scale = config.scale;
   arguments.sliding_window = config.sliding_window;
+  // One kernel for all rows: the two sum in different orders.
+  if (options_.deterministic) {
+    arguments.prefill_from = 1;
+    attention_prefill(arguments, issue_.arrays, stream_);
+    return {arguments.out, qkv.rows, cols};
+  }
   const int64_t workspace =
       attention_decode_workspace_bytes(std::min(max_rows_, max_logits_rows_), config.num_heads,
                                        config.num_kv_heads, config.head_dim);

@@ -12,7 +12,15 @@ std::vector<BackendCase> all_backends() {
   cuda.precision = Precision::kBFloat16;
   cuda.exact = false;
   cuda.odd_sizes = false;
-  return {cuda};
+  BackendCase deterministic = cuda;
+  deterministic.name = "cuda_deterministic";
+  deterministic.make = [] {
+    CudaOptions options;
+    options.deterministic = true;
+    return make_cuda_backend(options);
+  };
+  deterministic.exact = true;
+  return {cuda, deterministic};
 }
 
 }  // namespace lorax
