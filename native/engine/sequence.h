@@ -26,10 +26,10 @@ struct Sequence {
         adapter(request.adapter),
         submitted(submit_time),
         num_prompt(static_cast<int32_t>(request.prompt.size())),
-        max_tokens(request.sampling.max_output_tokens == 0
-                       ? model.context_tokens
-                       : std::min(model.context_tokens,
-                                  num_prompt + request.sampling.max_output_tokens)),
+        max_tokens(
+            request.sampling.max_output_tokens == 0
+                ? model.context_tokens
+                : std::min(model.context_tokens, num_prompt + request.sampling.max_output_tokens)),
         sampler(std::move(request.sampling), request.prompt, model.vocab_size),
         blocks(model.block_tokens) {
     tokens = std::move(request.prompt);
@@ -59,7 +59,7 @@ struct Sequence {
   int32_t num_computed = 0;
   int32_t num_in_flight = 0;
   int32_t newest_sample = -1;  // index in the newest step that sampled it
-  bool started = false;  // was admitted once; preemption does not undo it
+  bool started = false;        // was admitted once; preemption does not undo it
 };
 
 }  // namespace lorax

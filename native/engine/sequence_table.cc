@@ -63,8 +63,8 @@ Schedule SequenceTable::schedule() const {
   for (size_t i = 0; i < num_waiting; ++i) waiting.push_back(describe(waiting_[i]));
 
   const bool in_flight = pool_.in_flight();
-  Schedule schedule = make_schedule({limits_, pool_.num_free(), running, waiting, adapters,
-                                     in_flight, pool_.counts().retiring});
+  Schedule schedule = make_schedule(
+      {limits_, pool_.num_free(), running, waiting, adapters, in_flight, pool_.counts().retiring});
   if (schedule.chunks.empty() && schedule.pool_full < 0 && !by_id_.empty() && !in_flight) {
     broken("there are sequences but nothing to schedule");
   }

@@ -40,7 +40,7 @@ class SequenceTable {
   // Frees everything the sequence holds, and the sequence. Throws std::logic_error alone.
   void close(Sequence& sequence, int64_t step);
 
-  Sequence* find(int32_t id) const;  // null when no such request is open
+  Sequence* find(int32_t id) const;                   // null when no such request is open
   Sequence* find(int32_t id, int64_t arrival) const;  // null also when the id is another's by now
   Sequence* any() const { return by_id_.empty() ? nullptr : by_id_.begin()->second; }
   Sequence& running(int32_t index) const { return *running_[index]; }

@@ -159,8 +159,8 @@ void StepLoop::plan(const Schedule& schedule, StepInFlight* step) {
   step->sampled.clear();
   for (const int32_t chunk : sampled_) {
     const Sequence& sequence = *scheduled_[chunk];
-    const bool decodes = planned_[chunk].num_rows == 1 &&
-                         sequence.num_tokens_ahead() > sequence.num_prompt;
+    const bool decodes =
+        planned_[chunk].num_rows == 1 && sequence.num_tokens_ahead() > sequence.num_prompt;
     step->sampled.push_back({sequence.id, sequence.arrival, decodes});
     if (decodes) ++step->stats.decode_tokens;
   }
@@ -277,8 +277,6 @@ void StepLoop::dispose() noexcept {
   }
 }
 
-void StepLoop::check_invariants() const {
-  sequences_.check_invariants(in_flight_.num_samples());
-}
+void StepLoop::check_invariants() const { sequences_.check_invariants(in_flight_.num_samples()); }
 
 }  // namespace lorax

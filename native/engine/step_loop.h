@@ -70,7 +70,7 @@ class StepLoop {
   const Failure disposed_{"DISPOSED", "The engine was stopped.", {}};
   std::optional<Failure> lost_;  // what every later request is refused with
   std::atomic<bool> is_lost_ = false;
-  int64_t step_number_ = 0;      // of the newest step planned
+  int64_t step_number_ = 0;  // of the newest step planned
 
   std::vector<Command> in_hand_;  // taken from the queue; those before num_handled_ are done
   size_t num_handled_ = 0;

@@ -72,7 +72,8 @@ DeviceCeilings measure_device_ceilings(const std::string& cache_directory) {
     cublaslt.tune(std::span(&use, 1), stream);
     const double seconds = median_seconds(stream, 50, [&] {
       cublaslt.matmul(shape, kSize,
-                      {x.as<__nv_bfloat16>(), w.as<__nv_bfloat16>(), nullptr, y.as<void>()}, stream);
+                      {x.as<__nv_bfloat16>(), w.as<__nv_bfloat16>(), nullptr, y.as<void>()},
+                      stream);
     });
     out.gemm_flops = 2.0 * kValues * kSize / seconds;
   }

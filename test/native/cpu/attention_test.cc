@@ -211,7 +211,9 @@ TEST_P(AttentionTest, MatchesDouble) {
           reference(s, prepared(s, seqs[i], rope(s.dim), q_gain, k_gain), seqs[i].tokens);
       // k is rounded to bf16 after float32 or double arithmetic: now and then to the other side.
       // Tiles also round q and the softmax's weights.
-      EXPECT_LE(relative_error(got[i], want), amx() ? 4e-3 : bf16() ? 1e-3 : 5e-6)
+      EXPECT_LE(relative_error(got[i], want), amx()    ? 4e-3
+                                              : bf16() ? 1e-3
+                                                       : 5e-6)
           << s.heads << "/" << s.kv_heads << " x " << s.dim << ", " << seqs[i].tokens << " tokens";
     }
   }

@@ -20,8 +20,10 @@ class EngineFaultsTest : public EngineFixture {
     names_ = {{-1, ""}, {a, "a"}, {b, "b"}};
     requests_.clear();
     for (int32_t id = 1; id <= 7; ++id) {
-      Request request =
-          request_of(id, prompt_of(4 + 2 * id, id), 12, id % 3 == 0 ? -1 : id % 3 == 1 ? a : b);
+      Request request = request_of(id, prompt_of(4 + 2 * id, id), 12,
+                                   id % 3 == 0   ? -1
+                                   : id % 3 == 1 ? a
+                                                 : b);
       request.sampling.num_logprobs = id % 2 == 0 ? 2 : -1;
       if (id % 2 == 1) request.sampling.repetition_penalty = 1.2f;
       if (id == 4) request.sampling.stop_token_ids = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
@@ -39,9 +41,9 @@ class EngineFaultsTest : public EngineFixture {
       const RequestLog& log = log_[id];
       ASSERT_NE(log.ending, Ending::kOpen);
       if (id > 7) continue;
-      Ints alone = expected_alone(requests_[id - 1], names_.at(requests_[id - 1].adapter),
-                                  options_.limits)
-                       .tokens;
+      Ints alone =
+          expected_alone(requests_[id - 1], names_.at(requests_[id - 1].adapter), options_.limits)
+              .tokens;
       if (log.ending == Ending::kFailed) {
         EXPECT_EQ(log.failure.code, "ENGINE_LOST");
         ASSERT_LE(log.tokens.size(), alone.size());

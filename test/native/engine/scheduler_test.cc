@@ -123,13 +123,9 @@ class SchedulerTable : public testing::TestWithParam<Case> {};
 
 TEST_P(SchedulerTable, Schedules) {
   const Case& c = GetParam();
-  const SchedulerState state{{c.budget, c.max_running, 4},
-                             c.free_pages,
-                             c.running,
-                             c.waiting,
-                             c.adapters,
-                             c.retiring >= 0,
-                             std::max(c.retiring, 0)};
+  const SchedulerState state{
+      {c.budget, c.max_running, 4}, c.free_pages, c.running, c.waiting, c.adapters, c.retiring >= 0,
+      std::max(c.retiring, 0)};
   EXPECT_EQ(text(make_schedule(state)), c.expected);
 }
 
