@@ -44,7 +44,7 @@ export function findNvcc() {
  * leaves the addon alone, with `cuda` saying so, unless `strict`.
  * @param {{ strict?: boolean }} options strict: as checkouts and CI build: warnings are errors, the
  *   CUDA backend is for one architecture, and there is what tests open
- * @returns {{ ok: true, cuda: string } | { ok: false, reason: string, output: string }}
+ * @returns {{ ok: true, cuda: string, output?: string } | { ok: false, reason: string, output: string }}
  */
 export function buildNative({ strict = false } = {}) {
   const nvcc = findNvcc();
@@ -125,6 +125,8 @@ function configureAndBuild(strict, cuda) {
 if (process.argv[1] && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url)) {
   const result = buildNative({ strict: process.argv.includes('--strict') });
   if (result.ok) {
+    // Of a CUDA backend that failed to build.
+    if (result.output) process.stderr.write(result.output);
     process.stdout.write(`lorax-js: built ${addonPath}\nlorax-js: CUDA backend ${result.cuda}\n`);
   } else {
     process.stderr.write(`${result.output}\nlorax-js: not built: ${result.reason}\n`);
