@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 
+#include "backend/tensor_fault.h"
 #include "cpu/kernels.h"
 #include "cpu/packed_weight.h"
 
@@ -14,10 +15,7 @@ namespace {
 constexpr int64_t kAlignment = 64;
 
 [[noreturn]] void fail(const TensorView& tensor, const std::string& what) {
-  const std::string file = tensor.file;
-  throw Error("ADAPTER_INVALID",
-              (file.empty() ? "" : file + ": ") + "tensor " + tensor.name + " " + what,
-              {{"file", file}, {"tensor", std::string(tensor.name)}});
+  fail_tensor("ADAPTER_INVALID", tensor, what);
 }
 
 // Hands out room, page after page.
@@ -78,18 +76,6 @@ void cut(PageCursor& cursor, int32_t n, int32_t k, int64_t k_bytes, int32_t step
   }
 }
 
-void check(const AdapterModule& m) {
-  if (m.rank <= 0 || m.a.rows != m.rank || m.a.cols <= 0 || m.a.data == nullptr) {
-    fail(m.a, "is [" + std::to_string(m.a.rows) + ", " + std::to_string(m.a.cols) +
-                  "], not [rank " + std::to_string(m.rank) + ", d_in]");
-  }
-  if (m.b.cols != m.rank || m.b.rows <= 0 || m.b.data == nullptr) {
-    fail(m.b, "is [" + std::to_string(m.b.rows) + ", " + std::to_string(m.b.cols) +
-                  "], not [d_out, rank " + std::to_string(m.rank) + "]");
-  }
-  if (m.layer < 0 || m.module < 0) fail(m.a, "has no layer or module");
-}
-
 void write(uint8_t* base, int64_t element, float x, bool bf16) {
   if (bf16) {
     reinterpret_cast<uint16_t*>(base)[element] = to_bf16(x);
@@ -137,7 +123,7 @@ std::unique_ptr<PackedAdapter> pack_adapter(std::span<const AdapterModule> modul
                                             int64_t page_bytes) {
   auto table = std::make_shared<AdapterTable>();
   for (const AdapterModule& m : modules) {
-    check(m);
+    check_adapter_module(m);
     table->num_layers = std::max(table->num_layers, m.layer + 1);
     table->num_modules = std::max(table->num_modules, m.module + 1);
   }

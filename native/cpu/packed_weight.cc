@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "backend/tensor_fault.h"
 #include "cpu/kernels.h"
 
 namespace lorax::cpu {
@@ -30,10 +31,7 @@ float from_f16(uint16_t h) {
 }
 
 [[noreturn]] void fail(const TensorView& tensor, const std::string& what) {
-  const std::string file = tensor.file;
-  throw Error("MODEL_INVALID",
-              (file.empty() ? "" : file + ": ") + "tensor " + tensor.name + " " + what,
-              {{"file", file}, {"tensor", std::string(tensor.name)}});
+  fail_tensor("MODEL_INVALID", tensor, what);
 }
 
 void check_shapes(std::span<const TensorView> tensors, std::span<const TensorView> biases) {

@@ -9,6 +9,7 @@
 #include <system_error>
 #include <thread>
 
+#include "backend/tensor_fault.h"
 #include "cuda/bf16_rows.h"
 #include "cuda/step_arrays.h"
 
@@ -16,22 +17,7 @@ namespace lorax::cuda {
 namespace {
 
 [[noreturn]] void fail(const TensorView& tensor, const std::string& what) {
-  const std::string file = tensor.file;
-  throw Error("ADAPTER_INVALID",
-              (file.empty() ? "" : file + ": ") + "tensor " + tensor.name + " " + what,
-              {{"file", file}, {"tensor", std::string(tensor.name)}});
-}
-
-void check(const AdapterModule& m) {
-  if (m.rank <= 0 || m.a.rows != m.rank || m.a.cols <= 0 || m.a.data == nullptr) {
-    fail(m.a, "is [" + std::to_string(m.a.rows) + ", " + std::to_string(m.a.cols) +
-                  "], not [rank " + std::to_string(m.rank) + ", d_in]");
-  }
-  if (m.b.cols != m.rank || m.b.rows <= 0 || m.b.data == nullptr) {
-    fail(m.b, "is [" + std::to_string(m.b.rows) + ", " + std::to_string(m.b.cols) +
-                  "], not [d_out, rank " + std::to_string(m.rank) + "]");
-  }
-  if (m.layer < 0 || m.module < 0) fail(m.a, "has no layer or module");
+  fail_tensor("ADAPTER_INVALID", tensor, what);
 }
 
 constexpr int64_t kTableAlignment = 16;
@@ -124,7 +110,7 @@ ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_by
   ImageLayout layout;
   layout.page_bytes = page_bytes;
   for (const AdapterModule& m : modules) {
-    check(m);
+    check_adapter_module(m);
     layout.num_layers = std::max(layout.num_layers, m.layer + 1);
     layout.num_modules = std::max(layout.num_modules, m.module + 1);
     layout.max_groups = std::max(layout.max_groups, groups_of(m));

@@ -6,7 +6,6 @@
 #include <cuda_runtime_api.h>
 
 #include <string>
-#include <utility>
 
 #include "cuda/check.h"
 
@@ -75,30 +74,22 @@ CUmemAllocationProp properties(int device) {
 
 }  // namespace
 
-DeviceBuffer::DeviceBuffer(int64_t bytes, const char* what) : bytes_(bytes) {
-  const cudaError_t status = cudaMalloc(&data_, static_cast<size_t>(bytes));
+void* DeviceMemory::take(int64_t bytes, const char* what) {
+  void* data = nullptr;
+  const cudaError_t status = cudaMalloc(&data, static_cast<size_t>(bytes));
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     exhausted(bytes, what);
   }
   check(status, "cudaMalloc");
+  return data;
 }
 
-DeviceBuffer::DeviceBuffer(DeviceBuffer&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+void DeviceMemory::give_back(void* data) { cudaFree(data); }
 
-DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(bytes_, other.bytes_);
-  return *this;
-}
-
-DeviceBuffer::~DeviceBuffer() {
-  if (data_ != nullptr) cudaFree(data_);
-}
-
-PinnedBuffer::PinnedBuffer(int64_t bytes, const char* what) : bytes_(bytes) {
-  const cudaError_t status = cudaHostAlloc(&data_, static_cast<size_t>(bytes), cudaHostAllocMapped);
+void* PinnedMemory::take(int64_t bytes, const char* what) {
+  void* data = nullptr;
+  const cudaError_t status = cudaHostAlloc(&data, static_cast<size_t>(bytes), cudaHostAllocMapped);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
     throw Error("POOL_EXHAUSTED",
@@ -107,20 +98,10 @@ PinnedBuffer::PinnedBuffer(int64_t bytes, const char* what) : bytes_(bytes) {
                 {{"neededBytes", static_cast<double>(bytes)}});
   }
   check(status, "cudaHostAlloc");
+  return data;
 }
 
-PinnedBuffer::PinnedBuffer(PinnedBuffer&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
-
-PinnedBuffer& PinnedBuffer::operator=(PinnedBuffer&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(bytes_, other.bytes_);
-  return *this;
-}
-
-PinnedBuffer::~PinnedBuffer() {
-  if (data_ != nullptr) cudaFreeHost(data_);
-}
+void PinnedMemory::give_back(void* data) { cudaFreeHost(data); }
 
 PageArena::PageArena(int device) : device_(device) {
   const CUmemAllocationProp prop = properties(device);

@@ -6,19 +6,29 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 namespace lorax::cuda {
 
-// cudaMalloc / cudaFree. Move-only. Throws POOL_EXHAUSTED naming `what` and the bytes.
-class DeviceBuffer {
+// Bytes of one kind of memory. Move-only.
+template <typename Memory>
+class Buffer {
  public:
-  DeviceBuffer() = default;
-  DeviceBuffer(int64_t bytes, const char* what);
-  DeviceBuffer(DeviceBuffer&& other) noexcept;
-  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept;
-  DeviceBuffer(const DeviceBuffer&) = delete;
-  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
-  ~DeviceBuffer();
+  Buffer() = default;
+  // `what` they are for, for the error.
+  Buffer(int64_t bytes, const char* what) : data_(Memory::take(bytes, what)), bytes_(bytes) {}
+  Buffer(Buffer&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() {
+    if (data_ != nullptr) Memory::give_back(data_);
+  }
 
   template <typename T>
   T* as() const {
@@ -31,27 +41,19 @@ class DeviceBuffer {
   int64_t bytes_ = 0;
 };
 
-// cudaHostAlloc, mapped: device code may write it through data(). Move-only.
-class PinnedBuffer {
- public:
-  PinnedBuffer() = default;
-  PinnedBuffer(int64_t bytes, const char* what);
-  PinnedBuffer(PinnedBuffer&& other) noexcept;
-  PinnedBuffer& operator=(PinnedBuffer&& other) noexcept;
-  PinnedBuffer(const PinnedBuffer&) = delete;
-  PinnedBuffer& operator=(const PinnedBuffer&) = delete;
-  ~PinnedBuffer();
-
-  template <typename T>
-  T* as() const {
-    return static_cast<T*>(data_);
-  }
-  int64_t bytes() const { return bytes_; }
-
- private:
-  void* data_ = nullptr;
-  int64_t bytes_ = 0;
+// Both throw POOL_EXHAUSTED naming what the bytes are for.
+struct DeviceMemory {
+  static void* take(int64_t bytes, const char* what);
+  static void give_back(void* data);
 };
+// Mapped: device code may write it through the same address.
+struct PinnedMemory {
+  static void* take(int64_t bytes, const char* what);
+  static void give_back(void* data);
+};
+
+using DeviceBuffer = Buffer<DeviceMemory>;
+using PinnedBuffer = Buffer<PinnedMemory>;
 
 // The pool's memory: an address range reserved at once (as large as the device), mapped when
 // everything else has taken what it needs. So graphs recorded before it is sized stay right.

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "backend/tensor_fault.h"
 #include "cuda/check.h"
 #include "cuda/convert.h"
 
@@ -35,8 +36,7 @@ void copy_in_parallel(uint8_t* to, const uint8_t* from, int64_t bytes) {
 }
 
 [[noreturn]] void fail(const TensorView& tensor, const std::string& what) {
-  throw Error("MODEL_INVALID", std::string(tensor.file) + ": tensor " + tensor.name + " " + what,
-              {{"tensor", std::string(tensor.name)}, {"file", std::string(tensor.file)}});
+  fail_tensor("MODEL_INVALID", tensor, what);
 }
 
 }  // namespace
