@@ -1,8 +1,10 @@
 // Steps of a decoder of Llama-3.1-8B's shape (random weights) on the CUDA backend, without Node.
 //
-//   decode_bench FOLDER [--quick | --trace] [--csv FILE]
+//   decode_bench FOLDER [--quick | --trace | --sweep] [--csv FILE]
 //
 // --trace runs few steps of few scenarios, for bench/gpu/trace.py, which loads this as a library.
+// --sweep compares ways to launch the linears of few rows (LinearTuning), a line each, with a hash
+// of the first tokens: all must have the same.
 // Scenarios (rows x adapters) take turns in one run, a few steps each, so that base and adapters
 // see the same card; the figure is the median time between two collected steps while all rows
 // decode. Prints milliseconds, the floor (bytes read / the copy speed measured here) and their
@@ -37,6 +39,7 @@ double milliseconds(Clock::duration duration) {
 struct Resident {
   std::unique_ptr<AdapterImage> image;
   std::unique_ptr<ResidentAdapter> adapter;
+  int32_t index = 0;  // in the order of adding
 };
 
 struct Scenario {
@@ -81,16 +84,17 @@ class Bench {
     out->adapter = decoder_->place_adapter(*out->image, pages);
     pack_ms_[rank].push_back(milliseconds(packed - begin));
     adapter_bytes_[rank] = out->image->bytes;
+    out->index = static_cast<int32_t>(residents_.size());
     residents_.push_back(std::move(out));
     return residents_.back().get();
   }
 
   // All rows' sequences get a prompt of kPrompt tokens, then `steps` decode steps; the times of the
-  // steps are appended.
-  void run(Scenario& scenario, int32_t steps) {
+  // steps are appended. Without `prompts` they keep those of a run with as many steps.
+  void run(Scenario& scenario, int32_t steps, bool prompts = true) {
     const int32_t rows = scenario.rows;
     const int32_t blocks = (kPrompt + steps + block_tokens() - 1) / block_tokens();
-    for (int32_t begin = 0; begin < rows; begin += kMaxRows / kPrompt) {
+    for (int32_t begin = 0; prompts && begin < rows; begin += kMaxRows / kPrompt) {
       const int32_t end = std::min(rows, begin + kMaxRows / kPrompt);
       step(plan(scenario, begin, end, 0, kPrompt, blocks, false));
       decoder_->collect(results_);
@@ -104,6 +108,7 @@ class Bench {
       step(plan(scenario, 0, rows, kPrompt + i, 1, blocks, true));
       decoder_->collect(results_);
       const Clock::time_point now = Clock::now();
+      if (i < 2 + kHashedSteps) hash_results();
       if (i > 3) scenario.step_ms.push_back(milliseconds(now - last));
       last = now;
     }
@@ -138,11 +143,21 @@ class Bench {
   double adapter_bytes(int32_t rank) const { return static_cast<double>(adapter_bytes_.at(rank)); }
   const std::map<int32_t, std::vector<double>>& pack_ms() const { return pack_ms_; }
   int32_t num_free_pages() const { return next_page_; }
+  uint64_t tokens_hash() const { return hash_; }  // of the first tokens of all runs
 
   static constexpr int32_t kKvPages = 256 * 20;
 
  private:
+  static constexpr int32_t kHashedSteps = 8;
+
   int32_t block_tokens() const { return decoder_->limits().block_tokens; }
+
+  // FNV-1a over whole tokens.
+  void hash_results() {
+    for (const SampleResult& result : results_) {
+      hash_ = (hash_ ^ static_cast<uint32_t>(result.token)) * 0x100000001b3ull;
+    }
+  }
 
   void step(const StepPlan& plan) {
     results_.resize(plan.samples.size());
@@ -154,7 +169,7 @@ class Bench {
                 int32_t tokens, int32_t blocks, bool follows) {
     StepPlan out;
     out.step = ++step_;
-    std::map<const Resident*, std::vector<int32_t>> rows_of;
+    std::map<int32_t, std::vector<int32_t>> rows_of;  // by the adapter's index
     // Sequences of one adapter are adjacent, as the planner makes them.
     std::vector<std::pair<const Resident*, int32_t>> order;
     const auto num_adapters = static_cast<int32_t>(scenario.adapters.size());
@@ -163,7 +178,10 @@ class Bench {
       order.emplace_back(base ? nullptr : scenario.adapters[i % num_adapters], i);
     }
     std::stable_sort(order.begin(), order.end(),
-                     [](const auto& a, const auto& b) { return a.first < b.first; });
+                     [](const auto& a, const auto& b) {
+                       const auto key = [](const Resident* r) { return r ? r->index : -1; };
+                       return key(a.first) < key(b.first);
+                     });
     for (const auto& [resident, sequence] : order) {
       out.spans.push_back({out.num_rows(), tokens, position,
                            static_cast<int32_t>(out.block_tables.size()),
@@ -173,7 +191,7 @@ class Bench {
       }
       const auto index = static_cast<int32_t>(out.logits_rows.size());
       for (int32_t t = 0; t < tokens; ++t) {
-        if (resident != nullptr) rows_of[resident].push_back(out.num_rows());
+        if (resident != nullptr) rows_of[resident->index].push_back(out.num_rows());
         out.token_ids.push_back(follows ? -1 - index
                                         : (sequence * 7919 + (position + t) * 104729) %
                                               config_.vocab_size);
@@ -182,9 +200,9 @@ class Bench {
       out.logits_rows.push_back(out.num_rows() - 1);
       out.samples.emplace_back();
     }
-    for (const auto& [resident, rows] : rows_of) {
+    for (const auto& [index, rows] : rows_of) {
       LoraSegment segment;
-      segment.adapter = resident->adapter.get();
+      segment.adapter = residents_[index]->adapter.get();
       segment.rows_begin = static_cast<int32_t>(out.segment_rows.size());
       out.segment_rows.insert(out.segment_rows.end(), rows.begin(), rows.end());
       segment.rows_end = static_cast<int32_t>(out.segment_rows.size());
@@ -203,20 +221,83 @@ class Bench {
   std::vector<SampleResult> results_;
   int32_t next_page_ = 0;
   int64_t step_ = 0;
+  uint64_t hash_ = 0xcbf29ce484222325ull;
 };
+
+// Most telling first: what would take longer than kSweepSeconds is not begun.
+int sweep(const std::string& folder, CudaOptions options) {
+  constexpr double kSweepSeconds = 44.0;
+  constexpr int32_t kSteps = 26;
+  constexpr int64_t kKb = 1024;
+  struct Tried {
+    bool adapters, base;
+    int64_t cap;
+    int32_t shrink_blocks;
+  };
+  const std::vector<Tried> tried = {
+      {false, false, 0, 2},        {true, false, 0, 2},         {true, false, 188 * kKb, 2},
+      {true, true, 188 * kKb, 1},  {true, true, 128 * kKb, 1},  {false, false, 188 * kKb, 2},
+      {true, true, 152 * kKb, 2},
+  };
+  const Clock::time_point begin = Clock::now();
+  double longest = 0.0;
+  uint64_t expected = 0;
+  for (const Tried& t : tried) {
+    const Clock::time_point start = Clock::now();
+    if (milliseconds(start - begin) / 1e3 + longest > kSweepSeconds) {
+      std::printf("no time left for the rest\n");
+      break;
+    }
+    options.tuning = {t.adapters, t.base, t.cap, t.cap, t.shrink_blocks};
+    Bench bench(folder, options);
+    std::vector<const Resident*> rank16;
+    for (int32_t i = 0; i < 8; ++i) rank16.push_back(bench.add_adapter(16));
+    std::vector<Scenario> scenarios;
+    for (const int32_t rows : {128, 64, 32, 1}) {
+      scenarios.push_back({"base", rows, {}});
+      scenarios.push_back({"lora", rows, {rank16.begin(), rank16.begin() + std::min(rows, 8)}});
+    }
+    // The first run's prompts are those of all sequences.
+    bool prompts = true;
+    for (int32_t round = 0; round < 2; ++round) {
+      for (Scenario& scenario : scenarios) {
+        bench.run(scenario, kSteps, prompts);
+        prompts = false;
+      }
+    }
+    std::printf("SWEEP flags %d base %d cap %3dK shrink %d:", t.adapters, t.base,
+                static_cast<int>(t.cap / kKb), t.shrink_blocks);
+    for (size_t i = 0; i < scenarios.size(); i += 2) {
+      const double base = median(scenarios[i].step_ms);
+      const double lora = median(scenarios[i + 1].step_ms);
+      std::printf("  %d: %.3f %.3f x%.3f", scenarios[i].rows, base, lora, lora / base);
+    }
+    if (expected == 0) expected = bench.tokens_hash();
+    std::printf("  tokens %016llx%s, %.1f s\n",
+                static_cast<unsigned long long>(bench.tokens_hash()),
+                bench.tokens_hash() == expected ? "" : " DIFFERENT",
+                milliseconds(Clock::now() - start) / 1e3);
+    std::fflush(stdout);
+    longest = std::max(longest, milliseconds(Clock::now() - start) / 1e3);
+  }
+  return 0;
+}
 
 int run(int argc, char** argv) {
   const std::string folder = argc > 1 ? argv[1] : "/tmp";
   bool quick = false;
   bool trace = false;
+  bool sweeps = false;
   std::string csv_path;
   CudaOptions options;
   options.cache_directory = folder;
   for (int i = 2; i < argc; ++i) {
     if (std::strcmp(argv[i], "--quick") == 0) quick = true;
     if (std::strcmp(argv[i], "--trace") == 0) quick = trace = true;
+    if (std::strcmp(argv[i], "--sweep") == 0) sweeps = true;
     if (std::strcmp(argv[i], "--csv") == 0 && i + 1 < argc) csv_path = argv[++i];
   }
+  if (sweeps) return sweep(folder, options);
   const DeviceCeilings ceilings = measure_device_ceilings(folder);
   std::printf("%s: copy %.3f TB/s, bf16 8192^3 %.0f TFLOP/s\n", ceilings.name.c_str(),
               ceilings.copy_bytes_per_second / 1e12, ceilings.gemm_flops / 1e12);

@@ -138,6 +138,14 @@ class CudaBackend final : public Backend {
     int32_t bucket = 0;             // 0: not recorded
   };
 
+  // Where the operation issued last counts its blocks (ready.cuh), if the next is a linear of what
+  // it wrote. None in between: the linear may then overwrite what operations before have read.
+  struct Ready {
+    uint32_t* counter = nullptr;  // null: nowhere
+    uint32_t count = 0;           // x is complete
+    const void* x = nullptr;
+  };
+
   // A fused linear of one layer whose modules adapters may adapt.
   struct Site {
     int32_t layer = 0;
@@ -168,6 +176,8 @@ class CudaBackend final : public Backend {
   void lay_out_lists();
   void lay_out_row_lists();
   void tune_linears();
+  uint32_t* next_ready(bool for_head);
+  StreamGemmConfig streamed_config(const DeviceWeight& weight, int32_t rows) const;
   bool streams_few_rows() const;
   int32_t site_index(const LoraSite& site);
   void run_streamed(const Activation& x, const DeviceWeight& weight, bool head, int32_t site,
@@ -207,6 +217,8 @@ class CudaBackend final : public Backend {
   // Of linears (cuda_linear.cc).
   CublasLt cublaslt_;
   const DeviceWeight* last_linear_ = nullptr;  // issued
+  int32_t num_ready_ = 0;                      // counters given out in this step
+  Ready ready_;
   std::vector<GemmUse> gemm_uses_;
   bool recorded_ = false;  // record() is done
   std::deque<Site> sites_;  // in the order of a step; addresses stay

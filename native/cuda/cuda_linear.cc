@@ -17,6 +17,9 @@ namespace {
 // Rank groups of one row, over all its adapters, that steps have room for: rank 1024.
 constexpr int64_t kGroupsPerRow = 64;
 
+// Of a multiprocessor's 228 KB: two blocks that stream weights never share one.
+constexpr int32_t kOverHalfShared = 116 * 1024;
+
 GemmShape gemm_shape(const DeviceWeight& weight, bool head) {
   GemmShape out;
   out.n = static_cast<int32_t>(weight.n);
@@ -136,6 +139,37 @@ void CudaBackend::plan_adapters() {
   }
 }
 
+// A counter for the kernel about to write a linear's x, or null where the linear would not look.
+uint32_t* CudaBackend::next_ready(bool for_head) {
+  ready_ = {};
+  const LinearTuning& tuning = options_.tuning;
+  const bool shrink_between = issue_.adapters && !for_head;
+  if (!streams_few_rows() || num_ready_ == StepArrays::kReadyCounters ||
+      !(shrink_between ? tuning.flags_with_adapters : tuning.flags_on_base)) {
+    return nullptr;
+  }
+  return ready_.counter = issue_.arrays.ready + num_ready_++;
+}
+
+StreamGemmConfig CudaBackend::streamed_config(const DeviceWeight& weight, int32_t rows) const {
+  StreamGemmConfig config = stream_gemm_config(weight.n, weight.k, rows, num_sms_);
+  const LinearTuning& tuning = options_.tuning;
+  const int64_t cap =
+      issue_.adapters ? tuning.shared_bytes_cap_with_adapters : tuning.shared_bytes_cap;
+  if (cap == 0) return config;
+  // Shorter blocks before a ring of too few.
+  while (config.stages > 2 && stream_gemm_shared_bytes(config, rows, true) > cap) --config.stages;
+  if (config.stages < 4 && config.block_atoms > 1) {
+    config.block_atoms /= 2;
+    config.in_flight *= 2;
+    config.stages *= 2;
+    while (stream_gemm_shared_bytes(config, rows, true) <= cap) ++config.stages;
+    while (config.stages > 2 && stream_gemm_shared_bytes(config, rows, true) > cap) --config.stages;
+  }
+  config.min_shared_bytes = kOverHalfShared;
+  return config;
+}
+
 bool CudaBackend::streams_few_rows() const {
   return streams_ && issue_.rows <= kStreamedRows && (!issue_.adapters || issue_.few_adapter_rows);
 }
@@ -167,6 +201,7 @@ Activation CudaBackend::linear(const Activation& x, const Weight& w, const LoraS
   }
   if (last_linear_ != nullptr && last_linear_->next == nullptr) last_linear_->next = &weight;
   last_linear_ = head ? nullptr : &weight;
+  ready_ = {};
   return {y, x.rows, n, pending};
 }
 
@@ -179,9 +214,15 @@ void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight, 
   arguments.y = y;
   arguments.float32_out = head;
   arguments.bias = weight.bias.as<float>();
+  // What was last at y has been read by the writer of x, or before it began: no operation lies in
+  // between, and shrink reads no y.
+  if (ready_.counter != nullptr && ready_.x == x.data) {
+    arguments.x_ready = ready_.counter;
+    arguments.x_ready_count = ready_.count;
+  }
   StreamGemmConfig next_config;
   if (weight.next != nullptr && !head) {
-    next_config = stream_gemm_config(weight.next->n, weight.next->k, x.rows, num_sms_);
+    next_config = streamed_config(*weight.next, x.rows);
     arguments.next = &*weight.next->stream;
     arguments.next_config = &next_config;
   }
@@ -195,6 +236,7 @@ void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight, 
     shrink.num_units = lists_.num_units + site;
     shrink.v = lora_v_.as<__nv_bfloat16>();
     shrink.lists_ready = modules.layer > 0;
+    shrink.blocks_per_multiprocessor = options_.tuning.shrink_blocks;
     lora_shrink(shrink, issue_.arrays, stream_);
     lora.items = lists_.items + int64_t{parts_before_[site]} * lists_.capacity.groups;
     lora.site = lists_.ranges + site;
@@ -206,8 +248,7 @@ void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight, 
     }
     arguments.lora = &lora;
   }
-  weight.stream->launch(arguments, stream_gemm_config(weight.n, weight.k, x.rows, num_sms_),
-                        stream_);
+  weight.stream->launch(arguments, streamed_config(weight, x.rows), stream_);
 }
 
 // Returns the site whose expand the next operation adds, or null when y is whole.

@@ -73,6 +73,7 @@ void CudaBackend::record(const std::function<void()>& issue) {
     issue_.decodes = true;
     for (const int32_t rows : buckets) {
       issue_.rows = issue_.logits_rows = issue_.bucket = rows;
+      upload_->clear_ready(stream_);
       issue();
     }
   }
@@ -184,6 +185,8 @@ void CudaBackend::collect(std::span<SampleResult> results) {
 // ---- operations ----
 
 Activation CudaBackend::embed(const Weight& table) {
+  num_ready_ = 0;
+  ready_ = {};
   const auto& weight = static_cast<const DeviceWeight&>(table);
   EmbedArguments arguments;
   arguments.table = weight.values.as<__nv_bfloat16>();
@@ -207,6 +210,9 @@ Activation CudaBackend::rms_norm(const Activation& residual, const Vector& gain,
   arguments.eps = eps;
   arguments.rows = residual.rows;
   arguments.hidden = residual.cols;
+  arguments.ready = next_ready(false);
+  ready_.count = norm_blocks(arguments);
+  ready_.x = arguments.y;
   cuda::rms_norm(arguments, stream_);
   return {arguments.y, residual.rows, residual.cols};
 }
@@ -214,6 +220,7 @@ Activation CudaBackend::rms_norm(const Activation& residual, const Vector& gain,
 Activation CudaBackend::add_rms_norm(Activation& residual, const Activation& delta,
                                      const Vector& gain, float eps, bool sampled_rows) {
   const bool gathers = sampled_rows && issue_.bucket == 0;
+  ready_ = {};
   if (delta.pending != nullptr) {
     const auto& site = *static_cast<const LoraRowSite*>(delta.pending);
     auto* values = static_cast<__nv_bfloat16*>(delta.data);
@@ -245,6 +252,9 @@ Activation CudaBackend::add_rms_norm(Activation& residual, const Activation& del
     arguments.gather = issue_.arrays.logits_rows;
     arguments.gather_count = &issue_.arrays.counts->num_logits_rows;
   }
+  arguments.ready = next_ready(sampled_rows);
+  ready_.count = norm_blocks(arguments);
+  ready_.x = arguments.y;
   cuda::rms_norm(arguments, stream_);
   return {arguments.y, arguments.rows, residual.cols};
 }
@@ -261,6 +271,7 @@ KvPages CudaBackend::kv_pages(int32_t layer) const {
 
 void CudaBackend::rope_and_store_kv(Activation& qkv, int32_t layer, const AttentionConfig& config,
                                     const Vector* q_gain, const Vector* k_gain, float eps) {
+  ready_ = {};
   RopeKv arguments;
   arguments.qkv = static_cast<__nv_bfloat16*>(qkv.data);
   arguments.rows = qkv.rows;
@@ -276,6 +287,7 @@ void CudaBackend::rope_and_store_kv(Activation& qkv, int32_t layer, const Attent
 
 Activation CudaBackend::attention(const Activation& qkv, int32_t layer,
                                   const AttentionConfig& config) {
+  ready_ = {};
   const int32_t cols = config.num_heads * config.head_dim;
   Attention arguments;
   arguments.qkv = static_cast<const __nv_bfloat16*>(qkv.data);
@@ -299,12 +311,16 @@ Activation CudaBackend::attention(const Activation& qkv, int32_t layer,
     attention_workspace_ = DeviceBuffer(workspace, "attention");
     LORAX_CUDA(cudaMemsetAsync(attention_workspace_.as<void>(), 0, workspace, stream_));
   }
-  attention_decode(arguments, issue_.arrays, attention_workspace_.as<void>(), stream_);
+  arguments.ready = issue_.decodes ? next_ready(false) : nullptr;
+  ready_.count =
+      attention_decode(arguments, issue_.arrays, attention_workspace_.as<void>(), stream_);
+  ready_.x = arguments.out;
   if (!issue_.decodes) attention_prefill(arguments, issue_.arrays, stream_);
   return {arguments.out, qkv.rows, cols};
 }
 
 Activation CudaBackend::silu_mul(const Activation& gate_up) {
+  ready_ = {};
   const int32_t inner = gate_up.cols / 2;
   auto* y = ensure<__nv_bfloat16>(silu_out_, max_rows_, inner);
   const auto* x = static_cast<const __nv_bfloat16*>(gate_up.data);
@@ -312,7 +328,10 @@ Activation CudaBackend::silu_mul(const Activation& gate_up) {
     const auto& site = *static_cast<const LoraRowSite*>(gate_up.pending);
     lora_silu_mul(row_lists_, site, issue_.arrays, x, y, gate_up.rows, inner, stream_);
   } else {
-    cuda::silu_mul(x, y, gate_up.rows, inner, stream_);
+    uint32_t* const ready = next_ready(false);
+    ready_.count = silu_mul_blocks(gate_up.rows, inner);
+    ready_.x = y;
+    cuda::silu_mul(x, y, gate_up.rows, inner, stream_, ready);
   }
   return {y, gate_up.rows, inner};
 }

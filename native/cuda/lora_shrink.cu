@@ -288,12 +288,13 @@ void launch(const LoraShrinkArguments& args, const StepArrays& step, int cluster
 }  // namespace
 
 void lora_shrink(const LoraShrinkArguments& args, const StepArrays& step, cudaStream_t stream) {
-  // Two blocks a multiprocessor, beside those of the streaming GEMM.
+  // Beside those of the streaming GEMM.
   const DeviceShape device = device_shape();
+  const int blocks = device.multiprocessors * args.blocks_per_multiprocessor;
   if (device.major >= 9) {
-    launch<8>(args, step, device.multiprocessors * 2 / 8, stream);
+    launch<8>(args, step, blocks / 8, stream);
   } else {
-    launch<1>(args, step, device.multiprocessors * 2, stream);
+    launch<1>(args, step, blocks, stream);
   }
 }
 

@@ -25,6 +25,7 @@ struct LoraShrinkArguments {
   // The lists were complete before the kernel before this one began: they are read, and A is
   // prefetched, while that one still runs. True from the second layer on.
   bool lists_ready = false;
+  int32_t blocks_per_multiprocessor = 2;  // changes no bit
 };
 
 void lora_shrink(const LoraShrinkArguments& arguments, const StepArrays& step, cudaStream_t stream);

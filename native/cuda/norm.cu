@@ -5,6 +5,7 @@
 #include "cuda/bf16_vector.cuh"
 #include "cuda/launch.h"
 #include "cuda/norm.h"
+#include "cuda/ready.cuh"
 
 namespace lorax::cuda {
 namespace {
@@ -70,7 +71,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_in_registers(const NormArgum
   if (active) gain.load(a.gain + column);
   wait_for_previous();
   const int32_t row = row_of(a, blockIdx.x);
-  if (row < 0) return;
+  if (row < 0) return signal_ready(a.ready);
 
   Floats<8> x;
   float sum = 0.0f;
@@ -83,6 +84,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_in_registers(const NormArgum
     store_normed(x, gain, 1.0f / sqrtf(mean + a.eps),
                  a.y + int64_t{blockIdx.x} * a.hidden + column);
   }
+  signal_ready(a.ready);
 }
 
 template <int kWidth>
@@ -90,7 +92,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_in_memory(const NormArgument
   let_next_start();
   wait_for_previous();
   const int32_t row = row_of(a, blockIdx.x);
-  if (row < 0) return;
+  if (row < 0) return signal_ready(a.ready);
 
   const int64_t begin = int64_t{row} * a.hidden;
   float sum = 0.0f;
@@ -105,6 +107,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_in_memory(const NormArgument
     gain.load(a.gain + i);
     store_normed(x, gain, factor, a.y + int64_t{blockIdx.x} * a.hidden + i);
   }
+  signal_ready(a.ready);
 }
 
 }  // namespace
@@ -113,7 +116,7 @@ void rms_norm(const NormArguments& a, cudaStream_t stream) {
   if (a.rows == 0) return;
   const int width = a.hidden % 8 == 0 ? 8 : 1;
   const unsigned threads = std::min((a.hidden / width + 31) / 32 * 32, kMaxThreads);
-  const LaunchShape shape{.grid = dim3(a.rows), .block = dim3(threads)};
+  const LaunchShape shape{.grid = dim3(norm_blocks(a)), .block = dim3(threads)};
   if (width == 8 && a.hidden <= 8 * kMaxThreads) {
     launch_overlapping("rms_norm", norm_in_registers, shape, stream, a);
   } else if (width == 8) {

@@ -24,9 +24,15 @@ struct NormArguments {
   // other rows of the residual are not added to. Null: y[i] is of row i.
   const int32_t* gather = nullptr;  // [rows], distinct
   const int32_t* gather_count = nullptr;
+  uint32_t* ready = nullptr;  // told when y is complete (ready.cuh), by norm_blocks() arrivals
 };
 
 // residual[row] += delta[row] (in place, when there is a delta), then y = norm(residual[row]).
 void rms_norm(const NormArguments& arguments, cudaStream_t stream);
+
+// Blocks of its grid.
+inline uint32_t norm_blocks(const NormArguments& arguments) {
+  return static_cast<uint32_t>(arguments.rows);
+}
 
 }  // namespace lorax::cuda

@@ -56,7 +56,12 @@ struct DeviceSegment {
 };
 
 struct StepArrays {
+  // Counters of one use each in the step, zero at its start (ready.cuh); at the same address
+  // whatever the layout.
+  static constexpr int32_t kReadyCounters = 4096;
+
   const StepCounts* counts = nullptr;
+  uint32_t* ready = nullptr;           // [kReadyCounters]
   const int32_t* token_ids = nullptr;  // [max_rows]; -1 - i: sample i of the step before
   const int32_t* positions = nullptr;  // [max_rows]
   const int32_t* row_span = nullptr;   // [max_rows]

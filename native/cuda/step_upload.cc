@@ -29,6 +29,7 @@ StepUpload::Layout StepUpload::make_layout(int32_t rows, uint8_t* device) {
     next += align(count * element);
     return begin;
   };
+  out.ready = take(StepArrays::kReadyCounters, 4);
   out.token_ids = take(rows, 4);
   out.positions = take(rows, 4);
   out.row_span = take(rows, 4);
@@ -40,6 +41,7 @@ StepUpload::Layout StepUpload::make_layout(int32_t rows, uint8_t* device) {
   out.block_tables = next;
 
   out.device.counts = at<StepCounts>(device, 0);
+  out.device.ready = at<uint32_t>(device, out.ready);
   out.device.token_ids = at<int32_t>(device, out.token_ids);
   out.device.positions = at<int32_t>(device, out.positions);
   out.device.row_span = at<int32_t>(device, out.row_span);
@@ -57,9 +59,17 @@ StepUpload::StepUpload(int32_t max_rows, int32_t recorded_rows, int64_t max_bloc
   const int32_t rows = std::max(max_rows, recorded_rows);
   const int64_t bytes = make_layout(rows, nullptr).block_tables + align(max_blocks * 4);
   device_ = DeviceBuffer(bytes, "the step's index arrays");
-  for (PinnedBuffer& slot : staging_) slot = PinnedBuffer(bytes, "the step's index arrays");
   recorded_ = make_layout(recorded_rows, device_.as<uint8_t>());
   any_ = make_layout(rows, device_.as<uint8_t>());
+  // The counters' zeros: both layouts have them in one place, and no step writes there.
+  for (PinnedBuffer& slot : staging_) {
+    slot = PinnedBuffer(bytes, "the step's index arrays");
+    std::memset(slot.as<uint8_t>() + any_.ready, 0, StepArrays::kReadyCounters * 4);
+  }
+}
+
+void StepUpload::clear_ready(cudaStream_t stream) const {
+  LORAX_CUDA(cudaMemsetAsync(any_.device.ready, 0, StepArrays::kReadyCounters * 4, stream));
 }
 
 bool StepUpload::fits_recorded(const StepPlan& plan) const {

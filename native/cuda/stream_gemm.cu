@@ -189,7 +189,9 @@ void StreamGemm::launch(const StreamGemmArguments& arguments, const StreamGemmCo
                         cudaStream_t stream) const {
   const int32_t columns = stream_gemm_columns(arguments.rows);
   const bool lora = arguments.lora != nullptr;
-  const int64_t shared_bytes = stream_gemm_shared_bytes(config, arguments.rows, lora);
+  const int64_t shared_bytes =
+      std::max<int64_t>(stream_gemm_shared_bytes(config, arguments.rows, lora),
+                        config.min_shared_bytes);
   require(columns > 0, "more than 256 rows");
   require(arguments.float32_out || n_ % 2 == 0, "n is odd");
   require(config.tile_rows == 64 || config.tile_rows == 128, "tile_rows is not 64 or 128");
@@ -208,11 +210,14 @@ void StreamGemm::launch(const StreamGemmArguments& arguments, const StreamGemmCo
     p.next_w = tensor_map(next.w_, next.n_, next.k_, arguments.next_config->tile_rows);
   }
   p.stages = config.stages;
-  p.in_flight = config.in_flight > 0 ? config.in_flight : config.stages;
+  // More than the stages would wait for a use of a stage that is already over.
+  p.in_flight = config.in_flight > 0 ? std::min(config.in_flight, config.stages) : config.stages;
   p.prefetch_next = config.prefetch_next;
   p.trigger = config.trigger;
   p.y = arguments.y;
   p.bias = arguments.bias;
+  p.x_ready = arguments.x_ready;
+  p.x_ready_count = arguments.x_ready_count;
   p.trace = arguments.trace;
   p.rows = arguments.rows;
   p.n = static_cast<int32_t>(n_);

@@ -2,7 +2,8 @@
 // speed (Hopper only). One StreamGemm per weight, launched once per step by the CUDA backend.
 //
 // A launch starts reading W before the kernel ahead of it has finished (programmatic dependent
-// launch); whatever else it reads, it reads after. For one (n, k) an output element has one order
+// launch), and x too where a counter says that x is complete; whatever else it reads, it reads
+// after. For one (n, k) an output element has one order
 // of accumulation whatever the number of rows; LoRA items are added in the order of their list.
 #pragma once
 
@@ -26,6 +27,8 @@ struct StreamGemmConfig {
   int32_t clusters = 0;       // 0: as many as are needed for an even share
   int32_t prefetch_next = 0;  // first blocks of the next GEMM requested into L2 at the end
   int32_t lora_slots = 4;     // of the ring of B slices
+  // Asked for at least: over half of a multiprocessor's keeps a second block away.
+  int32_t min_shared_bytes = 0;
 };
 
 // Rows are computed in buckets of this many: 8, 16, 32, 64, 128, 256. 0 above.
@@ -61,6 +64,11 @@ struct StreamGemmArguments {
   bool float32_out = false;
   const float* bias = nullptr;  // [n]
   const StreamGemmLora* lora = nullptr;  // read at the call
+  // Counts blocks of the kernel that writes x (ready.cuh); x is complete at x_ready_count. Then x
+  // is read while the kernels after that one still run, and y is written then too where `lora` is
+  // null: they must read nothing that is at y. Null: x is read when all kernels ahead have ended.
+  const uint32_t* x_ready = nullptr;
+  uint32_t x_ready_count = 0;
   // The GEMM that follows in the stream, as it will be launched: the end of this one requests its
   // first blocks into L2.
   const StreamGemm* next = nullptr;

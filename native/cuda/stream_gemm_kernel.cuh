@@ -214,7 +214,9 @@ struct StreamConsumer {
     }
   }
 
-  __device__ void run() {
+  // Before anything but x is read, and before this block ends: the next kernel takes our end for
+  // the end of all before us.
+  __device__ void wait_for_items() {
     wait_for_previous();
     if constexpr (kLora) {
 #pragma unroll
@@ -222,16 +224,28 @@ struct StreamConsumer {
         items_begin[q] = q <= block.p.lora.num_parts ? block.p.lora.site->part_begin[q] : 0;
       }
     }
+  }
+
+  // Where x has a counter, the kernels between its writer and this one run beside the products: the
+  // first sum waits for them where there is something of theirs to add.
+  __device__ void run() {
+    bool waits = block.p.x_ready != nullptr;
+    if (!waits) wait_for_items();
     for (BlockCursor tile(block.p.schedule, blockIdx.x); tile.valid(); tile.next_tile()) {
       const bool last_tile = tile.tile + tile.stride >= tile.num_tiles;
       multiply(tile);
       if (threadIdx.x == 0) trace(block.p, TraceEvent::kLastBlock);
       if (block.p.schedule.split == 1 || reduce(last_tile)) {
-        if constexpr (kLora) expand_lora(tile.row());
+        if constexpr (kLora) {
+          if (waits) wait_for_items();
+          waits = false;
+          expand_lora(tile.row());
+        }
         store(tile.row() + warp * 16);
       }
       tile_parity ^= 1;
     }
+    if (waits) wait_for_previous();
   }
 };
 

@@ -117,6 +117,8 @@ struct StreamGemmParameters {
   int32_t rows = 0;
   int32_t n = 0;
   int32_t float32_out = 0;
+  const uint32_t* x_ready = nullptr;
+  uint32_t x_ready_count = 0;
   uint64_t* trace = nullptr;  // [blocks][8], bench only
   StreamGemmLora lora;
 };

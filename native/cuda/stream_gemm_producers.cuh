@@ -1,14 +1,16 @@
 // The producers of the streaming GEMM: W and x by one elected thread of a warp each, LoRA slices by
 // a third warp. Each fills a ring whose stages the consumers of stream_gemm_kernel.cuh release.
 //
-// Only W is read before the kernel ahead of this one has finished.
+// Only W, and x where a counter says that it is complete, is read before the kernel ahead of this
+// one has finished.
 #pragma once
 
+#include "cuda/ready.cuh"
 #include "cuda/stream_gemm_block.cuh"
 
 namespace lorax::cuda {
 
-// W depends on nothing, so its loads start at once; x waits for the kernel ahead. No more than
+// W depends on nothing, so its loads start at once; x waits for its writer. No more than
 // `in_flight` loads of W are under way: enough to keep the memory busy, few enough that the small
 // kernels that run meanwhile find short queues and that all blocks get an even share.
 template <int kColumns, int kWarpgroups>
@@ -57,7 +59,13 @@ template <int kColumns, int kWarpgroups>
 __device__ void produce_x(const StreamBlock<kColumns, kWarpgroups>& block) {
   const auto& p = block.p;
   RingPosition ring;
-  wait_for_previous();
+  // No deadlock: this block started, so all blocks of every kernel ahead have (each is launched
+  // when all blocks of the one before it have started), and what writes x needs no room of ours.
+  if (p.x_ready != nullptr) {
+    wait_until_ready(p.x_ready, p.x_ready_count);
+  } else {
+    wait_for_previous();
+  }
   trace(p, TraceEvent::kReleased);
 #pragma unroll 1
   for (BlockCursor load(p.schedule, blockIdx.x); load.valid(); load.next()) {

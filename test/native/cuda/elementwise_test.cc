@@ -85,7 +85,10 @@ void check_norm(const NormCase& c, std::mt19937& random) {
   arguments.hidden = c.hidden;
   arguments.gather = c.gathers ? device_gather.data() : nullptr;
   arguments.gather_count = c.gathers ? count.data() : nullptr;
+  const DeviceArray<uint32_t> ready(std::vector<uint32_t>{0});
+  arguments.ready = ready.data();
   rms_norm(arguments, nullptr);
+  EXPECT_EQ(ready.read(), std::vector<uint32_t>{norm_blocks(arguments)});
 
   std::vector<float> sum = x;  // the residual afterwards
   const int32_t used = c.gathers ? gathered : c.rows;

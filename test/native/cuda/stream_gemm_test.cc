@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "cuda/check.h"
+#include "cuda/silu_mul.h"
 
 namespace lorax::cuda {
 namespace {
@@ -431,6 +432,66 @@ TEST_F(StreamGemmTest, ChainsOfDependentLaunches) {
   }
   LORAX_CUDA(cudaGraphExecDestroy(executable));
   LORAX_CUDA(cudaGraphDestroy(graph));
+  LORAX_CUDA(cudaStreamDestroy(stream));
+}
+
+// x from a kernel that counts its blocks, another in between: the bits of a launch that waits
+// for both, in every replay, x poisoned and the counter zeroed before each.
+TEST_F(StreamGemmTest, ReadsXOnceItsCounterSaysSo) {
+  constexpr int64_t kN = 1536;
+  constexpr int64_t kK = 2048;
+  const OnDevice<Bf16> w(random_bf16(kN * kK, 0.02f, random_));
+  const StreamGemm gemm(w.get(), kN, kK);
+  cudaStream_t stream = nullptr;
+  LORAX_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  for (const int32_t rows : {1, 24, 128}) {
+    const OnDevice<Bf16> gate_up(random_bf16(rows * 2 * kK, 1.0f, random_));
+    const OnDevice<Bf16> x(std::vector<Bf16>(rows * kK));
+    const OnDevice<Bf16> between(std::vector<Bf16>(rows * kK));
+    const OnDevice<Bf16> y(std::vector<Bf16>(rows * kN));
+    const OnDevice<uint32_t> ready(std::vector<uint32_t>{0});
+    const LoraCase lora(kN, rows, 3, random_);
+    for (const bool adapted : {false, true}) {
+      SCOPED_TRACE("rows " + std::to_string(rows) + (adapted ? " adapted" : ""));
+      const auto enqueue = [&](bool counts) {
+        LORAX_CUDA(cudaMemsetAsync(ready.get(), 0, 4, stream));
+        LORAX_CUDA(cudaMemsetAsync(x.get(), 0xff, x.bytes(), stream));
+        LORAX_CUDA(cudaMemsetAsync(y.get(), 0xff, y.bytes(), stream));
+        silu_mul(gate_up.get(), x.get(), rows, kK, stream, counts ? ready.get() : nullptr);
+        silu_mul(gate_up.get(), between.get(), rows, kK, stream);
+        StreamGemmArguments arguments;
+        arguments.x = x.get();
+        arguments.max_rows = arguments.rows = rows;
+        arguments.y = y.get();
+        arguments.lora = adapted ? &lora.lora : nullptr;
+        arguments.x_ready = counts ? ready.get() : nullptr;
+        arguments.x_ready_count = silu_mul_blocks(rows, kK);
+        gemm.launch(arguments, stream_gemm_config(kN, kK, rows, 132), stream);
+      };
+      enqueue(false);
+      LORAX_CUDA(cudaStreamSynchronize(stream));
+      EXPECT_EQ(0u, ready.read()[0]);
+      const std::vector<Bf16> expected = y.read();
+      double norm = 0;
+      for (const Bf16 value : expected) norm += std::abs(to_float(value));
+      ASSERT_GT(norm, 1.0);  // and no NaN
+      cudaGraph_t graph = nullptr;
+      cudaGraphExec_t executable = nullptr;
+      LORAX_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+      enqueue(true);
+      LORAX_CUDA(cudaStreamEndCapture(stream, &graph));
+      LORAX_CUDA(cudaGraphInstantiate(&executable, graph, 0));
+      for (int replay = 0; replay < 20; ++replay) {
+        LORAX_CUDA(cudaGraphLaunch(executable, stream));
+        LORAX_CUDA(cudaStreamSynchronize(stream));
+        ASSERT_EQ(silu_mul_blocks(rows, kK), ready.read()[0]);
+        const std::vector<Bf16> got = y.read();
+        ASSERT_EQ(0, std::memcmp(got.data(), expected.data(), y.bytes())) << "replay " << replay;
+      }
+      LORAX_CUDA(cudaGraphExecDestroy(executable));
+      LORAX_CUDA(cudaGraphDestroy(graph));
+    }
+  }
   LORAX_CUDA(cudaStreamDestroy(stream));
 }
 
