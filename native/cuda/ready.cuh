@@ -26,12 +26,14 @@ __device__ __forceinline__ void signal_ready(uint32_t* ready) {
 // By a thread that then has the output read by the copy engine.
 __device__ __forceinline__ void wait_until_ready(const uint32_t* ready, uint32_t count) {
   uint32_t arrived;
+  // An acquire drops the cache of the kernels beside us: once.
   do {
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(arrived) : "l"(ready) : "memory");
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(arrived) : "l"(ready) : "memory");
   } while (arrived < count);
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(arrived) : "l"(ready) : "memory");
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  // Written as ordinary memory.
-  asm volatile("fence.proxy.async;" ::: "memory");
+  // It was written as ordinary memory.
+  asm volatile("fence.proxy.async.global;" ::: "memory");
 #endif
 }
 
