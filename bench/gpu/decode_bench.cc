@@ -240,11 +240,11 @@ int sweep(const std::string& folder, CudaOptions options) {
       {true, true, 152 * kKb, 2},
   };
   const Clock::time_point begin = Clock::now();
-  double longest = 0.0;
+  double last_took = 0.0;
   uint64_t expected = 0;
   for (const Tried& t : tried) {
     const Clock::time_point start = Clock::now();
-    if (milliseconds(start - begin) / 1e3 + longest > kSweepSeconds) {
+    if (milliseconds(start - begin) / 1e3 + last_took > kSweepSeconds) {
       std::printf("no time left for the rest\n");
       break;
     }
@@ -278,7 +278,7 @@ int sweep(const std::string& folder, CudaOptions options) {
                 bench.tokens_hash() == expected ? "" : " DIFFERENT",
                 milliseconds(Clock::now() - start) / 1e3);
     std::fflush(stdout);
-    longest = std::max(longest, milliseconds(Clock::now() - start) / 1e3);
+    last_took = milliseconds(Clock::now() - start) / 1e3;
   }
   return 0;
 }
