@@ -19,9 +19,9 @@
 #include <string>
 #include <vector>
 
-#include "cuda/cuda_backend.h"
 #include "common/device_ceilings.h"
 #include "common/dummy_model.h"
+#include "cuda/cuda_backend.h"
 #include "model/decoder.h"
 
 namespace lorax::bench {
@@ -177,11 +177,10 @@ class Bench {
       const bool base = num_adapters == 0 || i < scenario.base_rows;
       order.emplace_back(base ? nullptr : scenario.adapters[i % num_adapters], i);
     }
-    std::stable_sort(order.begin(), order.end(),
-                     [](const auto& a, const auto& b) {
-                       const auto key = [](const Resident* r) { return r ? r->index : -1; };
-                       return key(a.first) < key(b.first);
-                     });
+    std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
+      const auto key = [](const Resident* r) { return r ? r->index : -1; };
+      return key(a.first) < key(b.first);
+    });
     for (const auto& [resident, sequence] : order) {
       out.spans.push_back({out.num_rows(), tokens, position,
                            static_cast<int32_t>(out.block_tables.size()),
@@ -235,8 +234,8 @@ int sweep(const std::string& folder, CudaOptions options) {
     int32_t shrink_blocks;
   };
   const std::vector<Tried> tried = {
-      {false, false, 0, 2},        {true, false, 0, 2},         {true, false, 188 * kKb, 2},
-      {true, true, 188 * kKb, 1},  {true, true, 128 * kKb, 1},  {false, false, 188 * kKb, 2},
+      {false, false, 0, 2},       {true, false, 0, 2},        {true, false, 188 * kKb, 2},
+      {true, true, 188 * kKb, 1}, {true, true, 128 * kKb, 1}, {false, false, 188 * kKb, 2},
       {true, true, 152 * kKb, 2},
   };
   const Clock::time_point begin = Clock::now();

@@ -23,6 +23,7 @@
 
 #include "cuda/check.h"
 #include "cuda/device_ops.cuh"
+#include "cuda/launch.h"
 #include "cuda/stream_gemm.h"
 
 namespace lorax::cuda {
@@ -53,9 +54,9 @@ __global__ void fill_random(__nv_bfloat16* data, int64_t count, float scale, uin
 
 // Stands for rope, attention, norm, silu-mul: y[row, c] = f(x[row, c]) or of two halves, then waits
 // out `spin` clocks.
-__global__ void small_kernel(const __nv_bfloat16* x, int x_columns, __nv_bfloat16* y,
-                             int y_columns, bool gated, int spin) {
-  launch_dependents();
+__global__ void small_kernel(const __nv_bfloat16* x, int x_columns, __nv_bfloat16* y, int y_columns,
+                             bool gated, int spin) {
+  let_next_start();
   const int row = blockIdx.y;
   const int column = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
   wait_for_previous();
@@ -98,8 +99,8 @@ StreamGemmConfig parse_config(const std::string& text) {
   std::vector<int> v;
   std::stringstream in(text);
   for (std::string field; std::getline(in, field, ',');) v.push_back(std::stoi(field));
-  int32_t* to[] = {&c.tile_rows, &c.split, &c.block_atoms,
-                   &c.stages, &c.in_flight, &c.trigger, &c.clusters, &c.prefetch_next};
+  int32_t* to[] = {&c.tile_rows, &c.split,   &c.block_atoms, &c.stages,
+                   &c.in_flight, &c.trigger, &c.clusters,    &c.prefetch_next};
   for (size_t i = 0; i < v.size() && i < 8; ++i) *to[i] = v[i];
   return c;
 }
@@ -117,8 +118,8 @@ class Bench {
       const int64_t count = kShapes[s].n * kShapes[s].k;
       fill_random<<<2048, 256, 0, stream_>>>(at, kLayers * count,
                                              1.7f / sqrtf(static_cast<float>(kShapes[s].k)), s);
-      for (int l = 0; l < kLayers; ++l) plans_[s].emplace_back(at + l * count, kShapes[s].n,
-                                                               kShapes[s].k);
+      for (int l = 0; l < kLayers; ++l)
+        plans_[s].emplace_back(at + l * count, kShapes[s].n, kShapes[s].k);
       at += kLayers * count;
     }
     // The head reads over the layers' weights: 1 GB each, different ones in turn.
@@ -187,8 +188,9 @@ class Bench {
 
   void small(int rows, int from, int from_columns, int to, int to_columns, int spin) {
     const dim3 grid((to_columns + 1023) / 1024, rows);
-    launch_dependent("small_kernel", small_kernel, grid, 128, 0, stream_, buffers_[from],
-                     from_columns, buffers_[to], to_columns, from_columns == 2 * to_columns, spin);
+    launch_overlapping("small_kernel", small_kernel, {.grid = grid, .block = dim3(128)}, stream_,
+                       buffers_[from], from_columns, buffers_[to], to_columns,
+                       from_columns == 2 * to_columns, spin);
   }
 
   uint32_t hash_row(int buffer, int columns) {

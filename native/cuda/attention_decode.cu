@@ -15,6 +15,7 @@
 #include "cuda/attention_decode.h"
 #include "cuda/attention_items.cuh"
 #include "cuda/device_ops.cuh"
+#include "cuda/launch.h"
 #include "cuda/page_slots.cuh"
 #include "cuda/ready.cuh"
 
@@ -54,7 +55,7 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
   __shared__ float sum_part[kWarps][kHeads];
   __shared__ const float* part_of[kWarps];
   __shared__ bool is_last;
-  launch_dependents();
+  let_next_start();
 
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32;
@@ -409,8 +410,10 @@ uint32_t launch(const DecodeArgs& args, cudaStream_t stream) {
   const auto grid = static_cast<unsigned>(std::min<int64_t>(items, multiprocessors));
   const size_t shared_bytes =
       kSlotBytes + (static_cast<size_t>(attention.max_spans) + 1) * sizeof(int);
-  launch_dependent("attention_decode_kernel", attention_decode_kernel<kDim, kWarps>, dim3(grid),
-                   kWarps * 32, shared_bytes, stream, args);
+  const LaunchShape shape{
+      .grid = dim3(grid), .block = dim3(kWarps * 32), .shared_bytes = shared_bytes};
+  launch_overlapping("attention_decode", attention_decode_kernel<kDim, kWarps>, shape, stream,
+                     args);
   return grid;
 }
 

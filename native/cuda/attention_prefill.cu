@@ -11,6 +11,7 @@
 
 #include "cuda/attention_prefill.h"
 #include "cuda/device_ops.cuh"
+#include "cuda/launch.h"
 
 namespace lorax::cuda {
 namespace {
@@ -127,7 +128,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
   __nv_bfloat16* const queries = shared;                    // [kRows][kPitch], later the output
   __nv_bfloat16* const keys = queries + kRows * kPitch;     // [2][kKeys][kPitch]
   __nv_bfloat16* const values = keys + 2 * kKeys * kPitch;  // [2][kKeys][kPitch]
-  launch_dependents();
+  let_next_start();
 
   const Attention& attention = args.attention;
   const KvPages& pages = attention.pages;
@@ -400,8 +401,10 @@ void launch_tiles(const PrefillArgs& args, cudaStream_t stream) {
   const int tiles = attention.rows * args.group / Tile::kRows + attention.max_spans;
   const dim3 grid(static_cast<unsigned>(attention.pages.num_kv_heads),
                   static_cast<unsigned>(tiles));
-  launch_dependent("attention_prefill_kernel", attention_prefill_kernel<kDim, kRowTiles>, grid,
-                   kThreads, Tile::kSharedBytes, stream, args);
+  const LaunchShape shape{
+      .grid = grid, .block = dim3(kThreads), .shared_bytes = Tile::kSharedBytes};
+  launch_overlapping("attention_prefill", attention_prefill_kernel<kDim, kRowTiles>, shape, stream,
+                     args);
 }
 
 template <int kDim>

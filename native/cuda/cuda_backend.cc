@@ -63,8 +63,8 @@ BackendInfo CudaBackend::info() const {
                       (options_.deterministic ? ", deterministic" : "")};
 }
 
-// Long prompts beside running streams: a step of 2048 rows is some 50 ms for an 8B model on an H100.
-// Deterministic: few rows alone have one order of accumulation whatever their number.
+// Long prompts beside running streams: a step of 2048 rows is some 50 ms for an 8B model on an
+// H100. Deterministic: few rows alone have one order of accumulation whatever their number.
 BatchRows CudaBackend::batch_rows() const {
   if (options_.deterministic) return {kStreamedRows, kStreamedRows};
   return {2048, 1 << 16};

@@ -22,7 +22,7 @@ struct LinearTuning {
   // leaves is room for small kernels beside it. 0: all there is.
   int64_t shared_bytes_cap = 0;
   int64_t shared_bytes_cap_with_adapters = 188 * 1024;  // two blocks of shrink fit beside
-  int32_t shrink_blocks = 2;  // of adapters' shrink, a multiprocessor
+  int32_t shrink_blocks = 2;                            // of adapters' shrink, a multiprocessor
 };
 
 struct CudaOptions {

@@ -220,7 +220,7 @@ class CudaBackend final : public Backend {
   int32_t num_ready_ = 0;                      // counters given out in this step
   Ready ready_;
   std::vector<GemmUse> gemm_uses_;
-  bool recorded_ = false;  // record() is done
+  bool recorded_ = false;   // record() is done
   std::deque<Site> sites_;  // in the order of a step; addresses stay
   LoraItemLists lists_;
   DeviceBuffer list_storage_;

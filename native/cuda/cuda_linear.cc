@@ -185,7 +185,10 @@ Activation CudaBackend::linear(const Activation& x, const Weight& w, const LoraS
     const size_t known = sites_.size();
     index = site_index(*site);
     // Outside recorded steps a site may be new in the middle of one.
-    if (issue_.adapters && sites_.size() > known) plan_adapters();
+    if (issue_.adapters && sites_.size() > known) {
+      plan_adapters();
+      LORAX_CUDA(cudaStreamSynchronize(stream_));
+    }
   }
   if (!issue_.adapters) index = -1;
   const void* pending = nullptr;
@@ -235,7 +238,7 @@ void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight, 
     shrink.units = lists_.units + int64_t{parts_before_[site]} * lists_.capacity.units;
     shrink.num_units = lists_.num_units + site;
     shrink.v = lora_v_.as<__nv_bfloat16>();
-    shrink.lists_ready = modules.layer > 0;
+    shrink.lists_ready = true;  // embed came between
     shrink.blocks_per_multiprocessor = options_.tuning.shrink_blocks;
     lora_shrink(shrink, issue_.arrays, stream_);
     lora.items = lists_.items + int64_t{parts_before_[site]} * lists_.capacity.groups;

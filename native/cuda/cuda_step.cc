@@ -197,8 +197,8 @@ Activation CudaBackend::embed(const Weight& table) {
   arguments.rows = issue_.rows;
   arguments.hidden = static_cast<int32_t>(weight.k);
   arguments.vocab = static_cast<int32_t>(weight.n);
-  cuda::embed(arguments, stream_);
   plan_adapters();
+  cuda::embed(arguments, stream_);
   return {arguments.residual, issue_.rows, arguments.hidden};
 }
 

@@ -1,9 +1,5 @@
-// The PTX instructions the attention kernels are written in, and their launch.
-//
-// Programmatic dependent launch: a kernel may start while the one before it still runs, lets the
-// next one start with launch_dependents(), and reads or writes nothing the one before touches until
-// wait_for_previous(). Every block waits, also one without work: the next kernel takes our end for
-// the end of all before us.
+// The PTX instructions that attention and the LoRA expand are written in; any device from sm_80 on.
+// How kernels are launched and wait for each other is launch.h's.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -11,21 +7,7 @@
 
 #include <cstdint>
 
-#include "cuda/check.h"
-
 namespace lorax::cuda {
-
-__device__ __forceinline__ void launch_dependents() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
-__device__ __forceinline__ void wait_for_previous() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
 
 // c[16, 8] += a[16, 16] b[16, 8], bf16 in, float32 out. With g = lane / 4 and q = lane % 4:
 // a = {(g, 2q), (g + 8, 2q), (g, 2q + 8), (g + 8, 2q + 8)}, b = {(2q, g), (2q + 8, g)},
@@ -58,30 +40,6 @@ __device__ __forceinline__ float soft_capped(float score, float cap) {
   constexpr float kTwoLog2E = 2.885390081777927f;
   const float e = exp2_fast(score / cap * kTwoLog2E);
   return cap * (1.0f - 2.0f / (e + 1.0f));
-}
-
-// One after the other on `stream`, started early (above) where the device can.
-template <typename... Params, typename... Args>
-void launch_dependent(const char* name, void (*kernel)(Params...), dim3 grid, int threads,
-                      size_t shared_bytes, cudaStream_t stream, Args&&... args) {
-  static const int compute_major = [] {
-    int device = 0;
-    int major = 0;
-    LORAX_CUDA(cudaGetDevice(&device));
-    LORAX_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-    return major;
-  }();
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = compute_major >= 9 ? 1 : 0;
-  check(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...), name);
 }
 
 }  // namespace lorax::cuda

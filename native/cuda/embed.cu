@@ -35,7 +35,8 @@ void embed(const EmbedArguments& a, cudaStream_t stream) {
   if (a.rows == 0) return;
   const int width = a.hidden % 8 == 0 ? 8 : 1;
   const unsigned threads = std::min((a.hidden / width + 31) / 32 * 32, kMaxThreads);
-  const LaunchShape shape{.grid = dim3(a.rows), .block = dim3(threads)};
+  // Nothing overlaps the start of a step: what follows may read its lists without waiting.
+  const LaunchShape shape{.grid = dim3(a.rows), .block = dim3(threads), .overlaps = false};
   if (width == 8) {
     launch_overlapping("embed", embed_kernel<8>, shape, stream, a);
   } else {

@@ -20,6 +20,7 @@ struct LaunchShape {
   dim3 block;
   size_t shared_bytes = 0;
   unsigned cluster = 1;  // blocks along x that share their shared memory; sm_90 and newer
+  bool overlaps = true;  // false: starts when all before it have ended
 };
 
 // Before sm_90 there is no overlap: kernels of a stream follow each other.
@@ -46,8 +47,10 @@ void launch_overlapping(const char* name, void (*kernel)(Params...), const Launc
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;
   config.attrs = attributes;
-  attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+  if (shape.overlaps) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
+  }
   if (shape.cluster > 1) {
     attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
     attributes[config.numAttrs].val.clusterDim.x = shape.cluster;

@@ -23,7 +23,7 @@ struct LoraShrinkArguments {
   const int32_t* num_units = nullptr;
   __nv_bfloat16* v = nullptr;
   // The lists were complete before the kernel before this one began: they are read, and A is
-  // prefetched, while that one still runs. True from the second layer on.
+  // prefetched, while that one still runs. True where a kernel that overlaps nothing came between.
   bool lists_ready = false;
   int32_t blocks_per_multiprocessor = 2;  // changes no bit
 };

@@ -102,8 +102,8 @@ __device__ __forceinline__ void prefetch_box(const CUtensorMap* map, int32_t col
 }
 
 // `bytes` (a multiple of 16) from global to shared memory; completes them on `barrier`.
-__device__ __forceinline__ void load_bytes(uint32_t destination, const void* source,
-                                           uint32_t bytes, uint32_t barrier) {
+__device__ __forceinline__ void load_bytes(uint32_t destination, const void* source, uint32_t bytes,
+                                           uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
           "r"(destination),

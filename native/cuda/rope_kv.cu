@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cuda/device_ops.cuh"
+#include "cuda/launch.h"
 #include "cuda/rope_kv.h"
 
 namespace lorax::cuda {
@@ -36,7 +37,7 @@ template <int kLanes>
 __global__ void rope_kv_kernel(RopeKv args, StepArrays step) {
   __shared__ float cos_of[kMaxHalf];
   __shared__ float sin_of[kMaxHalf];
-  launch_dependents();
+  let_next_start();
 
   const int row = static_cast<int>(blockIdx.x);
   const int head_dim = args.pages.head_dim;
@@ -141,8 +142,9 @@ void rope_and_store_kv(const RopeKv& args, const StepArrays& step, cudaStream_t 
   const int turns = args.rows <= 256 ? 1 : 2;
   const int threads = std::clamp((heads * lanes / turns + 31) / 32 * 32, 32, 1024);
   const auto launch = [&](auto kernel) {
-    launch_dependent("rope_kv_kernel", kernel, dim3(static_cast<unsigned>(args.rows)), threads, 0,
-                     stream, args, step);
+    const LaunchShape shape{.grid = dim3(static_cast<unsigned>(args.rows)),
+                            .block = dim3(static_cast<unsigned>(threads))};
+    launch_overlapping("rope_kv", kernel, shape, stream, args, step);
   };
   switch (lanes) {
     case 1:

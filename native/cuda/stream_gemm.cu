@@ -1,13 +1,12 @@
 // Launches of the streaming GEMM: which instance of the kernel, on which grid, with which tensor
 // maps. A tensor map is made per launch: it is plain arithmetic on the host, and a captured graph
 // keeps its own copy. Called by the CUDA backend through stream_gemm.h.
-#include "cuda/stream_gemm.h"
-
 #include <algorithm>
 #include <array>
 #include <string>
 
 #include "cuda/check.h"
+#include "cuda/stream_gemm.h"
 #include "cuda/stream_gemm_kernel.cuh"
 
 namespace lorax::cuda {
@@ -23,10 +22,10 @@ constexpr int32_t kMaxStages = 16;
 // The accumulators of 256 columns fill the registers: one warpgroup only, tiles of 64 rows.
 constexpr int32_t kMaxColumnsOf128 = 128;
 
-using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*,
-                            const cuuint64_t*, const cuuint64_t*, const cuuint32_t*,
-                            const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
-                            CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
+                            const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
+                            CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
+                            CUtensorMapFloatOOBfill);
 
 // From the driver that is loaded, so that nothing links libcuda.
 Encode tensor_map_encoder() {
@@ -189,9 +188,8 @@ void StreamGemm::launch(const StreamGemmArguments& arguments, const StreamGemmCo
                         cudaStream_t stream) const {
   const int32_t columns = stream_gemm_columns(arguments.rows);
   const bool lora = arguments.lora != nullptr;
-  const int64_t shared_bytes =
-      std::max<int64_t>(stream_gemm_shared_bytes(config, arguments.rows, lora),
-                        config.min_shared_bytes);
+  const int64_t shared_bytes = std::max<int64_t>(
+      stream_gemm_shared_bytes(config, arguments.rows, lora), config.min_shared_bytes);
   require(columns > 0, "more than 256 rows");
   require(arguments.float32_out || n_ % 2 == 0, "n is odd");
   require(config.tile_rows == 64 || config.tile_rows == 128, "tile_rows is not 64 or 128");

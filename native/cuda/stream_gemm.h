@@ -57,12 +57,12 @@ struct StreamGemmLora {
 class StreamGemm;
 
 struct StreamGemmArguments {
-  const void* x = nullptr;      // [max_rows, k] bf16; rows beyond `rows` are read, never used
-  int32_t max_rows = 0;         // allocated
-  int32_t rows = 0;             // to compute: 1 .. 256
-  void* y = nullptr;            // [rows, n] bf16 or float32
+  const void* x = nullptr;  // [max_rows, k] bf16; rows beyond `rows` are read, never used
+  int32_t max_rows = 0;     // allocated
+  int32_t rows = 0;         // to compute: 1 .. 256
+  void* y = nullptr;        // [rows, n] bf16 or float32
   bool float32_out = false;
-  const float* bias = nullptr;  // [n]
+  const float* bias = nullptr;           // [n]
   const StreamGemmLora* lora = nullptr;  // read at the call
   // Counts blocks of the kernel that writes x (ready.cuh); x is complete at x_ready_count. Then x
   // is read while the kernels after that one still run, and y is written then too where `lora` is

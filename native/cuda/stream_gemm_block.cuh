@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cuda/device_ops.cuh"
+#include "cuda/launch.h"
 #include "cuda/ptx.cuh"
 #include "cuda/stream_gemm_plan.h"
 

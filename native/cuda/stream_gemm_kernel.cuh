@@ -203,10 +203,10 @@ struct StreamConsumer {
 #pragma unroll
     for (int j = 0; j < kBlocks; ++j) {
       if (8 * j >= p.rows) break;
-      const uint32_t lower = ptx::transpose_8x8(
-          pack_bf16(d[4 * j] + bias_low, d[4 * j + 1] + bias_low));
-      const uint32_t upper = ptx::transpose_8x8(
-          pack_bf16(d[4 * j + 2] + bias_high, d[4 * j + 3] + bias_high));
+      const uint32_t lower =
+          ptx::transpose_8x8(pack_bf16(d[4 * j] + bias_low, d[4 * j + 1] + bias_low));
+      const uint32_t upper =
+          ptx::transpose_8x8(pack_bf16(d[4 * j + 2] + bias_high, d[4 * j + 3] + bias_high));
       if (8 * j + g >= p.rows) continue;
       __nv_bfloat16* to = y + static_cast<int64_t>(8 * j + g) * p.n;
       if (low) *reinterpret_cast<uint32_t*>(to) = lower;

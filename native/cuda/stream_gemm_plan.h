@@ -16,7 +16,7 @@ namespace lorax::cuda {
 #define LORAX_HOST_DEVICE inline
 #endif
 
-constexpr int32_t kAtom = 64;          // k of one swizzled box: 128 bytes
+constexpr int32_t kAtom = 64;  // k of one swizzled box: 128 bytes
 constexpr int32_t kAtomRowBytes = 128;
 constexpr int32_t kLoraChunkBlocks = 4;  // blocks of 8 rows of v in one slot
 constexpr int32_t kFragmentBytes = 256;  // of v: [32 lanes][4 bf16]

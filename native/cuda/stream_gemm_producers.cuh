@@ -39,7 +39,7 @@ __device__ void produce_w(const StreamBlock<kColumns, kWarpgroups>& block) {
                     load.row(), ptx::kEvictFirst);
     }
     ring.next(p.stages);
-    if (left-- == trigger) launch_dependents();
+    if (left-- == trigger) let_next_start();
   }
   trace(p, TraceEvent::kLastLoad);
   if (p.prefetch_next == 0) return;

@@ -1,7 +1,7 @@
-// The streaming GEMM against float64 on the host: shapes that do and do not fill tiles, every bucket
-// of rows, splits of k, bias, float32 output, LoRA items over parts that tiles straddle; that an
-// element's bits do not depend on the other rows; that a chain of dependent launches sees its
-// inputs.
+// The streaming GEMM against float64 on the host: shapes that do and do not fill tiles, every
+// bucket of rows, splits of k, bias, float32 output, LoRA items over parts that tiles straddle;
+// that an element's bits do not depend on the other rows; that a chain of dependent launches sees
+// its inputs.
 #include "cuda/stream_gemm.h"
 
 #include <cuda_bf16.h>
@@ -156,8 +156,8 @@ class LoraCase {
               const int32_t q = rank % 8 / 2;
               const int32_t pair = rank / 8;
               // Registers of B: (g, low), (g + 8, low), (g, high), (g + 8, high).
-              const size_t in_b = group * 256 + (out % 8 * 4 + q) * 8 + (pair * 2 + out / 8) * 2 +
-                                  rank % 2;
+              const size_t in_b =
+                  group * 256 + (out % 8 * 4 + q) * 8 + (pair * 2 + out / 8) * 2 + rank % 2;
               const size_t in_v = block * 128 + (g * 4 + q) * 4 + pair * 2 + rank % 2;
               sum += static_cast<double>(to_float(b[in_b])) * to_float(v[in_v]);
             }
