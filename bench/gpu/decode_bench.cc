@@ -1,6 +1,6 @@
 // Steps of a decoder of Llama-3.1-8B's shape (random weights) on the CUDA backend, without Node.
 //
-//   decode_bench FOLDER [--quick | --trace | --sweep] [--csv FILE]
+//   decode_bench FOLDER [--quick | --trace | --sweep] [--csv FILE] [--tuning 1,0,0,188,2]
 //
 // --trace runs few steps of few scenarios, for bench/gpu/trace.py, which loads this as a library.
 // --sweep compares ways to launch the linears of few rows (LinearTuning), a line each, with a hash
@@ -294,6 +294,19 @@ int run(int argc, char** argv) {
     if (std::strcmp(argv[i], "--quick") == 0) quick = true;
     if (std::strcmp(argv[i], "--trace") == 0) quick = trace = true;
     if (std::strcmp(argv[i], "--sweep") == 0) sweeps = true;
+    if (std::strcmp(argv[i], "--tuning") == 0 && i + 1 < argc) {
+      LinearTuning& t = options.tuning;
+      int adapters = 0, base = 0;
+      long long cap = 0, cap_with_adapters = 0;
+      if (std::sscanf(argv[++i], "%d,%d,%lld,%lld,%d", &adapters, &base, &cap, &cap_with_adapters,
+                      &t.shrink_blocks) != 5) {
+        throw std::runtime_error("--tuning takes FLAGS,BASE_FLAGS,CAP_KB,ADAPTER_CAP_KB,BLOCKS");
+      }
+      t.flags_with_adapters = adapters != 0;
+      t.flags_on_base = base != 0;
+      t.shared_bytes_cap = cap * 1024;
+      t.shared_bytes_cap_with_adapters = cap_with_adapters * 1024;
+    }
     if (std::strcmp(argv[i], "--csv") == 0 && i + 1 < argc) csv_path = argv[++i];
   }
   if (sweeps) return sweep(folder, options);

@@ -6,14 +6,20 @@ import { describeExact } from './suites/exact.js';
 const demo = fileURLToPath(new URL('../../models/demo', import.meta.url));
 const names = readdirSync(`${demo}/adapters`).slice(0, 4);
 
+const demoCase = {
+  model: demo,
+  adapters: Object.fromEntries(names.map((name) => [name, `${demo}/adapters/${name}`])),
+  longestPrompt: 180,
+  chunkTokens: 64,
+  outputTokens: 72,
+  smallPoolPages: (pageTokens: number, adapterPages: number) =>
+    adapterPages + Math.ceil((5 * 252) / pageTokens),
+};
+
 for (const precision of ['bfloat16', 'float32'] as const) {
-  describeExact('demo model', {
-    model: demo,
-    adapters: Object.fromEntries(names.map((name) => [name, `${demo}/adapters/${name}`])),
-    precision,
-    longestPrompt: 180,
-    chunkTokens: 64,
-    outputTokens: 72,
-    smallPoolPages: (pageTokens, adapterPages) => adapterPages + Math.ceil((5 * 252) / pageTokens),
-  });
+  describeExact('demo model', { ...demoCase, precision });
+}
+// scripts/test-gpu sets it, on a machine with a GPU.
+if (process.env.LORAX_TEST_DEVICE === 'cuda') {
+  describeExact('demo model on the GPU', { ...demoCase, precision: 'bfloat16', device: 'cuda' });
 }

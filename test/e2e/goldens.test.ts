@@ -18,3 +18,10 @@ for (const [model, cases] of families) {
 
 const demo = readPacked(path.join(goldens, 'demo'), () => path.join(root, 'models/demo'));
 for (const [model, cases] of demo) describeGoldens('demo', { model, cases });
+
+// scripts/test-gpu sets it, on a machine with a GPU.
+if (process.env.LORAX_TEST_DEVICE === 'cuda') {
+  for (const [model, cases] of demo) {
+    describeGoldens('demo on the GPU', { model, cases, device: 'cuda' });
+  }
+}

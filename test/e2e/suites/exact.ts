@@ -6,7 +6,7 @@
  * sampled. Run on the demo model by `npm test` and on SmolLM2 by `npm run check:smollm2`.
  */
 import { createEngine } from 'lorax-js/engine';
-import type { Engine, GenerateRequest, Sampling } from 'lorax-js/engine';
+import type { Engine, EngineOptions, GenerateRequest, Sampling } from 'lorax-js/engine';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
@@ -21,6 +21,8 @@ export interface ExactCase {
   outputTokens: number;
   /** Of the small pool: fewer than the 16 sequences need, more than any one of them does. */
   smallPoolPages: (pageTokens: number, adapterPages: number) => number;
+  /** Of the engine; on a GPU the promise is that of `deterministic`. */
+  device?: EngineOptions['device'];
 }
 
 const NUM_SEQUENCES = 16;
@@ -57,7 +59,13 @@ export function describeExact(name: string, config: ExactCase): void {
     const engines: Engine[] = [];
 
     async function start(options: { memoryBytes?: number; maxBatchTokens?: number }) {
-      const engine = createEngine({ model: config.model, precision: config.precision, ...options });
+      const engine = createEngine({
+        model: config.model,
+        precision: config.precision,
+        device: config.device ?? 'cpu',
+        deterministic: config.device === 'cuda',
+        ...options,
+      });
       engines.push(engine);
       for (const [adapter, directory] of Object.entries(config.adapters)) {
         await engine.adapters.add(adapter, directory);
