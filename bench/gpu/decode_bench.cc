@@ -1,6 +1,6 @@
 // Steps of a decoder of Llama-3.1-8B's shape (random weights) on the CUDA backend, without Node.
 //
-//   decode_bench FOLDER [--quick | --trace | --sweep] [--csv FILE] [--tuning 1,0,0,188,2]
+//   decode_bench FOLDER [--quick | --trace | --sweep] [--csv FILE] [--tuning 1,0,0,188,1]
 //
 // --trace runs few steps of few scenarios, for bench/gpu/trace.py, which loads this as a library.
 // --sweep compares ways to launch the linears of few rows (LinearTuning), a line each, with a hash

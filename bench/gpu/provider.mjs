@@ -10,7 +10,9 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { streamText } from 'ai';
-import { createLorax } from 'lorax-js';
+
+// bench/ is a package of its own, so the one above has no name here.
+import { createLorax } from '../../dist/index.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const [folder = '/tmp/llama-8b', streams = 64, shorter = 64, longer = 192, adapters = 0] =

@@ -21,8 +21,8 @@ struct LinearTuning {
   // Of shared memory, for a block that streams weights, in steps without and with adapters; what it
   // leaves is room for small kernels beside it. 0: all there is.
   int64_t shared_bytes_cap = 0;
-  int64_t shared_bytes_cap_with_adapters = 188 * 1024;  // two blocks of shrink fit beside
-  int32_t shrink_blocks = 2;                            // of adapters' shrink, a multiprocessor
+  int64_t shared_bytes_cap_with_adapters = 188 * 1024;  // a block of shrink fits beside
+  int32_t shrink_blocks = 1;                            // of adapters' shrink, a multiprocessor
 };
 
 struct CudaOptions {
