@@ -50,7 +50,7 @@ describe('createEngine', () => {
     ['device', 'tpu'],
     ['precision', 'int8'],
     ['memoryBytes', Infinity],
-    ['maxBatchTokens', 0],
+    ['maxBatchTokens', -1],
     ['threads', null],
     ['isa', 'neon'],
     ['cuda', undefined],
