@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "common/graph_timer.h"
 #include "cuda/check.h"
 #include "cuda/cublaslt.h"
 #include "cuda/embed.h"
@@ -25,6 +26,8 @@
 
 namespace lorax::cuda {
 namespace {
+
+using bench::micros;
 
 constexpr int32_t kHidden = 4096, kInner = 14336, kVocab = 128256;
 constexpr int64_t kRotation = int64_t{200} << 20;  // bytes in turn, four times the cache
@@ -45,37 +48,6 @@ uint8_t* device_bytes(int64_t bytes) {
                           cudaMemcpyHostToDevice));
   }
   return static_cast<uint8_t*>(data);
-}
-
-// Median microseconds of one of `count` launches in a graph; launch(i) enqueues the i-th.
-double micros(int count, cudaStream_t stream, const std::function<void(int)>& launch) {
-  launch(0);  // loads the kernel
-  LORAX_CUDA(cudaStreamSynchronize(stream));
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  cudaEvent_t begin, end;
-  LORAX_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < count; ++i) launch(i);
-  LORAX_CUDA(cudaStreamEndCapture(stream, &graph));
-  LORAX_CUDA(cudaGraphInstantiate(&exec, graph, 0));
-  LORAX_CUDA(cudaEventCreate(&begin));
-  LORAX_CUDA(cudaEventCreate(&end));
-  std::vector<double> times;
-  for (int i = 0; i < 9; ++i) {
-    LORAX_CUDA(cudaEventRecord(begin, stream));
-    LORAX_CUDA(cudaGraphLaunch(exec, stream));
-    LORAX_CUDA(cudaEventRecord(end, stream));
-    LORAX_CUDA(cudaEventSynchronize(end));
-    float millis = 0.0f;
-    LORAX_CUDA(cudaEventElapsedTime(&millis, begin, end));
-    if (i >= 2) times.push_back(millis * 1000.0 / count);
-  }
-  LORAX_CUDA(cudaEventDestroy(begin));
-  LORAX_CUDA(cudaEventDestroy(end));
-  LORAX_CUDA(cudaGraphExecDestroy(exec));
-  LORAX_CUDA(cudaGraphDestroy(graph));
-  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-  return times[times.size() / 2];
 }
 
 void print(const char* kernel, const char* variant, int32_t rows, double us, double bytes) {

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "common/graph_timer.h"
 #include "cuda/adapter_image.h"
 #include "cuda/check.h"
 #include "cuda/lora_items.h"
@@ -24,6 +25,8 @@
 
 namespace lorax::cuda {
 namespace {
+
+using bench::micros;
 
 constexpr int32_t kHidden = 4096, kKv = 1024, kInner = 14336;
 constexpr int32_t kModules = 7;  // q k v o gate up down
@@ -63,35 +66,6 @@ __nv_bfloat16* random_bf16(int64_t count) {
   fill_random<<<1024, 256>>>(data, count);
   LORAX_CUDA(cudaDeviceSynchronize());
   return data;
-}
-
-// Median microseconds of one of `count` launches in a graph; launch(i) enqueues the i-th.
-double micros(int count, cudaStream_t stream, const std::function<void(int)>& launch) {
-  launch(0);
-  LORAX_CUDA(cudaStreamSynchronize(stream));
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  cudaEvent_t begin, end;
-  LORAX_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < count; ++i) launch(i);
-  LORAX_CUDA(cudaStreamEndCapture(stream, &graph));
-  LORAX_CUDA(cudaGraphInstantiate(&exec, graph, 0));
-  LORAX_CUDA(cudaEventCreate(&begin));
-  LORAX_CUDA(cudaEventCreate(&end));
-  std::vector<double> times;
-  for (int i = 0; i < 12; ++i) {
-    LORAX_CUDA(cudaEventRecord(begin, stream));
-    LORAX_CUDA(cudaGraphLaunch(exec, stream));
-    LORAX_CUDA(cudaEventRecord(end, stream));
-    LORAX_CUDA(cudaEventSynchronize(end));
-    float ms = 0;
-    LORAX_CUDA(cudaEventElapsedTime(&ms, begin, end));
-    if (i >= 2) times.push_back(ms * 1e3 / count);
-  }
-  LORAX_CUDA(cudaGraphExecDestroy(exec));
-  LORAX_CUDA(cudaGraphDestroy(graph));
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2];
 }
 
 // `count` adapters of one rank on all modules of `layers` layers, with random pages.

@@ -146,13 +146,6 @@ class CudaBackend final : public Backend {
     const void* x = nullptr;
   };
 
-  // A fused linear of one layer whose modules adapters may adapt.
-  struct Site {
-    int32_t layer = 0;
-    std::vector<SitePart> parts;
-    LoraRowSite rows;  // the same, for steps of many rows
-  };
-
   // A step between begin_step and collect.
   struct InFlight {
     int slot = 0;
@@ -216,12 +209,11 @@ class CudaBackend final : public Backend {
 
   // Of linears (cuda_linear.cc).
   CublasLt cublaslt_;
-  const DeviceWeight* last_linear_ = nullptr;  // issued
-  int32_t num_ready_ = 0;                      // counters given out in this step
+  int32_t num_ready_ = 0;  // counters given out in this step
   Ready ready_;
   std::vector<GemmUse> gemm_uses_;
-  bool recorded_ = false;   // record() is done
-  std::deque<Site> sites_;  // in the order of a step; addresses stay
+  bool recorded_ = false;          // record() is done
+  std::deque<LoraRowSite> sites_;  // in the order of a step; addresses stay
   LoraItemLists lists_;
   DeviceBuffer list_storage_;
   std::vector<int32_t> parts_before_;  // [sites], as the lists have it

@@ -34,21 +34,20 @@ GemmShape gemm_shape(const DeviceWeight& weight, bool head) {
 // Where adapters' work lists of this site lie. Sites become known when a step is first issued;
 // lists are laid out anew for each.
 int32_t CudaBackend::site_index(const LoraSite& site) {
-  const auto found = std::find_if(sites_.begin(), sites_.end(), [&](const Site& known) {
-    return known.layer == site.layer && known.parts[0].module == site.parts[0].module;
+  const auto found = std::find_if(sites_.begin(), sites_.end(), [&](const LoraRowSite& known) {
+    return known.layer == site.layer && known.modules[0] == site.parts[0].module;
   });
   if (found != sites_.end()) return static_cast<int32_t>(found - sites_.begin());
   if (site.parts.size() > LoraSiteItems::kMaxParts) {
     throw std::logic_error("cuda: a fused linear of too many parts");
   }
-  Site& added = sites_.emplace_back();
-  added.layer = added.rows.layer = site.layer;
-  added.parts.assign(site.parts.begin(), site.parts.end());
-  added.rows.num_parts = static_cast<int32_t>(site.parts.size());
+  LoraRowSite& added = sites_.emplace_back();
+  added.layer = site.layer;
+  added.num_parts = static_cast<int32_t>(site.parts.size());
   for (size_t p = 0; p < site.parts.size(); ++p) {
-    added.rows.modules[p] = site.parts[p].module;
-    added.rows.column[p] = site.parts[p].column;
-    added.rows.columns[p] = site.parts[p].columns;
+    added.modules[p] = site.parts[p].module;
+    added.column[p] = site.parts[p].column;
+    added.columns[p] = site.parts[p].columns;
   }
   return static_cast<int32_t>(sites_.size()) - 1;
 }
@@ -57,11 +56,11 @@ void CudaBackend::lay_out_lists() {
   std::vector<LoraSiteModules> modules;
   std::vector<int32_t> parts_before;
   int32_t num_parts = 0;
-  for (const Site& site : sites_) {
+  for (const LoraRowSite& site : sites_) {
     LoraSiteModules& entry = modules.emplace_back();
     entry.layer = site.layer;
-    entry.num_parts = static_cast<int32_t>(site.parts.size());
-    for (size_t p = 0; p < site.parts.size(); ++p) entry.modules[p] = site.parts[p].module;
+    entry.num_parts = site.num_parts;
+    std::copy_n(site.modules, site.num_parts, entry.modules);
     parts_before.push_back(num_parts);
     num_parts += entry.num_parts;
   }
@@ -202,8 +201,6 @@ Activation CudaBackend::linear(const Activation& x, const Weight& w, const LoraS
     const auto same = [&](const GemmUse& known) { return known.shape == use.shape; };
     if (std::none_of(gemm_uses_.begin(), gemm_uses_.end(), same)) gemm_uses_.push_back(use);
   }
-  if (last_linear_ != nullptr && last_linear_->next == nullptr) last_linear_->next = &weight;
-  last_linear_ = head ? nullptr : &weight;
   ready_ = {};
   return {y, x.rows, n, pending};
 }
@@ -223,15 +220,9 @@ void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight, 
     arguments.x_ready = ready_.counter;
     arguments.x_ready_count = ready_.count;
   }
-  StreamGemmConfig next_config;
-  if (weight.next != nullptr && !head) {
-    next_config = streamed_config(*weight.next, x.rows);
-    arguments.next = &*weight.next->stream;
-    arguments.next_config = &next_config;
-  }
   StreamGemmLora lora;
   if (site >= 0) {
-    const Site& modules = sites_[site];
+    const LoraRowSite& modules = sites_[site];
     LoraShrinkArguments shrink;
     shrink.x = static_cast<const __nv_bfloat16*>(x.data);
     shrink.k = x.cols;
@@ -244,11 +235,9 @@ void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight, 
     lora.items = lists_.items + int64_t{parts_before_[site]} * lists_.capacity.groups;
     lora.site = lists_.ranges + site;
     lora.v = lora_v_.as<void>();
-    lora.num_parts = static_cast<int32_t>(modules.parts.size());
-    for (size_t p = 0; p < modules.parts.size(); ++p) {
-      lora.column[p] = modules.parts[p].column;
-      lora.columns[p] = modules.parts[p].columns;
-    }
+    lora.num_parts = modules.num_parts;
+    std::copy_n(modules.column, modules.num_parts, lora.column);
+    std::copy_n(modules.columns, modules.num_parts, lora.columns);
     arguments.lora = &lora;
   }
   weight.stream->launch(arguments, streamed_config(weight, x.rows), stream_);
@@ -265,7 +254,7 @@ const void* CudaBackend::run_many(const Activation& x, const DeviceWeight& weigh
   operands.y = y;
   cublaslt_.matmul(shape, x.rows, operands, stream_);
   if (site < 0) return nullptr;
-  const LoraRowSite& modules = sites_[site].rows;
+  const LoraRowSite& modules = sites_[site];
   lora_shrink_rows(row_lists_, modules, issue_.arrays, operands.x, x.rows, shape.k, stream_);
   // q, k and v are needed at once; silu_mul and add_rms_norm add the rest in passing.
   if (modules.num_parts < 3) return &modules;

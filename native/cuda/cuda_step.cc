@@ -60,7 +60,7 @@ void CudaBackend::reserve(const KvLayout& layout, const RopeConfig& rope, int32_
 }
 
 // A step of padding alone comes first: it takes every buffer and loads every kernel, neither of
-// which may happen during a capture, and touches no page. It also tells what follows what.
+// which may happen during a capture, and touches no page.
 void CudaBackend::record(const std::function<void()>& issue) {
   const std::vector<int32_t> buckets =
       StepGraphs::buckets(std::min({max_rows_, max_logits_rows_, kMaxRecordedRows}));

@@ -24,8 +24,6 @@ class DeviceWeight final : public Weight {
   DeviceBuffer bias;                 // float32, for the streaming GEMM
   DeviceBuffer bias_bf16;            // for cuBLASLt
   std::optional<StreamGemm> stream;  // where the device and k allow
-  // The weight of the linear that follows in a step, learnt when steps are recorded.
-  mutable const DeviceWeight* next = nullptr;
 };
 
 class DeviceVector final : public Vector {

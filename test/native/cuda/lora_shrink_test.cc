@@ -198,17 +198,7 @@ TEST_F(LoraShrinkTest, MixedRanksAndMissingModules) {
 TEST_F(LoraShrinkTest, RowsInSeveralSegments) {
   LoraStep step(shapes(256, 64, 512), 3);
   for (int i = 0; i < 5; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 4 + 9 * i)));
-  std::vector<TestSegment> segments(5);
-  for (int32_t s = 0; s < 5; ++s) {
-    segments[s].adapter = s;
-    for (int32_t row = s; row < 200; row += s * s + 1) {
-      segments[s].rows.push_back(row);
-      segments[s].weights.push_back(0.25f * static_cast<float>(row % 7) - 0.5f);
-    }
-  }
-  segments.push_back({-1, {0, 1, 2}, {1.0f, 1.0f, 1.0f}});
-  segments.push_back({2, {}, {}});
-  step.set_segments(segments, 200);
+  step.set_segments(overlapping_segments(200), 200);
   check(step, 1);
 }
 

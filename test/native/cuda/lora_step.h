@@ -285,4 +285,19 @@ inline std::vector<TestSegment> segments_of(const std::vector<int32_t>& adapter_
   return out;
 }
 
+// Five adapters whose rows overlap, with weights; one segment without an adapter, one without rows.
+inline std::vector<TestSegment> overlapping_segments(int32_t num_rows) {
+  std::vector<TestSegment> out(5);
+  for (int32_t s = 0; s < 5; ++s) {
+    out[s].adapter = s;
+    for (int32_t row = s; row < num_rows; row += s * s + 1) {
+      out[s].rows.push_back(row);
+      out[s].weights.push_back(0.25f * static_cast<float>(row % 7) - 0.5f);
+    }
+  }
+  out.push_back({-1, {0, 1, 2}, {1.0f, 1.0f, 1.0f}});
+  out.push_back({2, {}, {}});
+  return out;
+}
+
 }  // namespace lorax::cuda_test
