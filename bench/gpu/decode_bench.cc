@@ -1,10 +1,8 @@
 // Steps of a decoder of Llama-3.1-8B's shape (random weights) on the CUDA backend, without Node.
 //
-//   decode_bench FOLDER [--quick | --trace | --sweep] [--csv FILE] [--tuning 1,0,0,188,1]
+//   decode_bench FOLDER [--quick | --trace] [--csv FILE]
 //
 // --trace runs few steps of few scenarios, for bench/gpu/trace.py, which loads this as a library.
-// --sweep compares ways to launch the linears of few rows (LinearTuning), a line each, with a hash
-// of the first tokens: all must have the same.
 // Scenarios (rows x adapters) take turns in one run, a few steps each, so that base and adapters
 // see the same card; the figure is the median time between two collected steps while all rows
 // decode. Prints milliseconds, the floor (bytes read / the copy speed measured here) and their
@@ -91,10 +89,10 @@ class Bench {
 
   // All rows' sequences get a prompt of kPrompt tokens, then `steps` decode steps; the times of the
   // steps are appended. Without `prompts` they keep those of a run with as many steps.
-  void run(Scenario& scenario, int32_t steps, bool prompts = true) {
+  void run(Scenario& scenario, int32_t steps) {
     const int32_t rows = scenario.rows;
     const int32_t blocks = (kPrompt + steps + block_tokens() - 1) / block_tokens();
-    for (int32_t begin = 0; prompts && begin < rows; begin += kMaxRows / kPrompt) {
+    for (int32_t begin = 0; begin < rows; begin += kMaxRows / kPrompt) {
       const int32_t end = std::min(rows, begin + kMaxRows / kPrompt);
       step(plan(scenario, begin, end, 0, kPrompt, blocks, false));
       decoder_->collect(results_);
@@ -108,7 +106,6 @@ class Bench {
       step(plan(scenario, 0, rows, kPrompt + i, 1, blocks, true));
       decoder_->collect(results_);
       const Clock::time_point now = Clock::now();
-      if (i < 2 + kHashedSteps) hash_results();
       if (i > 3) scenario.step_ms.push_back(milliseconds(now - last));
       last = now;
     }
@@ -143,21 +140,11 @@ class Bench {
   double adapter_bytes(int32_t rank) const { return static_cast<double>(adapter_bytes_.at(rank)); }
   const std::map<int32_t, std::vector<double>>& pack_ms() const { return pack_ms_; }
   int32_t num_free_pages() const { return next_page_; }
-  uint64_t tokens_hash() const { return hash_; }  // of the first tokens of all runs
 
   static constexpr int32_t kKvPages = 256 * 20;
 
  private:
-  static constexpr int32_t kHashedSteps = 8;
-
   int32_t block_tokens() const { return decoder_->limits().block_tokens; }
-
-  // FNV-1a over whole tokens.
-  void hash_results() {
-    for (const SampleResult& result : results_) {
-      hash_ = (hash_ ^ static_cast<uint32_t>(result.token)) * 0x100000001b3ull;
-    }
-  }
 
   void step(const StepPlan& plan) {
     results_.resize(plan.samples.size());
@@ -220,96 +207,20 @@ class Bench {
   std::vector<SampleResult> results_;
   int32_t next_page_ = 0;
   int64_t step_ = 0;
-  uint64_t hash_ = 0xcbf29ce484222325ull;
 };
-
-// Most telling first: what would take longer than kSweepSeconds is not begun.
-int sweep(const std::string& folder, CudaOptions options) {
-  constexpr double kSweepSeconds = 44.0;
-  constexpr int32_t kSteps = 26;
-  constexpr int64_t kKb = 1024;
-  struct Tried {
-    bool adapters, base;
-    int64_t cap;
-    int32_t shrink_blocks;
-  };
-  const std::vector<Tried> tried = {
-      {false, false, 0, 2},       {true, false, 0, 2},        {true, false, 188 * kKb, 2},
-      {true, true, 188 * kKb, 1}, {true, true, 128 * kKb, 1}, {false, false, 188 * kKb, 2},
-      {true, true, 152 * kKb, 2},
-  };
-  const Clock::time_point begin = Clock::now();
-  double last_took = 0.0;
-  uint64_t expected = 0;
-  for (const Tried& t : tried) {
-    const Clock::time_point start = Clock::now();
-    if (milliseconds(start - begin) / 1e3 + last_took > kSweepSeconds) {
-      std::printf("no time left for the rest\n");
-      break;
-    }
-    options.tuning = {t.adapters, t.base, t.cap, t.cap, t.shrink_blocks};
-    Bench bench(folder, options);
-    std::vector<const Resident*> rank16;
-    for (int32_t i = 0; i < 8; ++i) rank16.push_back(bench.add_adapter(16));
-    std::vector<Scenario> scenarios;
-    for (const int32_t rows : {128, 64, 32, 1}) {
-      scenarios.push_back({"base", rows, {}});
-      scenarios.push_back({"lora", rows, {rank16.begin(), rank16.begin() + std::min(rows, 8)}});
-    }
-    // The first run's prompts are those of all sequences.
-    bool prompts = true;
-    for (int32_t round = 0; round < 2; ++round) {
-      for (Scenario& scenario : scenarios) {
-        bench.run(scenario, kSteps, prompts);
-        prompts = false;
-      }
-    }
-    std::printf("SWEEP flags %d base %d cap %3dK shrink %d:", t.adapters, t.base,
-                static_cast<int>(t.cap / kKb), t.shrink_blocks);
-    for (size_t i = 0; i < scenarios.size(); i += 2) {
-      const double base = median(scenarios[i].step_ms);
-      const double lora = median(scenarios[i + 1].step_ms);
-      std::printf("  %d: %.3f %.3f x%.3f", scenarios[i].rows, base, lora, lora / base);
-    }
-    if (expected == 0) expected = bench.tokens_hash();
-    std::printf("  tokens %016llx%s, %.1f s\n",
-                static_cast<unsigned long long>(bench.tokens_hash()),
-                bench.tokens_hash() == expected ? "" : " DIFFERENT",
-                milliseconds(Clock::now() - start) / 1e3);
-    std::fflush(stdout);
-    last_took = milliseconds(Clock::now() - start) / 1e3;
-  }
-  return 0;
-}
 
 int run(int argc, char** argv) {
   const std::string folder = argc > 1 ? argv[1] : "/tmp";
   bool quick = false;
   bool trace = false;
-  bool sweeps = false;
   std::string csv_path;
   CudaOptions options;
   options.cache_directory = folder;
   for (int i = 2; i < argc; ++i) {
     if (std::strcmp(argv[i], "--quick") == 0) quick = true;
     if (std::strcmp(argv[i], "--trace") == 0) quick = trace = true;
-    if (std::strcmp(argv[i], "--sweep") == 0) sweeps = true;
-    if (std::strcmp(argv[i], "--tuning") == 0 && i + 1 < argc) {
-      LinearTuning& t = options.tuning;
-      int adapters = 0, base = 0;
-      long long cap = 0, cap_with_adapters = 0;
-      if (std::sscanf(argv[++i], "%d,%d,%lld,%lld,%d", &adapters, &base, &cap, &cap_with_adapters,
-                      &t.shrink_blocks) != 5) {
-        throw std::runtime_error("--tuning takes FLAGS,BASE_FLAGS,CAP_KB,ADAPTER_CAP_KB,BLOCKS");
-      }
-      t.flags_with_adapters = adapters != 0;
-      t.flags_on_base = base != 0;
-      t.shared_bytes_cap = cap * 1024;
-      t.shared_bytes_cap_with_adapters = cap_with_adapters * 1024;
-    }
     if (std::strcmp(argv[i], "--csv") == 0 && i + 1 < argc) csv_path = argv[++i];
   }
-  if (sweeps) return sweep(folder, options);
   const DeviceCeilings ceilings = measure_device_ceilings(folder);
   std::printf("%s: copy %.3f TB/s, bf16 8192^3 %.0f TFLOP/s\n", ceilings.name.c_str(),
               ceilings.copy_bytes_per_second / 1e12, ceilings.gemm_flops / 1e12);

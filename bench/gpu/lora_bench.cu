@@ -19,7 +19,6 @@
 #include "cuda/check.h"
 #include "cuda/lora_items.h"
 #include "cuda/lora_rows.h"
-#include "cuda/lora_shrink.h"
 #include "cuda/norm.h"
 #include "cuda/silu_mul.h"
 
@@ -177,34 +176,6 @@ void few(cudaStream_t stream) {
     const double items_us =
         micros(20, stream, [&](int) { make_lora_items(lists, step.arrays, stream); });
     print("items", "all", c.rows, c.adapters, c.rank, items_us, 0);
-    auto* v = device_array<__nv_bfloat16>(lists.capacity.v_bytes() / 2);
-    const __nv_bfloat16* x = random_bf16(int64_t{c.rows} * kInner);
-    const auto launch = [&](int i, int s, bool ready) {
-      const int site = i % c.layers * 4 + s;
-      LoraShrinkArguments args;
-      args.x = x;
-      args.k = kDIn[kSites[s].modules[0]];
-      args.units = lists.units + int64_t{before[site]} * lists.capacity.units;
-      args.num_units = lists.num_units + site;
-      args.v = v;
-      args.lists_ready = ready;
-      lora_shrink(args, step.arrays, stream);
-    };
-    double layer_bytes = 0;
-    for (int s = 0; s < 4; ++s) {
-      const int32_t k = kDIn[kSites[s].modules[0]];
-      const double bytes = 2.0 * c.adapters * static_cast<double>(kSites[s].modules.size()) *
-                           ((c.rank + 15) / 16 * 16) * k;
-      layer_bytes += bytes;
-      const int count = std::max(c.layers, 24 / c.layers * c.layers);
-      for (const bool ready : {false, true}) {
-        print(ready ? "shrink_prefetched" : "shrink", kSites[s].name, c.rows, c.adapters, c.rank,
-              micros(count, stream, [&](int i) { launch(i, s, ready); }), bytes);
-      }
-    }
-    const double us =
-        micros(std::max(c.layers, 8) * 4, stream, [&](int i) { launch(i / 4, i % 4, true); });
-    print("shrink_layer", "all", c.rows, c.adapters, c.rank, us * 4, layer_bytes);
     std::fflush(stdout);
   }
 }

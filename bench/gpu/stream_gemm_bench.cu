@@ -2,13 +2,12 @@
 // with its own weights, small kernels between them, in one CUDA graph; and each shape alone.
 //
 //   stream_gemm_bench EXPERIMENTS    lines of a file, e.g. (every setting but rows is optional)
-//     chain rows=8 spin=0 qkv=64,1,4,6,2,99999 o=... gate_up=... down=...
-//     solo shape=gate_up rows=8 config=64,1,4,6,2,99999 items=32
+//     chain rows=8 spin=0 qkv=2,6,4,2 o=... gate_up=... down=... lora=8
+//     solo shape=gate_up rows=8 config=2,6,4,2 lora=8
 //     read | copy | small rows=8
-//   A configuration is tile_rows,split,block_atoms,stages,in_flight,trigger
-//   [,clusters[,prefetch_next]].
-//   Prints TB/s of weights (medians), and of a chain the last activations' hash: configurations of
-//   equal splits must agree.
+//   A configuration is block_atoms,w_stages,x_stages,in_flight[,lora_sets[,blocks]]; the parts
+//   of k follow from the shape. lora=N: N adapters of rank 16 on every part, the rows shared
+//   among them. Prints TB/s of weights (medians), and of a chain the last activations' hash.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -94,14 +93,12 @@ __global__ void __launch_bounds__(512) read_all(const uint4* data, int64_t count
 
 using Options = std::map<std::string, std::string>;
 
-StreamGemmConfig parse_config(const std::string& text) {
-  StreamGemmConfig c;
+StreamGemmConfig parse_config(const std::string& text, StreamGemmConfig c) {
   std::vector<int> v;
   std::stringstream in(text);
   for (std::string field; std::getline(in, field, ',');) v.push_back(std::stoi(field));
-  int32_t* to[] = {&c.tile_rows, &c.split,   &c.block_atoms, &c.stages,
-                   &c.in_flight, &c.trigger, &c.clusters,    &c.prefetch_next};
-  for (size_t i = 0; i < v.size() && i < 8; ++i) *to[i] = v[i];
+  int32_t* to[] = {&c.block_atoms, &c.w_stages, &c.x_stages, &c.in_flight, &c.lora_sets, &c.blocks};
+  for (size_t i = 0; i < v.size() && i < 6; ++i) *to[i] = v[i];
   return c;
 }
 
@@ -161,11 +158,21 @@ class Bench {
     cudaGraph_t graph;
     cudaGraphExec_t executable;
     LORAX_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
-    issue();
+    try {
+      issue();
+    } catch (...) {
+      static_cast<void>(cudaStreamEndCapture(stream_, &graph));
+      throw;
+    }
     LORAX_CUDA(cudaStreamEndCapture(stream_, &graph));
     LORAX_CUDA(cudaGraphInstantiate(&executable, graph, 0));
     std::vector<float> times;
     for (int i = 0; i < kReplays + 2; ++i) {
+      if (counts_ != nullptr) {
+        StepCounts counts;
+        counts.mark = ++mark_;
+        LORAX_CUDA(cudaMemcpy(counts_, &counts, sizeof(counts), cudaMemcpyHostToDevice));
+      }
       LORAX_CUDA(cudaEventRecord(start_, stream_));
       LORAX_CUDA(cudaGraphLaunch(executable, stream_));
       LORAX_CUDA(cudaEventRecord(end_, stream_));
@@ -180,10 +187,14 @@ class Bench {
     return times[times.size() / 2];
   }
 
-  StreamGemmConfig config(const Options& options, const std::string& key, int shape, int rows) {
+  StreamGemmConfig config(const Options& options, const std::string& key, int shape, int rows,
+                          bool lora) {
+    const int64_t n = kShapes[shape].n;
+    const int64_t k = kShapes[shape].k;
+    const int32_t split = shape == 2 || shape == kHead ? 1 : stream_gemm_split(n, k, sms_);
+    const StreamGemmConfig chosen = stream_gemm_config(split, rows, lora, shape == 2);
     const auto found = options.find(key);
-    if (found != options.end()) return parse_config(found->second);
-    return stream_gemm_config(kShapes[shape].n, kShapes[shape].k, rows, sms_);
+    return found == options.end() ? chosen : parse_config(found->second, chosen);
   }
 
   void small(int rows, int from, int from_columns, int to, int to_columns, int spin) {
@@ -205,7 +216,11 @@ class Bench {
     const int rows = std::stoi(options.at("rows"));
     const int spin = options.count("spin") ? std::stoi(options.at("spin")) : 0;
     StreamGemmConfig configs[4];
-    for (int s = 0; s < 4; ++s) configs[s] = config(options, kShapes[s].name, s, rows);
+    const int adapters = options.count("lora") ? std::stoi(options.at("lora")) : 0;
+    for (int s = 0; s < 4; ++s) {
+      configs[s] = config(options, kShapes[s].name, s, rows, adapters > 0);
+    }
+    if (adapters > 0) make_lora(rows, adapters);
     fill_random<<<256, 256, 0, stream_>>>(buffers_[0], 256 * 28672, 1.0f, 99);
     const float ms = median_ms([&] {
       // Replays start from the same x: a copy of buffer 8's random rows.
@@ -217,15 +232,18 @@ class Bench {
           a.x = buffers_[s];
           a.max_rows = 256;
           a.rows = rows;
-          a.y = buffers_[4];
+          a.y = buffers_[s == 2 ? 3 : 4];
           const int next = (s + 1) % 4;
-          const int next_layer = s == 3 ? l + 1 : l;
-          if (next_layer < kLayers) {
-            a.next = &plans_[next][next_layer];
-            a.next_config = &configs[next];
-          }
           a.trace = trace_ + (l * 4 + s) * 256 * 8;
+          set_output(a, configs[s], s);
+          StreamGemmLora lora;
+          if (adapters > 0) {
+            lora = lora_site(l, s);
+            a.lora = &lora;
+          }
           if (gemms) plans_[s][l].launch(a, configs[s], stream_);
+          // Gate and up are multiplied already: down reads them as they are.
+          if (s == 2) continue;
           small(rows, 4, static_cast<int>(kShapes[s].n), next, static_cast<int>(kShapes[next].k),
                 spin);
         }
@@ -240,13 +258,10 @@ class Bench {
     const int rows = std::stoi(options.at("rows"));
     int shape = 0;
     while (options.at("shape") != kShapes[shape].name) ++shape;
-    const StreamGemmConfig c = config(options, "config", shape, rows);
+    const int adapters = options.count("lora") ? std::stoi(options.at("lora")) : 0;
+    const StreamGemmConfig c = config(options, "config", shape, rows, adapters > 0);
     const auto& plans = plans_[shape];
-    const int items = options.count("items") ? std::stoi(options.at("items")) : -1;
-    std::vector<StreamGemmLora> loras;
-    for (size_t l = 0; items >= 0 && l < plans.size(); ++l) {
-      loras.push_back(lora_site(static_cast<int>(l), kShapes[shape].n, rows, items));
-    }
+    if (adapters > 0) make_lora(rows, adapters);
     const float ms = median_ms([&] {
       for (size_t l = 0; l < plans.size(); ++l) {
         StreamGemmArguments a;
@@ -255,51 +270,110 @@ class Bench {
         a.rows = rows;
         a.y = shape == kHead ? static_cast<void*>(logits_) : buffers_[4];
         a.float32_out = shape == kHead;
-        if (l + 1 < plans.size()) {
-          a.next = &plans[l + 1];
-          a.next_config = &c;
-        }
+        set_output(a, c, shape);
         a.trace = trace_ + l * 256 * 8;
-        if (items >= 0) a.lora = &loras[l];
+        StreamGemmLora lora;
+        if (adapters > 0) {
+          lora = lora_site(static_cast<int>(l), shape);
+          a.lora = &lora;
+        }
         plans[l].launch(a, c, stream_);
       }
     });
     if (options.count("trace")) print_trace(3, 3);
-    const double lora_bytes = std::max(items, 0) * 32.0 * kShapes[shape].n * plans.size();
+    const double lora_bytes =
+        adapters * 32.0 *
+        static_cast<double>(kShapes[shape].n + kShapes[shape].k * num_parts(shape)) * plans.size();
     const double bytes = 2.0 * kShapes[shape].n * kShapes[shape].k * plans.size() + lora_bytes;
     std::printf("%8.3f us each %6.3f TB/s", ms * 1e3 / plans.size(), bytes * 1e-12 / (ms * 1e-3));
   }
 
-  // `items` adapters of rank 16 on the whole of y (one part), each with rows of its own; every
-  // launch has other slices, out of 4 GB of weights.
-  StreamGemmLora lora_site(int launch, int64_t n, int rows, int items) {
-    std::vector<LoraItem> list(items);
-    const int blocks = (rows + 7) / 8;
-    for (int i = 0; i < items; ++i) {
-      const int64_t slice = (static_cast<int64_t>(launch) * items + i) * n * 32 % (4ll << 30);
-      list[i].b = reinterpret_cast<const uint8_t*>(weights_) + slice / 128 * 128;
-      list[i].first_block = items >= blocks ? i * blocks / items : i;
-      list[i].num_blocks = items >= blocks ? 1 : std::max(1, blocks / std::max(items, 1));
-      if (items < blocks) list[i].first_block = i * list[i].num_blocks;
-      list[i].v_begin = i * 16;
+  // Parts of k go where the logits would.
+  void set_output(StreamGemmArguments& a, const StreamGemmConfig& config, int shape) {
+    a.gated = shape == 2;
+    if (config.split == 1) return;
+    a.y = logits_;
+    a.part_stride = 128 * kShapes[shape].n;
+  }
+
+  static int num_parts(int shape) { return shape == 0 ? 3 : shape == 2 ? 2 : 1; }
+
+  // Lists for every launch of the layers, as lora_items.cu would make them: `adapters` of rank 16,
+  // adapter i the rows [i, i + 1) * rows / adapters; slices of their own out of 4 GB of weights.
+  void make_lora(int rows, int adapters) {
+    constexpr int kUnits = 1024;
+    if (units_ == nullptr) {
+      LORAX_CUDA(cudaMalloc(&sites_, kLayers * 4 * sizeof(LoraSiteItems)));
+      LORAX_CUDA(cudaMalloc(&items_, kLayers * 4 * kUnits * sizeof(LoraItem)));
+      LORAX_CUDA(cudaMalloc(&units_, kLayers * 4 * kUnits * sizeof(LoraUnit)));
+      LORAX_CUDA(cudaMalloc(&num_units_, kLayers * 4 * 4));
+      LORAX_CUDA(cudaMalloc(&counts_, sizeof(StepCounts)));
+      LORAX_CUDA(cudaMalloc(&pieces_, kUnits * LoraUnit::kPieces * 512));
+      LORAX_CUDA(cudaMalloc(&segment_rows_, 256 * 4));
+      LORAX_CUDA(cudaMalloc(&segment_weights_, 256 * 4));
+      std::vector<int32_t> row_list(256);
+      for (int i = 0; i < 256; ++i) row_list[i] = i;
+      const std::vector<float> weights(256, 1.0f);
+      LORAX_CUDA(cudaMemcpy(segment_rows_, row_list.data(), 1024, cudaMemcpyHostToDevice));
+      LORAX_CUDA(cudaMemcpy(segment_weights_, weights.data(), 1024, cudaMemcpyHostToDevice));
     }
-    if (site_ == nullptr) {
-      LORAX_CUDA(cudaMalloc(&site_, 64 * 64));
-      LORAX_CUDA(cudaMalloc(&items_, 64 * 256 * sizeof(LoraItem)));
+    const auto* slices = reinterpret_cast<const uint8_t*>(weights_);
+    int64_t at = 0;
+    const auto take = [&](int64_t bytes) {
+      const uint8_t* slice = slices + at;
+      at = (at + bytes + 127) / 128 * 128 % (4ll << 30);
+      return slice;
+    };
+    for (int l = 0; l < kLayers; ++l) {
+      for (int s = 0; s < 4; ++s) {
+        const int32_t outs = static_cast<int32_t>(kShapes[s].n) / num_parts(s);
+        LoraSiteItems site;
+        std::vector<LoraItem> items;
+        std::vector<LoraUnit> units;
+        for (int p = 0; p < num_parts(s); ++p) {
+          for (int i = 0; i < adapters; ++i) {
+            const int32_t begin = i * rows / adapters;
+            const int32_t end = (i + 1) * rows / adapters;
+            const uint8_t* a = take(kShapes[s].k * 32);
+            items.push_back({take(int64_t{outs} * 32), 1.0f, begin, end, begin / 8,
+                             (end - 1) / 8 - begin / 8 + 1, static_cast<int32_t>(units.size())});
+            for (int32_t row = begin; row < end; row += 8) {
+              units.push_back({a, row, std::min(row + 8, end) - row});
+            }
+          }
+          for (int q = p + 1; q <= LoraSiteItems::kMaxParts; ++q) {
+            site.part_begin[q] = static_cast<int32_t>(items.size());
+          }
+        }
+        const int at_site = l * 4 + s;
+        const auto num_units = static_cast<int32_t>(units.size());
+        LORAX_CUDA(cudaMemcpy(sites_ + at_site, &site, sizeof(site), cudaMemcpyHostToDevice));
+        LORAX_CUDA(cudaMemcpy(items_ + at_site * kUnits, items.data(),
+                              items.size() * sizeof(LoraItem), cudaMemcpyHostToDevice));
+        LORAX_CUDA(cudaMemcpy(units_ + at_site * kUnits, units.data(),
+                              units.size() * sizeof(LoraUnit), cudaMemcpyHostToDevice));
+        LORAX_CUDA(cudaMemcpy(num_units_ + at_site, &num_units, 4, cudaMemcpyHostToDevice));
+      }
     }
-    LoraSiteItems site;
-    site.part_begin[0] = 0;
-    for (int p = 1; p <= LoraSiteItems::kMaxParts; ++p) site.part_begin[p] = items;
+  }
+
+  StreamGemmLora lora_site(int layer, int shape) {
+    const int at = layer * 4 + shape;
     StreamGemmLora lora;
-    auto* at = reinterpret_cast<LoraSiteItems*>(site_ + launch * 64);
-    auto* list_at = reinterpret_cast<LoraItem*>(items_) + launch * 256;
-    LORAX_CUDA(cudaMemcpy(at, &site, sizeof(site), cudaMemcpyHostToDevice));
-    LORAX_CUDA(cudaMemcpy(list_at, list.data(), items * sizeof(LoraItem), cudaMemcpyHostToDevice));
-    lora.items = list_at;
-    lora.site = at;
-    lora.v = buffers_[6];
-    lora.num_parts = 1;
-    lora.columns[0] = static_cast<int32_t>(n);
+    lora.items = items_ + at * 1024;
+    lora.site = sites_ + at;
+    lora.units = units_ + at * 1024;
+    lora.num_units = num_units_ + at;
+    lora.segment_rows = segment_rows_;
+    lora.segment_weights = segment_weights_;
+    lora.pieces = pieces_;
+    lora.counts = counts_;
+    lora.site_index = at;
+    lora.num_parts = num_parts(shape);
+    for (int p = 0; p < lora.num_parts; ++p) {
+      lora.columns[p] = static_cast<int32_t>(kShapes[shape].n) / lora.num_parts;
+      lora.column[p] = p * lora.columns[p];
+    }
     return lora;
   }
 
@@ -357,8 +431,15 @@ class Bench {
   __nv_bfloat16* weights_ = nullptr;
   __nv_bfloat16* buffers_[8] = {};  // [256, 28672] each
   float* logits_ = nullptr;
-  uint8_t* site_ = nullptr;
-  uint8_t* items_ = nullptr;
+  LoraSiteItems* sites_ = nullptr;  // of launch (layer, shape): layer * 4 + shape
+  LoraItem* items_ = nullptr;
+  LoraUnit* units_ = nullptr;
+  int32_t* num_units_ = nullptr;
+  StepCounts* counts_ = nullptr;  // its mark changes before every replay
+  uint4* pieces_ = nullptr;
+  int32_t mark_ = 0;
+  int32_t* segment_rows_ = nullptr;
+  float* segment_weights_ = nullptr;
   uint64_t* trace_ = nullptr;  // [256 launches][256 blocks][8]
   std::vector<StreamGemm> plans_[5];
   int sms_ = 0;

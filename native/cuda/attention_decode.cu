@@ -17,7 +17,6 @@
 #include "cuda/device_ops.cuh"
 #include "cuda/launch.h"
 #include "cuda/page_slots.cuh"
-#include "cuda/ready.cuh"
 
 namespace lorax::cuda {
 namespace {
@@ -386,12 +385,10 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
       __syncthreads();
     }
   }
-  signal_ready(attention.ready);
 }
 
-// Returns the number of blocks.
 template <int kDim>
-uint32_t launch(const DecodeArgs& args, cudaStream_t stream) {
+void launch(const DecodeArgs& args, cudaStream_t stream) {
   constexpr int kWarps = 8;
   constexpr int kSlotBytes = kWarps * Slots<kDim>::kStages * 2 * Slots<kDim>::kBytes;
   static const int multiprocessors = [] {
@@ -414,7 +411,6 @@ uint32_t launch(const DecodeArgs& args, cudaStream_t stream) {
       .grid = dim3(grid), .block = dim3(kWarps * 32), .shared_bytes = shared_bytes};
   launch_overlapping("attention_decode", attention_decode_kernel<kDim, kWarps>, shape, stream,
                      args);
-  return grid;
 }
 
 int64_t rounded(int64_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -445,10 +441,10 @@ int64_t attention_decode_workspace_bytes(int32_t max_spans, int32_t num_heads, i
                  int64_t{sizeof(int)});
 }
 
-uint32_t attention_decode(const Attention& args, const StepArrays& step, void* workspace,
+void attention_decode(const Attention& args, const StepArrays& step, void* workspace,
                           cudaStream_t stream) {
   check_attention_head_dim(args.pages.head_dim);
-  if (args.max_spans == 0) return 0;
+  if (args.max_spans == 0) return;
   const int32_t kv_heads = args.pages.num_kv_heads;
   const int64_t partials = num_partials(args.max_spans, args.num_heads, kv_heads);
   auto* bytes = static_cast<uint8_t*>(workspace);

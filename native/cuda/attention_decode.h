@@ -26,8 +26,6 @@ struct Attention {
   int32_t sliding_window = 0;  // 0 = all; else position p sees (p - window, p]
   float soft_cap = 0.0f;       // 0 = none; else score = cap * tanh(scale q k^T / cap)
   int32_t prefill_from = 2;    // spans of so many rows or more are attention_prefill's
-  // Told by attention_decode when its part of `out` is complete (ready.cuh); may be null.
-  uint32_t* ready = nullptr;
 };
 
 // Device memory attention_decode needs, zeroed once by its owner; steps of one stream may share it.
@@ -37,8 +35,8 @@ int64_t attention_decode_workspace_bytes(int32_t max_spans, int32_t num_heads, i
 // out[row] = softmax(scale q k^T) v for the rows of spans with num_rows == 1; other rows of `out`
 // are left alone. The row's own k and v are in its pages already. KV of earlier steps is read
 // before the kernel launched just before has ended: that may be rope_and_store_kv, and nothing else
-// may write pages in between. Returns its number of arrivals at args.ready.
-uint32_t attention_decode(const Attention& args, const StepArrays& step, void* workspace,
+// may write pages in between.
+void attention_decode(const Attention& args, const StepArrays& step, void* workspace,
                           cudaStream_t stream);
 
 // Throws MODEL_UNSUPPORTED unless both attention kernels are compiled for `head_dim`.

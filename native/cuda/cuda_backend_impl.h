@@ -25,6 +25,7 @@
 #include "cuda/lora_rows.h"
 #include "cuda/pinned_heap.h"
 #include "cuda/sample.h"
+#include "cuda/split_sum.h"
 #include "cuda/step_graphs.h"
 #include "cuda/step_upload.h"
 #include "cuda/stream_gemm.h"
@@ -138,12 +139,11 @@ class CudaBackend final : public Backend {
     int32_t bucket = 0;             // 0: not recorded
   };
 
-  // Where the operation issued last counts its blocks (ready.cuh), if the next is a linear of what
-  // it wrote. None in between: the linear may then overwrite what operations before have read.
-  struct Ready {
-    uint32_t* counter = nullptr;  // null: nowhere
-    uint32_t count = 0;           // x is complete
-    const void* x = nullptr;
+  // What the operation after a linear still has to do for its result: Activation::pending.
+  struct Pending {
+    const LoraRowSite* site = nullptr;  // add the adapters' expand
+    SplitSum split;                     // add up the parts of k, which are here and not in `data`
+    void* gated = nullptr;              // nothing: silu(gate) * up is here already
   };
 
   // A step between begin_step and collect.
@@ -169,14 +169,11 @@ class CudaBackend final : public Backend {
   void lay_out_lists();
   void lay_out_row_lists();
   void tune_linears();
-  uint32_t* next_ready(bool for_head);
-  StreamGemmConfig streamed_config(const DeviceWeight& weight, int32_t rows) const;
   bool streams_few_rows() const;
   int32_t site_index(const LoraSite& site);
-  void run_streamed(const Activation& x, const DeviceWeight& weight, bool head, int32_t site,
-                    void* y);
-  const void* run_many(const Activation& x, const DeviceWeight& weight, bool head, int32_t site,
-                       void* y);
+  void run_streamed(const Activation& x, const DeviceWeight& weight, const LoraSite* site,
+                    int32_t index, void* y);
+  void run_many(const Activation& x, const DeviceWeight& weight, bool head, int32_t index, void* y);
 
   const CudaOptions options_;
   Stream stream_;  // of steps
@@ -209,15 +206,16 @@ class CudaBackend final : public Backend {
 
   // Of linears (cuda_linear.cc).
   CublasLt cublaslt_;
-  int32_t num_ready_ = 0;  // counters given out in this step
-  Ready ready_;
+  Pending pending_;           // of the linear issued last
+  DeviceBuffer linear_parts_;  // where its result is in parts
   std::vector<GemmUse> gemm_uses_;
   bool recorded_ = false;          // record() is done
   std::deque<LoraRowSite> sites_;  // in the order of a step; addresses stay
   LoraItemLists lists_;
   DeviceBuffer list_storage_;
   std::vector<int32_t> parts_before_;  // [sites], as the lists have it
-  DeviceBuffer lora_v_;
+  bool aligned_sites_ = true;          // as the streaming GEMM takes their parts
+  DeviceBuffer lora_pieces_;
   LoraRowLists row_lists_;
   DeviceBuffer row_list_storage_;
 

@@ -2,23 +2,20 @@
 //
 //   y = x W^T + bias, then y[rows of a] += weight * scale_a (x A_a^T) B_a^T
 //
-// Few rows: shrink is a small kernel ahead of the streaming GEMM, which adds the expand while its
-// sums are in registers. Many rows: shrink and expand are kernels of their own (lora_rows.h).
+// Few rows: all of it is one launch of the streaming GEMM; where W has too few rows to fill the
+// device, the parts of k are left for the next operation to add. Many rows: shrink and expand are
+// kernels of their own (lora_rows.h).
 #include <algorithm>
 #include <stdexcept>
 
 #include "cuda/check.h"
 #include "cuda/cuda_backend_impl.h"
-#include "cuda/lora_shrink.h"
 
 namespace lorax::cuda {
 namespace {
 
 // Rank groups of one row, over all its adapters, that steps have room for: rank 1024.
 constexpr int64_t kGroupsPerRow = 64;
-
-// Of a multiprocessor's 228 KB: two blocks that stream weights never share one.
-constexpr int32_t kOverHalfShared = 116 * 1024;
 
 GemmShape gemm_shape(const DeviceWeight& weight, bool head) {
   GemmShape out;
@@ -29,6 +26,9 @@ GemmShape gemm_shape(const DeviceWeight& weight, bool head) {
   return out;
 }
 
+// Gate and up, which silu_mul follows.
+bool is_gated(const LoraSite& site) { return site.parts.size() == 2; }
+
 }  // namespace
 
 // Where adapters' work lists of this site lie. Sites become known when a step is first issued;
@@ -38,13 +38,14 @@ int32_t CudaBackend::site_index(const LoraSite& site) {
     return known.layer == site.layer && known.modules[0] == site.parts[0].module;
   });
   if (found != sites_.end()) return static_cast<int32_t>(found - sites_.begin());
-  if (site.parts.size() > LoraSiteItems::kMaxParts) {
-    throw std::logic_error("cuda: a fused linear of too many parts");
+  if (site.parts.size() > LoraSiteItems::kMaxParts || sites_.size() >= StepArrays::kMaxSites) {
+    throw std::logic_error("cuda: too many fused linears, or parts of one");
   }
   LoraRowSite& added = sites_.emplace_back();
   added.layer = site.layer;
   added.num_parts = static_cast<int32_t>(site.parts.size());
   for (size_t p = 0; p < site.parts.size(); ++p) {
+    if (!is_gated(site) && site.parts[p].column % 16 != 0) aligned_sites_ = false;
     added.modules[p] = site.parts[p].module;
     added.column[p] = site.parts[p].column;
     added.columns[p] = site.parts[p].columns;
@@ -80,8 +81,10 @@ void CudaBackend::lay_out_lists() {
   LORAX_CUDA(cudaStreamSynchronize(stream_));
   list_storage_ = {};
   list_storage_ = DeviceBuffer(bytes, "lists of adapters' work");
-  lora_v_ = {};
-  lora_v_ = DeviceBuffer(lists_.capacity.v_bytes(), "lists of adapters' work");
+  if (lora_pieces_.bytes() == 0) {
+    lora_pieces_ = DeviceBuffer(lists_.capacity.pieces_bytes(), "lists of adapters' work");
+    LORAX_CUDA(cudaMemset(lora_pieces_.as<void>(), 0, lora_pieces_.bytes()));
+  }
   uint8_t* base = list_storage_.as<uint8_t>();
   LORAX_CUDA(cudaMemset(base, 0, static_cast<size_t>(bytes)));
   LORAX_CUDA(cudaMemcpy(base + sites_at, modules.data(), modules.size() * sizeof(modules[0]),
@@ -138,39 +141,9 @@ void CudaBackend::plan_adapters() {
   }
 }
 
-// A counter for the kernel about to write a linear's x, or null where the linear would not look.
-uint32_t* CudaBackend::next_ready(bool for_head) {
-  ready_ = {};
-  const LinearTuning& tuning = options_.tuning;
-  const bool shrink_between = issue_.adapters && !for_head;
-  if (!streams_few_rows() || num_ready_ == StepArrays::kReadyCounters ||
-      !(shrink_between ? tuning.flags_with_adapters : tuning.flags_on_base)) {
-    return nullptr;
-  }
-  return ready_.counter = issue_.arrays.ready + num_ready_++;
-}
-
-StreamGemmConfig CudaBackend::streamed_config(const DeviceWeight& weight, int32_t rows) const {
-  StreamGemmConfig config = stream_gemm_config(weight.n, weight.k, rows, num_sms_);
-  const LinearTuning& tuning = options_.tuning;
-  const int64_t cap =
-      issue_.adapters ? tuning.shared_bytes_cap_with_adapters : tuning.shared_bytes_cap;
-  if (cap == 0) return config;
-  // Shorter blocks before a ring of too few.
-  while (config.stages > 2 && stream_gemm_shared_bytes(config, rows, true) > cap) --config.stages;
-  if (config.stages < 4 && config.block_atoms > 1) {
-    config.block_atoms /= 2;
-    config.in_flight *= 2;
-    config.stages *= 2;
-    while (stream_gemm_shared_bytes(config, rows, true) <= cap) ++config.stages;
-    while (config.stages > 2 && stream_gemm_shared_bytes(config, rows, true) > cap) --config.stages;
-  }
-  config.min_shared_bytes = kOverHalfShared;
-  return config;
-}
-
 bool CudaBackend::streams_few_rows() const {
-  return streams_ && issue_.rows <= kStreamedRows && (!issue_.adapters || issue_.few_adapter_rows);
+  return streams_ && issue_.rows <= kStreamedRows &&
+         (!issue_.adapters || (issue_.few_adapter_rows && aligned_sites_));
 }
 
 Activation CudaBackend::linear(const Activation& x, const Weight& w, const LoraSite* site) {
@@ -190,62 +163,71 @@ Activation CudaBackend::linear(const Activation& x, const Weight& w, const LoraS
     }
   }
   if (!issue_.adapters) index = -1;
-  const void* pending = nullptr;
+  pending_ = {};
   if (streams_few_rows()) {
-    run_streamed(x, weight, head, index, y);
+    run_streamed(x, weight, site, index, y);
   } else {
-    pending = run_many(x, weight, head, index, y);
+    run_many(x, weight, head, index, y);
   }
   if (!recorded_) {
     const GemmUse use{gemm_shape(weight, head), head ? max_logits_rows_ : max_rows_};
     const auto same = [&](const GemmUse& known) { return known.shape == use.shape; };
     if (std::none_of(gemm_uses_.begin(), gemm_uses_.end(), same)) gemm_uses_.push_back(use);
   }
-  ready_ = {};
-  return {y, x.rows, n, pending};
+  const bool pends =
+      pending_.site != nullptr || pending_.split.parts > 0 || pending_.gated != nullptr;
+  return {y, x.rows, n, pends ? &pending_ : nullptr};
 }
 
-void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight, bool head,
-                               int32_t site, void* y) {
+void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight,
+                               const LoraSite* site, int32_t index, void* y) {
   StreamGemmArguments arguments;
   arguments.x = x.data;
   arguments.max_rows = max_rows_;
   arguments.rows = x.rows;
   arguments.y = y;
-  arguments.float32_out = head;
+  arguments.float32_out = site == nullptr;
   arguments.bias = weight.bias.as<float>();
-  // What was last at y has been read by the writer of x, or before it began: no operation lies in
-  // between, and shrink reads no y.
-  if (ready_.counter != nullptr && ready_.x == x.data) {
-    arguments.x_ready = ready_.counter;
-    arguments.x_ready_count = ready_.count;
+  int32_t split = 1;  // the head is sampled from as it is
+  if (site != nullptr && is_gated(*site)) {
+    arguments.gated = true;
+    arguments.y = ensure<uint16_t>(silu_out_, max_rows_, weight.n / 2);
+    pending_.gated = arguments.y;
+  } else if (site != nullptr) {
+    split = stream_gemm_split(weight.n, weight.k, num_sms_);
+  }
+  if (split > 1) {
+    SplitSum& sum = pending_.split;
+    sum.parts = split;
+    sum.stride = int64_t{std::min(max_rows_, kStreamedRows)} * weight.n;
+    sum.sums = ensure<__nv_bfloat16>(linear_parts_, split, sum.stride);
+    arguments.y = linear_parts_.as<void>();
+    arguments.part_stride = sum.stride;
   }
   StreamGemmLora lora;
-  if (site >= 0) {
-    const LoraRowSite& modules = sites_[site];
-    LoraShrinkArguments shrink;
-    shrink.x = static_cast<const __nv_bfloat16*>(x.data);
-    shrink.k = x.cols;
-    shrink.units = lists_.units + int64_t{parts_before_[site]} * lists_.capacity.units;
-    shrink.num_units = lists_.num_units + site;
-    shrink.v = lora_v_.as<__nv_bfloat16>();
-    shrink.lists_ready = true;  // embed came between
-    shrink.blocks_per_multiprocessor = options_.tuning.shrink_blocks;
-    lora_shrink(shrink, issue_.arrays, stream_);
-    lora.items = lists_.items + int64_t{parts_before_[site]} * lists_.capacity.groups;
-    lora.site = lists_.ranges + site;
-    lora.v = lora_v_.as<void>();
+  if (index >= 0) {
+    const LoraRowSite& modules = sites_[index];
+    lora.items = lists_.items + int64_t{parts_before_[index]} * lists_.capacity.groups;
+    lora.site = lists_.ranges + index;
+    lora.units = lists_.units + int64_t{parts_before_[index]} * lists_.capacity.units;
+    lora.num_units = lists_.num_units + index;
+    lora.segment_rows = issue_.arrays.segment_rows;
+    lora.segment_weights = issue_.arrays.segment_weights;
+    lora.pieces = lora_pieces_.as<uint4>();
+    lora.counts = issue_.arrays.counts;
+    lora.site_index = index;
     lora.num_parts = modules.num_parts;
     std::copy_n(modules.column, modules.num_parts, lora.column);
     std::copy_n(modules.columns, modules.num_parts, lora.columns);
     arguments.lora = &lora;
   }
-  weight.stream->launch(arguments, streamed_config(weight, x.rows), stream_);
+  weight.stream->launch(
+      arguments, stream_gemm_config(split, x.rows, arguments.lora != nullptr, arguments.gated),
+      stream_);
 }
 
-// Returns the site whose expand the next operation adds, or null when y is whole.
-const void* CudaBackend::run_many(const Activation& x, const DeviceWeight& weight, bool head,
-                                  int32_t site, void* y) {
+void CudaBackend::run_many(const Activation& x, const DeviceWeight& weight, bool head,
+                           int32_t index, void* y) {
   const GemmShape shape = gemm_shape(weight, head);
   GemmOperands operands;
   operands.x = static_cast<const __nv_bfloat16*>(x.data);
@@ -253,14 +235,16 @@ const void* CudaBackend::run_many(const Activation& x, const DeviceWeight& weigh
   operands.bias = weight.bias_bf16.as<void>();
   operands.y = y;
   cublaslt_.matmul(shape, x.rows, operands, stream_);
-  if (site < 0) return nullptr;
-  const LoraRowSite& modules = sites_[site];
+  if (index < 0) return;
+  const LoraRowSite& modules = sites_[index];
   lora_shrink_rows(row_lists_, modules, issue_.arrays, operands.x, x.rows, shape.k, stream_);
   // q, k and v are needed at once; silu_mul and add_rms_norm add the rest in passing.
-  if (modules.num_parts < 3) return &modules;
+  if (modules.num_parts < 3) {
+    pending_.site = &modules;
+    return;
+  }
   lora_expand(row_lists_, modules, issue_.arrays, static_cast<__nv_bfloat16*>(y), x.rows, shape.n,
               stream_);
-  return nullptr;
 }
 
 // Tells cuBLASLt the shapes of steps with many rows, once all linears have been issued.

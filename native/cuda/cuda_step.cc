@@ -73,7 +73,6 @@ void CudaBackend::record(const std::function<void()>& issue) {
     issue_.decodes = true;
     for (const int32_t rows : buckets) {
       issue_.rows = issue_.logits_rows = issue_.bucket = rows;
-      upload_->clear_ready(stream_);
       issue();
     }
   }
@@ -121,6 +120,9 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   };
   issue_ = {};
   issue_.arrays = upload_->upload(plan, bucket, slot_, table_of, stream_);
+  if (upload_->mark() == 1 && lora_pieces_.bytes() > 0) {  // marks begin anew: none must be left
+    LORAX_CUDA(cudaMemsetAsync(lora_pieces_.as<void>(), 0, lora_pieces_.bytes(), stream_));
+  }
   issue_.bucket = bucket;
   issue_.rows = std::max(plan.num_rows(), bucket);
   issue_.logits_rows = std::max(static_cast<int32_t>(plan.logits_rows.size()), bucket);
@@ -185,8 +187,6 @@ void CudaBackend::collect(std::span<SampleResult> results) {
 // ---- operations ----
 
 Activation CudaBackend::embed(const Weight& table) {
-  num_ready_ = 0;
-  ready_ = {};
   const auto& weight = static_cast<const DeviceWeight&>(table);
   EmbedArguments arguments;
   arguments.table = weight.values.as<__nv_bfloat16>();
@@ -210,9 +210,6 @@ Activation CudaBackend::rms_norm(const Activation& residual, const Vector& gain,
   arguments.eps = eps;
   arguments.rows = residual.rows;
   arguments.hidden = residual.cols;
-  arguments.ready = next_ready(false);
-  ready_.count = norm_blocks(arguments);
-  ready_.x = arguments.y;
   cuda::rms_norm(arguments, stream_);
   return {arguments.y, residual.rows, residual.cols};
 }
@@ -220,9 +217,9 @@ Activation CudaBackend::rms_norm(const Activation& residual, const Vector& gain,
 Activation CudaBackend::add_rms_norm(Activation& residual, const Activation& delta,
                                      const Vector& gain, float eps, bool sampled_rows) {
   const bool gathers = sampled_rows && issue_.bucket == 0;
-  ready_ = {};
-  if (delta.pending != nullptr) {
-    const auto& site = *static_cast<const LoraRowSite*>(delta.pending);
+  const auto* pending = static_cast<const Pending*>(delta.pending);
+  if (pending != nullptr && pending->site != nullptr) {
+    const LoraRowSite& site = *pending->site;
     auto* values = static_cast<__nv_bfloat16*>(delta.data);
     if (!gathers) {
       LoraNormArguments fused;
@@ -240,7 +237,11 @@ Activation CudaBackend::add_rms_norm(Activation& residual, const Activation& del
   }
   NormArguments arguments;
   arguments.residual = static_cast<float*>(residual.data);
-  arguments.delta = static_cast<const __nv_bfloat16*>(delta.data);
+  if (pending != nullptr && pending->split.parts > 0) {
+    arguments.split = pending->split;
+  } else {
+    arguments.delta = static_cast<const __nv_bfloat16*>(delta.data);
+  }
   arguments.gain = floats(&gain);
   arguments.y = ensure<__nv_bfloat16>(norm_out_, max_rows_, residual.cols);
   arguments.eps = eps;
@@ -252,9 +253,6 @@ Activation CudaBackend::add_rms_norm(Activation& residual, const Activation& del
     arguments.gather = issue_.arrays.logits_rows;
     arguments.gather_count = &issue_.arrays.counts->num_logits_rows;
   }
-  arguments.ready = next_ready(sampled_rows);
-  ready_.count = norm_blocks(arguments);
-  ready_.x = arguments.y;
   cuda::rms_norm(arguments, stream_);
   return {arguments.y, arguments.rows, residual.cols};
 }
@@ -271,9 +269,10 @@ KvPages CudaBackend::kv_pages(int32_t layer) const {
 
 void CudaBackend::rope_and_store_kv(Activation& qkv, int32_t layer, const AttentionConfig& config,
                                     const Vector* q_gain, const Vector* k_gain, float eps) {
-  ready_ = {};
   RopeKv arguments;
   arguments.qkv = static_cast<__nv_bfloat16*>(qkv.data);
+  if (qkv.pending != nullptr) arguments.split = static_cast<const Pending*>(qkv.pending)->split;
+  qkv.pending = nullptr;
   arguments.rows = qkv.rows;
   arguments.num_heads = config.num_heads;
   arguments.pages = kv_pages(layer);
@@ -287,7 +286,6 @@ void CudaBackend::rope_and_store_kv(Activation& qkv, int32_t layer, const Attent
 
 Activation CudaBackend::attention(const Activation& qkv, int32_t layer,
                                   const AttentionConfig& config) {
-  ready_ = {};
   const int32_t cols = config.num_heads * config.head_dim;
   Attention arguments;
   arguments.qkv = static_cast<const __nv_bfloat16*>(qkv.data);
@@ -311,27 +309,23 @@ Activation CudaBackend::attention(const Activation& qkv, int32_t layer,
     attention_workspace_ = DeviceBuffer(workspace, "attention");
     LORAX_CUDA(cudaMemsetAsync(attention_workspace_.as<void>(), 0, workspace, stream_));
   }
-  arguments.ready = issue_.decodes ? next_ready(false) : nullptr;
-  ready_.count =
-      attention_decode(arguments, issue_.arrays, attention_workspace_.as<void>(), stream_);
-  ready_.x = arguments.out;
+  attention_decode(arguments, issue_.arrays, attention_workspace_.as<void>(), stream_);
   if (!issue_.decodes) attention_prefill(arguments, issue_.arrays, stream_);
   return {arguments.out, qkv.rows, cols};
 }
 
 Activation CudaBackend::silu_mul(const Activation& gate_up) {
-  ready_ = {};
   const int32_t inner = gate_up.cols / 2;
+  const auto* pending = static_cast<const Pending*>(gate_up.pending);
+  if (pending != nullptr && pending->gated != nullptr) {
+    return {pending->gated, gate_up.rows, inner};
+  }
   auto* y = ensure<__nv_bfloat16>(silu_out_, max_rows_, inner);
   const auto* x = static_cast<const __nv_bfloat16*>(gate_up.data);
-  if (gate_up.pending != nullptr) {
-    const auto& site = *static_cast<const LoraRowSite*>(gate_up.pending);
-    lora_silu_mul(row_lists_, site, issue_.arrays, x, y, gate_up.rows, inner, stream_);
+  if (pending != nullptr) {
+    lora_silu_mul(row_lists_, *pending->site, issue_.arrays, x, y, gate_up.rows, inner, stream_);
   } else {
-    uint32_t* const ready = next_ready(false);
-    ready_.count = silu_mul_blocks(gate_up.rows, inner);
-    ready_.x = y;
-    cuda::silu_mul(x, y, gate_up.rows, inner, stream_, ready);
+    cuda::silu_mul(x, y, gate_up.rows, inner, stream_);
   }
   return {y, gate_up.rows, inner};
 }

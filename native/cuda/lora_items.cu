@@ -1,5 +1,5 @@
-// One block per site; its threads are segments. Two scans hand out room: items and units part by
-// part, fragments of v over all parts.
+// One block per site; its threads are segments. A scan hands out room for items and units, part by
+// part.
 #include "cuda/launch.h"
 #include "cuda/lora_items.h"
 #include "cuda/lora_lookup.cuh"
@@ -11,7 +11,6 @@ void LoraLoad::add(int32_t max_groups, std::span<const int32_t> rows) {
   const auto count = static_cast<int64_t>(rows.size());
   groups += max_groups;
   units += max_groups * ((count + LoraUnit::kMaxRows - 1) / LoraUnit::kMaxRows);
-  fragments += int64_t{max_groups} * (rows.back() / 8 - rows.front() / 8 + 1);
   row_groups += max_groups * count;
 }
 
@@ -23,11 +22,10 @@ constexpr int kWarps = kThreads / 32;
 struct Counts {
   int32_t items = 0;
   int32_t units = 0;
-  int32_t fragments = 0;
 };
 
 __device__ Counts operator+(Counts a, Counts b) {
-  return {a.items + b.items, a.units + b.units, a.fragments + b.fragments};
+  return {a.items + b.items, a.units + b.units};
 }
 
 // Exclusive over the block's threads; `total` is the block's. Two barriers.
@@ -38,8 +36,7 @@ __device__ Counts exclusive_scan(Counts mine, Counts& total) {
 #pragma unroll
   for (int offset = 1; offset < 32; offset *= 2) {
     const Counts below = {__shfl_up_sync(~0u, sum.items, offset),
-                          __shfl_up_sync(~0u, sum.units, offset),
-                          __shfl_up_sync(~0u, sum.fragments, offset)};
+                          __shfl_up_sync(~0u, sum.units, offset)};
     if (lane >= offset) sum = sum + below;
   }
   __syncthreads();
@@ -51,8 +48,7 @@ __device__ Counts exclusive_scan(Counts mine, Counts& total) {
     if (w == static_cast<int>(threadIdx.x / 32)) before = total;
     total = total + of_warp[w];
   }
-  return {before.items + sum.items - mine.items, before.units + sum.units - mine.units,
-          before.fragments + sum.fragments - mine.fragments};
+  return {before.items + sum.items - mine.items, before.units + sum.units - mine.units};
 }
 
 __global__ void __launch_bounds__(kThreads)
@@ -66,7 +62,6 @@ __global__ void __launch_bounds__(kThreads)
   LoraUnit* units = lists.units + parts_before * lists.capacity.units;
   const int32_t max_items = site.num_parts * lists.capacity.groups;
   const int32_t max_units = site.num_parts * lists.capacity.units;
-  const int32_t max_fragments = kParts * lists.capacity.fragments;
   const int32_t num_segments = step.counts->num_segments;
   const int32_t* rows = step.segment_rows;
 
@@ -94,31 +89,22 @@ __global__ void __launch_bounds__(kThreads)
         num_blocks = rows[segment.rows_end - 1] / 8 - first_block + 1;
         chunks =
             (segment.rows_end - segment.rows_begin + LoraUnit::kMaxRows - 1) / LoraUnit::kMaxRows;
-        mine = {entry.num_groups, entry.num_groups * chunks, entry.num_groups * num_blocks};
+        mine = {entry.num_groups, entry.num_groups * chunks};
       }
       Counts total;
       Counts at = done + exclusive_scan(mine, total);
       done = done + total;
       for (int32_t group = 0; group < entry.num_groups; ++group) {
-        const bool fits = at.items < max_items && at.units + chunks <= max_units &&
-                          at.fragments + num_blocks <= max_fragments;
-        if (!fits) break;
+        if (at.items >= max_items || at.units + chunks > max_units) break;
         const RankGroup slices = entry.groups[group];
-        items[at.items] = {slices.a,         slices.b,    entry.scale, segment.rows_begin,
-                           segment.rows_end, first_block, num_blocks,  at.fragments};
+        items[at.items] = {slices.b,    entry.scale, segment.rows_begin, segment.rows_end,
+                           first_block, num_blocks,  at.units};
         for (int32_t chunk = 0; chunk < chunks; ++chunk) {
           const int32_t begin = segment.rows_begin + chunk * LoraUnit::kMaxRows;
-          const int32_t end = min(begin + LoraUnit::kMaxRows, segment.rows_end);
-          units[at.units + chunk] = {
-              slices.a,
-              entry.scale,
-              begin,
-              end - begin,
-              chunk == 0 ? first_block * 8 : rows[begin - 1] + 1,
-              chunk + 1 == chunks ? (first_block + num_blocks) * 8 : rows[end - 1] + 1,
-              (at.fragments - first_block) * 8};
+          units[at.units + chunk] = {slices.a, begin,
+                                     min(LoraUnit::kMaxRows, segment.rows_end - begin)};
         }
-        at = at + Counts{1, chunks, num_blocks};
+        at = at + Counts{1, chunks};
       }
     }
   }

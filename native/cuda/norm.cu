@@ -5,7 +5,6 @@
 #include "cuda/bf16_vector.cuh"
 #include "cuda/launch.h"
 #include "cuda/norm.h"
-#include "cuda/ready.cuh"
 
 namespace lorax::cuda {
 namespace {
@@ -36,9 +35,13 @@ template <int kWidth>
 __device__ Floats<kWidth> load_row(const NormArguments& a, int64_t at) {
   Floats<kWidth> x;
   x.load(a.residual + at);
-  if (a.delta != nullptr) {
+  if (a.delta != nullptr || a.split.parts > 0) {
     Floats<kWidth> delta;
-    delta.load(a.delta + at);
+    if (a.split.parts == 0) {
+      delta.load(a.delta + at);
+    } else {
+      load_split<kWidth>(a.split, at, delta.v);
+    }
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) x.v[i] += delta.v[i];
     x.store(a.residual + at);
@@ -63,7 +66,8 @@ __device__ void store_normed(Floats<kWidth> x, const Floats<kWidth>& gain, float
 }
 
 // blockDim.x * 8 >= hidden, a multiple of 8.
-__global__ void __launch_bounds__(kMaxThreads) norm_in_registers(const NormArguments a) {
+// Of few enough registers to find room beside a block of the streaming GEMM, and start before it ends.
+__global__ void __maxnreg__(40) norm_in_registers(const NormArguments a) {
   let_next_start();
   const int32_t column = threadIdx.x * 8;
   const bool active = column < a.hidden;
@@ -71,7 +75,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_in_registers(const NormArgum
   if (active) gain.load(a.gain + column);
   wait_for_previous();
   const int32_t row = row_of(a, blockIdx.x);
-  if (row < 0) return signal_ready(a.ready);
+  if (row < 0) return;
 
   Floats<8> x;
   float sum = 0.0f;
@@ -84,7 +88,6 @@ __global__ void __launch_bounds__(kMaxThreads) norm_in_registers(const NormArgum
     store_normed(x, gain, 1.0f / sqrtf(mean + a.eps),
                  a.y + int64_t{blockIdx.x} * a.hidden + column);
   }
-  signal_ready(a.ready);
 }
 
 template <int kWidth>
@@ -92,7 +95,7 @@ __global__ void __launch_bounds__(kMaxThreads) norm_in_memory(const NormArgument
   let_next_start();
   wait_for_previous();
   const int32_t row = row_of(a, blockIdx.x);
-  if (row < 0) return signal_ready(a.ready);
+  if (row < 0) return;
 
   const int64_t begin = int64_t{row} * a.hidden;
   float sum = 0.0f;
@@ -107,7 +110,6 @@ __global__ void __launch_bounds__(kMaxThreads) norm_in_memory(const NormArgument
     gain.load(a.gain + i);
     store_normed(x, gain, factor, a.y + int64_t{blockIdx.x} * a.hidden + i);
   }
-  signal_ready(a.ready);
 }
 
 }  // namespace
@@ -116,7 +118,7 @@ void rms_norm(const NormArguments& a, cudaStream_t stream) {
   if (a.rows == 0) return;
   const int width = a.hidden % 8 == 0 ? 8 : 1;
   const unsigned threads = std::min((a.hidden / width + 31) / 32 * 32, kMaxThreads);
-  const LaunchShape shape{.grid = dim3(norm_blocks(a)), .block = dim3(threads)};
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(a.rows)), .block = dim3(threads)};
   if (width == 8 && a.hidden <= 8 * kMaxThreads) {
     launch_overlapping("rms_norm", norm_in_registers, shape, stream, a);
   } else if (width == 8) {

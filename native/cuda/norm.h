@@ -10,11 +10,14 @@
 
 #include <cstdint>
 
+#include "cuda/split_sum.h"
+
 namespace lorax::cuda {
 
 struct NormArguments {
   float* residual = nullptr;             // [all rows, hidden]
-  const __nv_bfloat16* delta = nullptr;  // [all rows, hidden], or null: nothing is added
+  const __nv_bfloat16* delta = nullptr;  // [all rows, hidden], or null: nothing is added, or
+  SplitSum split;                        // it is in parts
   const float* gain = nullptr;           // [hidden]
   __nv_bfloat16* y = nullptr;            // [rows, hidden]
   float eps = 0.0f;
@@ -24,15 +27,9 @@ struct NormArguments {
   // other rows of the residual are not added to. Null: y[i] is of row i.
   const int32_t* gather = nullptr;  // [rows], distinct
   const int32_t* gather_count = nullptr;
-  uint32_t* ready = nullptr;  // told when y is complete (ready.cuh), by norm_blocks() arrivals
 };
 
 // residual[row] += delta[row] (in place, when there is a delta), then y = norm(residual[row]).
 void rms_norm(const NormArguments& arguments, cudaStream_t stream);
-
-// Blocks of its grid.
-inline uint32_t norm_blocks(const NormArguments& arguments) {
-  return static_cast<uint32_t>(arguments.rows);
-}
 
 }  // namespace lorax::cuda

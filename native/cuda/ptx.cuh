@@ -12,7 +12,6 @@
 namespace lorax::cuda::ptx {
 
 // L2 cache policies (createpolicy.fractional encodings of the whole access).
-inline constexpr uint64_t kEvictNormal = 0x1000000000000000ull;
 inline constexpr uint64_t kEvictFirst = 0x12F0000000000000ull;
 inline constexpr uint64_t kEvictLast = 0x14F0000000000000ull;
 
@@ -26,7 +25,7 @@ __device__ __forceinline__ void barrier_init(uint32_t barrier, uint32_t arrivals
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
 
-// Makes initialised barriers visible to the copy engine and to the cluster.
+// Makes initialised barriers visible to the copy engine.
 __device__ __forceinline__ void fence_barrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -36,14 +35,15 @@ __device__ __forceinline__ void barrier_expect(uint32_t barrier, uint32_t bytes)
                : "memory");
 }
 
-__device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+// Without an arrival: one must follow.
+__device__ __forceinline__ void barrier_expect_more(uint32_t barrier, uint32_t bytes) {
+  asm volatile("mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(barrier),
+               "r"(bytes)
+               : "memory");
 }
 
-// `barrier` is an address of map_to_rank. Orders this thread's earlier accesses of shared memory
-// only: a release for the cluster would wait for everything it has under way in global memory.
-__device__ __forceinline__ void barrier_arrive_remote(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+__device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
@@ -60,26 +60,7 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
       : "memory");
 }
 
-// Acquires what other blocks of the cluster released.
-__device__ __forceinline__ void barrier_wait_cluster(uint32_t barrier, uint32_t parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "WAIT:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-      "@done bra DONE;\n"
-      "bra WAIT;\n"
-      "DONE:\n"
-      "}\n" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
-
 // ---- bulk copies ----
-
-__device__ __forceinline__ void prefetch_map(const CUtensorMap* map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
 
 // Box at (column, row) of a 2-d tensor map into shared memory; completes bytes on `barrier`.
 __device__ __forceinline__ void load_box(uint32_t destination, const CUtensorMap* map,
@@ -89,15 +70,6 @@ __device__ __forceinline__ void load_box(uint32_t destination, const CUtensorMap
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
       ".L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(destination),
       "l"(map), "r"(barrier), "r"(column), "r"(row), "l"(policy)
-      : "memory");
-}
-
-// The same box, into L2 only.
-__device__ __forceinline__ void prefetch_box(const CUtensorMap* map, int32_t column, int32_t row,
-                                             uint64_t policy) {
-  asm volatile(
-      "cp.async.bulk.prefetch.tensor.2d.L2.global.L2::cache_hint [%0, {%1, %2}], %3;" ::"l"(map),
-      "r"(column), "r"(row), "l"(policy)
       : "memory");
 }
 
@@ -111,40 +83,43 @@ __device__ __forceinline__ void load_bytes(uint32_t destination, const void* sou
       : "memory");
 }
 
-// ---- cluster ----
-
-__device__ __forceinline__ uint32_t cluster_rank() {
-  uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
+// `bytes` (a multiple of 16) of global memory, into L2 only.
+__device__ __forceinline__ void prefetch_bytes(const void* source, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(source), "r"(bytes) : "memory");
 }
 
-// Orders nothing but the arrival (see barrier_arrive_remote).
-__device__ __forceinline__ void cluster_arrive() {
-  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
-}
+// ---- global memory ----
 
-__device__ __forceinline__ void cluster_wait() {
-  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
-}
-
-// The shared-cluster address of `address` in the block of that rank.
-__device__ __forceinline__ uint32_t map_to_rank(uint32_t address, uint32_t rank) {
-  uint32_t mapped;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(mapped) : "r"(address), "r"(rank));
-  return mapped;
-}
-
-// Stores into another block's shared memory, and 16 bytes on its barrier once they are there. Both
-// are addresses of map_to_rank, of the same rank.
-__device__ __forceinline__ void store_remote(uint32_t address, uint32_t barrier, float a, float b,
-                                             float c, float d) {
+// 16 bytes that other blocks of the device see whole or not at all.
+__device__ __forceinline__ void store_whole(uint4* to, const uint4& value) {
+  const uint64_t low = uint64_t{value.y} << 32 | value.x;
+  const uint64_t high = uint64_t{value.w} << 32 | value.z;
   asm volatile(
-      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%2, %3, %4, %5}, "
-      "[%1];" ::"r"(address),
-      "r"(barrier), "f"(a), "f"(b), "f"(c), "f"(d)
+      "{\n"
+      ".reg .b128 whole;\n"
+      "mov.b128 whole, {%1, %2};\n"
+      "st.relaxed.gpu.global.b128 [%0], whole;\n"
+      "}\n" ::"l"(to),
+      "l"(low), "l"(high)
       : "memory");
 }
+
+__device__ __forceinline__ uint4 load_whole(const uint4* from) {
+  uint64_t low, high;
+  asm volatile(
+      "{\n"
+      ".reg .b128 whole;\n"
+      "ld.relaxed.gpu.global.b128 whole, [%2];\n"
+      "mov.b128 {%0, %1}, whole;\n"
+      "}\n"
+      : "=l"(low), "=l"(high)
+      : "l"(from)
+      : "memory");
+  return make_uint4(static_cast<uint32_t>(low), static_cast<uint32_t>(low >> 32),
+                    static_cast<uint32_t>(high), static_cast<uint32_t>(high >> 32));
+}
+
+// ---- shared memory ----
 
 __device__ __forceinline__ float4 load_shared_float4(uint32_t address) {
   float4 value;
@@ -153,6 +128,10 @@ __device__ __forceinline__ float4 load_shared_float4(uint32_t address) {
                : "r"(address)
                : "memory");
   return value;
+}
+
+__device__ __forceinline__ void store_shared_float(uint32_t address, float value) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
 }
 
 __device__ __forceinline__ int4 load_shared_int4(uint32_t address) {
@@ -176,6 +155,11 @@ __device__ __forceinline__ int2 load_shared_int2(uint32_t address) {
 __device__ __forceinline__ void store_shared_int4(uint32_t address, const int4& value) {
   asm volatile("st.shared.v4.s32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(value.x),
                "r"(value.y), "r"(value.z), "r"(value.w)
+               : "memory");
+}
+
+__device__ __forceinline__ void store_shared_int2(uint32_t address, const int2& value) {
+  asm volatile("st.shared.v2.s32 [%0], {%1, %2};" ::"r"(address), "r"(value.x), "r"(value.y)
                : "memory");
 }
 

@@ -34,7 +34,7 @@ __device__ __forceinline__ void store4(__nv_bfloat16* to, const float (&x)[kVect
 
 // kLanes: lanes per head, the power of two at or above head_dim / 8.
 template <int kLanes>
-__global__ void rope_kv_kernel(RopeKv args, StepArrays step) {
+__global__ void __maxnreg__(40) rope_kv_kernel(RopeKv args, StepArrays step) {
   __shared__ float cos_of[kMaxHalf];
   __shared__ float sin_of[kMaxHalf];
   let_next_start();
@@ -68,7 +68,8 @@ __global__ void rope_kv_kernel(RopeKv args, StepArrays step) {
   const bool active = i < half;
   const int num_kv_heads = args.pages.num_kv_heads;
   const int heads = args.num_heads + 2 * num_kv_heads;
-  __nv_bfloat16* qkv = args.qkv + int64_t{row} * heads * head_dim;
+  const int64_t row_begin = int64_t{row} * heads * head_dim;
+  __nv_bfloat16* qkv = args.qkv + row_begin;
 
   // All lanes of a warp stay for the shuffles of the norm: the bound is the warp's first head.
   const int groups = static_cast<int>(blockDim.x) / kLanes;
@@ -82,9 +83,12 @@ __global__ void rope_kv_kernel(RopeKv args, StepArrays step) {
     __nv_bfloat16* in = qkv + head * head_dim;
     float a[kVector] = {};  // of the first half
     float b[kVector] = {};  // of the second
-    if (here) {
+    if (here && args.split.parts == 0) {
       load4(in + i, a);
       load4(in + i + half, b);
+    } else if (here) {
+      load_split<kVector>(args.split, row_begin + head * head_dim + i, a);
+      load_split<kVector>(args.split, row_begin + head * head_dim + i + half, b);
     }
     const float* gain = is_q ? args.q_gain : args.k_gain;
     if (args.q_gain != nullptr || args.k_gain != nullptr) {

@@ -10,13 +10,16 @@
 #include <cstdint>
 
 #include "cuda/kv_pages.h"
+#include "cuda/split_sum.h"
 #include "cuda/step_arrays.h"
 
 namespace lorax::cuda {
 
 struct RopeKv {
-  // In place: q. What k and v leave in the pages is not written back.
+  // In place: q. What k and v leave in the pages is not written back. With `split` the linear's
+  // result is there instead, and only q is written here.
   __nv_bfloat16* qkv = nullptr;  // [rows, (num_heads + 2 num_kv_heads) * head_dim]
+  SplitSum split;
   int32_t rows = 0;              // the grid's; counts->num_rows of them are real
   int32_t num_heads = 0;
   KvPages pages;

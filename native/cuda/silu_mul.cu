@@ -1,7 +1,6 @@
 // Grid (parts of a row, rows); each thread computes eight neighbours.
 #include "cuda/bf16_vector.cuh"
 #include "cuda/launch.h"
-#include "cuda/ready.cuh"
 #include "cuda/silu_mul.h"
 
 namespace lorax::cuda {
@@ -12,7 +11,7 @@ constexpr int kThreads = 256;
 template <int kWidth>
 __global__ void __launch_bounds__(kThreads)
     silu_mul_kernel(const __nv_bfloat16* __restrict__ x, __nv_bfloat16* __restrict__ y,
-                    int32_t inner, uint32_t* ready) {
+                    int32_t inner) {
   let_next_start();
   wait_for_previous();
   const int32_t column = (blockIdx.x * kThreads + threadIdx.x) * kWidth;
@@ -28,7 +27,6 @@ __global__ void __launch_bounds__(kThreads)
     }
     gate.store(y + row * inner + column);
   }
-  signal_ready(ready);
 }
 
 int width_of(int32_t inner) { return inner % 8 == 0 ? 8 : 1; }
@@ -41,18 +39,14 @@ uint32_t parts_of(int32_t inner) {
 }  // namespace
 
 void silu_mul(const __nv_bfloat16* x, __nv_bfloat16* y, int32_t rows, int32_t inner,
-              cudaStream_t stream, uint32_t* ready) {
+              cudaStream_t stream) {
   if (rows == 0) return;
   const LaunchShape shape{.grid = dim3(parts_of(inner), rows), .block = dim3(kThreads)};
   if (width_of(inner) == 8) {
-    launch_overlapping("silu_mul", silu_mul_kernel<8>, shape, stream, x, y, inner, ready);
+    launch_overlapping("silu_mul", silu_mul_kernel<8>, shape, stream, x, y, inner);
   } else {
-    launch_overlapping("silu_mul", silu_mul_kernel<1>, shape, stream, x, y, inner, ready);
+    launch_overlapping("silu_mul", silu_mul_kernel<1>, shape, stream, x, y, inner);
   }
-}
-
-uint32_t silu_mul_blocks(int32_t rows, int32_t inner) {
-  return parts_of(inner) * static_cast<uint32_t>(rows);
 }
 
 }  // namespace lorax::cuda

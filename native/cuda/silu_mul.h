@@ -8,12 +8,8 @@
 
 namespace lorax::cuda {
 
-// x [rows, 2 * inner], y [rows, inner]. `ready`: told when y is complete (ready.cuh), by
-// silu_mul_blocks() arrivals; may be null.
+// x [rows, 2 * inner], y [rows, inner].
 void silu_mul(const __nv_bfloat16* x, __nv_bfloat16* y, int32_t rows, int32_t inner,
-              cudaStream_t stream, uint32_t* ready = nullptr);
-
-// Blocks of its grid.
-uint32_t silu_mul_blocks(int32_t rows, int32_t inner);
+              cudaStream_t stream);
 
 }  // namespace lorax::cuda

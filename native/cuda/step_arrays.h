@@ -10,11 +10,13 @@
 namespace lorax::cuda {
 
 struct StepCounts {
+  static constexpr int32_t kMaxMark = (1 << 20) - 1;
   int32_t num_rows = 0;
   int32_t num_spans = 0;
   int32_t num_logits_rows = 0;
   int32_t num_segments = 0;
   int32_t result_slot = 0;  // where on the host its samples go (export_samples.h)
+  int32_t mark = 0;         // 1 .. kMaxMark in turns, a step's own (stream_gemm_shrink.cuh)
 };
 
 // The rows of one sequence (backend/step_plan.h, SequenceSpan).
@@ -56,12 +58,9 @@ struct DeviceSegment {
 };
 
 struct StepArrays {
-  // Counters of one use each in the step, zero at its start (ready.cuh); at the same address
-  // whatever the layout.
-  static constexpr int32_t kReadyCounters = 4096;
+  static constexpr int32_t kMaxSites = 4096;  // fused linears: of 1024 layers
 
   const StepCounts* counts = nullptr;
-  uint32_t* ready = nullptr;           // [kReadyCounters]
   const int32_t* token_ids = nullptr;  // [max_rows]; -1 - i: sample i of the step before
   const int32_t* positions = nullptr;  // [max_rows]
   const int32_t* row_span = nullptr;   // [max_rows]
@@ -76,14 +75,13 @@ struct StepArrays {
 // 16 ranks of one adapter in one part of one fused linear, for the rows of one segment. Made on the
 // device at the start of a step (lora_items.h), part by part, for every site.
 struct LoraItem {
-  const uint8_t* a = nullptr;
   const uint8_t* b = nullptr;
   float scale = 0.0f;
   int32_t rows_begin = 0;  // into segment_rows
   int32_t rows_end = 0;
   int32_t first_block = 0;  // of 8 rows: those of the first row
   int32_t num_blocks = 0;   // up to the block of the last row
-  int32_t v_begin = 0;  // fragment of first_block, into the site's v: [fragments][32 lanes][4 bf16]
+  int32_t first_unit = 0;   // of the site's units; its rows are 8 a unit
 };
 
 // The items of one fused linear of one layer; part p's are [part_begin[p], part_begin[p + 1]).

@@ -29,7 +29,6 @@ StepUpload::Layout StepUpload::make_layout(int32_t rows, uint8_t* device) {
     next += align(count * element);
     return begin;
   };
-  out.ready = take(StepArrays::kReadyCounters, 4);
   out.token_ids = take(rows, 4);
   out.positions = take(rows, 4);
   out.row_span = take(rows, 4);
@@ -41,7 +40,6 @@ StepUpload::Layout StepUpload::make_layout(int32_t rows, uint8_t* device) {
   out.block_tables = next;
 
   out.device.counts = at<StepCounts>(device, 0);
-  out.device.ready = at<uint32_t>(device, out.ready);
   out.device.token_ids = at<int32_t>(device, out.token_ids);
   out.device.positions = at<int32_t>(device, out.positions);
   out.device.row_span = at<int32_t>(device, out.row_span);
@@ -61,15 +59,7 @@ StepUpload::StepUpload(int32_t max_rows, int32_t recorded_rows, int64_t max_bloc
   device_ = DeviceBuffer(bytes, "the step's index arrays");
   recorded_ = make_layout(recorded_rows, device_.as<uint8_t>());
   any_ = make_layout(rows, device_.as<uint8_t>());
-  // The counters' zeros: both layouts have them in one place, and no step writes there.
-  for (PinnedBuffer& slot : staging_) {
-    slot = PinnedBuffer(bytes, "the step's index arrays");
-    std::memset(slot.as<uint8_t>() + any_.ready, 0, StepArrays::kReadyCounters * 4);
-  }
-}
-
-void StepUpload::clear_ready(cudaStream_t stream) const {
-  LORAX_CUDA(cudaMemsetAsync(any_.device.ready, 0, StepArrays::kReadyCounters * 4, stream));
+  for (PinnedBuffer& slot : staging_) slot = PinnedBuffer(bytes, "the step's index arrays");
 }
 
 bool StepUpload::fits_recorded(const StepPlan& plan) const {
@@ -94,9 +84,10 @@ const StepArrays& StepUpload::upload(
   next_slot_ = (next_slot_ + 1) % kSlots;
 
   const auto num_spans = static_cast<int32_t>(plan.spans.size());
+  mark_ = mark_ % StepCounts::kMaxMark + 1;
   *at<StepCounts>(to, 0) = {plan.num_rows(), num_spans,
                             static_cast<int32_t>(plan.logits_rows.size()),
-                            static_cast<int32_t>(plan.segments.size()), result_slot};
+                            static_cast<int32_t>(plan.segments.size()), result_slot, mark_};
   const auto copy = [to](int64_t offset, const auto& values) {
     if (!values.empty()) std::memcpy(to + offset, values.data(), values.size() * 4);
   };

@@ -36,8 +36,8 @@ class StepUpload {
       const std::function<const AdapterTable*(const ResidentAdapter*)>& table_of,
       cudaStream_t stream);
 
-  // Zeros the counters anew, for a step issued again from one upload.
-  void clear_ready(cudaStream_t stream) const;
+  // Of the step uploaded last: StepCounts::mark.
+  int32_t mark() const { return mark_; }
 
   const StepArrays& recorded_arrays() const { return recorded_.device; }
 
@@ -48,7 +48,7 @@ class StepUpload {
   struct Layout {
     int32_t rows = 0;
     int32_t segment_rows_capacity = 0;
-    int64_t ready = 0, token_ids = 0, positions = 0, row_span = 0, spans = 0, logits_rows = 0,
+    int64_t token_ids = 0, positions = 0, row_span = 0, spans = 0, logits_rows = 0,
             segments = 0, segment_rows = 0, segment_weights = 0, block_tables = 0;
     StepArrays device;
   };
@@ -59,6 +59,7 @@ class StepUpload {
   DeviceBuffer device_;
   std::array<PinnedBuffer, kSlots> staging_;
   int next_slot_ = 0;
+  int32_t mark_ = 0;
   Layout recorded_;
   Layout any_;
 };

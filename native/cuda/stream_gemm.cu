@@ -2,7 +2,6 @@
 // maps. A tensor map is made per launch: it is plain arithmetic on the host, and a captured graph
 // keeps its own copy. Called by the CUDA backend through stream_gemm.h.
 #include <algorithm>
-#include <array>
 #include <string>
 
 #include "cuda/check.h"
@@ -15,12 +14,14 @@ namespace {
 
 constexpr int64_t kMaxSharedBytes = 232448;
 constexpr int64_t kAlignmentSlack = 1024;
+// What the rings take: leaves room on a multiprocessor for a block of the small kernel that follows,
+// which then need not wait for this one's end to start.
+constexpr int64_t kRingBytes = 213 * 1024;
 // Of W, by one block: keeps the memory busy. More only makes queues longer, for the small kernels
 // beside this one too, and their shares of the bandwidth uneven.
 constexpr int32_t kBytesInFlight = 64 * 1024;
-constexpr int32_t kMaxStages = 16;
-// The accumulators of 256 columns fill the registers: one warpgroup only, tiles of 64 rows.
-constexpr int32_t kMaxColumnsOf128 = 128;
+// Of x: what arrives from L2 in its latency.
+constexpr int32_t kMaxXBytes = 48 * 1024;
 
 using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                             const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
@@ -74,28 +75,12 @@ int num_sms() {
   return count;
 }
 
-StreamSchedule schedule_of(int64_t n, int64_t k, const StreamGemmConfig& config) {
-  StreamSchedule schedule;
-  schedule.split = config.split;
-  schedule.tile_rows = config.tile_rows;
-  schedule.block_atoms = config.block_atoms;
-  schedule.atoms = ceil_div(k, kAtom);
-  schedule.num_tiles = ceil_div(n, config.tile_rows);
-  schedule.clusters = config.clusters;
-  if (schedule.clusters == 0) {
-    const int32_t at_once = std::max(1, num_sms() / config.split);
-    const int32_t rounds = ceil_div(schedule.num_tiles, at_once);
-    schedule.clusters = ceil_div(schedule.num_tiles, rounds);
-  }
-  return schedule;
-}
-
 using Kernel = void (*)(StreamGemmParameters);
 
-template <int kColumns, int kWarpgroups, bool kLora>
+template <int kColumns, bool kLora>
 Kernel prepared() {
   static const Kernel kernel = [] {
-    Kernel function = stream_gemm_kernel<kColumns, kWarpgroups, kLora>;
+    Kernel function = stream_gemm_kernel<kColumns, kLora>;
     LORAX_CUDA(cudaFuncSetAttribute(reinterpret_cast<const void*>(function),
                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(kMaxSharedBytes)));
@@ -104,31 +89,37 @@ Kernel prepared() {
   return kernel;
 }
 
-template <int kColumns>
-Kernel kernel_of(int32_t tile_rows, bool lora) {
-  if constexpr (kColumns <= kMaxColumnsOf128) {
-    if (tile_rows == 128) {
-      return lora ? prepared<kColumns, 2, true>() : prepared<kColumns, 2, false>();
-    }
-  }
-  return lora ? prepared<kColumns, 1, true>() : prepared<kColumns, 1, false>();
-}
-
-Kernel kernel_of(int32_t columns, int32_t tile_rows, bool lora) {
+Kernel kernel_of(int32_t columns, bool lora) {
   switch (columns) {
     case 8:
-      return kernel_of<8>(tile_rows, lora);
+      return lora ? prepared<8, true>() : prepared<8, false>();
     case 16:
-      return kernel_of<16>(tile_rows, lora);
+      return lora ? prepared<16, true>() : prepared<16, false>();
     case 32:
-      return kernel_of<32>(tile_rows, lora);
+      return lora ? prepared<32, true>() : prepared<32, false>();
     case 64:
-      return kernel_of<64>(tile_rows, lora);
-    case 128:
-      return kernel_of<128>(tile_rows, lora);
+      return lora ? prepared<64, true>() : prepared<64, false>();
     default:
-      return kernel_of<256>(tile_rows, lora);
+      return lora ? prepared<128, true>() : prepared<128, false>();
   }
+}
+
+// Every block of a launch must run at the same time: with adapters they wait for each other.
+StreamSchedule schedule_of(int64_t n, int64_t k, const StreamGemmConfig& config, bool gated) {
+  StreamSchedule schedule;
+  schedule.split = config.split;
+  schedule.block_atoms = config.block_atoms;
+  schedule.atoms = ceil_div(k, kAtom);
+  if (gated) {
+    schedule.tile_step = kHalfRows;
+    schedule.half_distance = static_cast<int32_t>(n / 2);
+  }
+  schedule.num_work = ceil_div(gated ? n / 2 : n, schedule.tile_step) * config.split;
+  schedule.blocks = config.blocks;
+  if (schedule.blocks == 0) {
+    schedule.blocks = ceil_div(schedule.num_work, ceil_div(schedule.num_work, num_sms()));
+  }
+  return schedule;
 }
 
 void require(bool holds, const char* what) {
@@ -138,7 +129,7 @@ void require(bool holds, const char* what) {
 }  // namespace
 
 int32_t stream_gemm_columns(int32_t rows) {
-  for (const int32_t columns : {8, 16, 32, 64, 128, 256}) {
+  for (const int32_t columns : {8, 16, 32, 64, 128}) {
     if (rows <= columns) return columns;
   }
   return 0;
@@ -150,32 +141,36 @@ bool stream_gemm_available(int device) {
   return major == 9;
 }
 
-// The choices of docs/decisions/2026-11-22-weights-are-streamed-by-tma.md.
-StreamGemmConfig stream_gemm_config(int64_t n, int64_t k, int32_t rows, int32_t num_sms) {
-  const int32_t columns = stream_gemm_columns(rows);
+int32_t stream_gemm_split(int64_t n, int64_t k, int32_t num_sms) {
+  const int32_t tiles = ceil_div(n, kTileRows);
   const int32_t atoms = ceil_div(k, kAtom);
+  int32_t split = 1;
+  while (split < 4 && tiles * split * 2 <= num_sms && atoms >= 16 * split) split *= 2;
+  return split;
+}
+
+// The choices of docs/decisions/2026-11-28-adapters-inside-the-weights-kernel.md.
+StreamGemmConfig stream_gemm_config(int32_t split, int32_t rows, bool lora, bool gated) {
+  const int32_t columns = stream_gemm_columns(rows);
   StreamGemmConfig config;
-
-  // From n and k alone: they say in which order a sum is made. Two parts of k where one would leave
-  // half of the device idle, four where they leave room: clusters of four do not fill every GPU
-  // cluster of multiprocessors.
-  const int32_t tiles = ceil_div(n, 64);
-  if (tiles * 2 <= num_sms && atoms >= 16) config.split = 2;
-  if (tiles * 4 <= num_sms * 3 / 4 && atoms >= 32) config.split = 4;
-
-  // Reading x again for every tile costs more than coarse tiles do at 128 rows.
-  config.tile_rows = columns == 128 && ceil_div(n, 128) >= num_sms ? 128 : 64;
-  config.block_atoms = columns <= 8 ? 4 : columns <= 64 ? 2 : 1;
-  const int32_t block_bytes = config.block_atoms * config.tile_rows * kAtomRowBytes;
-  config.in_flight = std::max(1, kBytesInFlight / block_bytes);
-  config.stages = kMaxStages;
-  while (stream_gemm_shared_bytes(config, rows, true) > kMaxSharedBytes) --config.stages;
+  config.split = split;
+  config.block_atoms = columns <= 64 ? 2 : 1;
+  const int32_t w_bytes = config.block_atoms * kTileRows * kAtomRowBytes;
+  const int32_t x_bytes = config.block_atoms * columns * kAtomRowBytes;
+  config.in_flight = kBytesInFlight / w_bytes;
+  config.w_stages = 16;
+  const auto too_large = [&] {
+    config.x_stages = std::min(config.w_stages, std::max(2, kMaxXBytes / x_bytes));
+    return stream_gemm_shared_bytes(config, rows, lora, gated) > kRingBytes;
+  };
+  while (config.w_stages > 2 && too_large()) --config.w_stages;
   return config;
 }
 
-int64_t stream_gemm_shared_bytes(const StreamGemmConfig& config, int32_t rows, bool lora) {
-  return SharedLayout(stream_gemm_columns(rows), config.tile_rows, config.block_atoms,
-                      config.stages, config.split, lora ? config.lora_slots : 0)
+int64_t stream_gemm_shared_bytes(const StreamGemmConfig& config, int32_t rows, bool lora,
+                                 bool gated) {
+  return SharedLayout(stream_gemm_columns(rows), config.block_atoms, config.w_stages,
+                      config.x_stages, config.split, lora ? config.lora_sets : 0, gated)
              .bytes +
          kAlignmentSlack;
 }
@@ -188,60 +183,50 @@ void StreamGemm::launch(const StreamGemmArguments& arguments, const StreamGemmCo
                         cudaStream_t stream) const {
   const int32_t columns = stream_gemm_columns(arguments.rows);
   const bool lora = arguments.lora != nullptr;
-  const int64_t shared_bytes = std::max<int64_t>(
-      stream_gemm_shared_bytes(config, arguments.rows, lora), config.min_shared_bytes);
-  require(columns > 0, "more than 256 rows");
+  const int64_t shared_bytes = 
+      stream_gemm_shared_bytes(config, arguments.rows, lora, arguments.gated);
+  require(columns > 0, "more than 128 rows");
   require(arguments.float32_out || n_ % 2 == 0, "n is odd");
-  require(config.tile_rows == 64 || config.tile_rows == 128, "tile_rows is not 64 or 128");
-  require(config.tile_rows == 64 || columns <= kMaxColumnsOf128, "128 tile_rows for 256 rows");
-  require(config.tile_rows / 16 % config.split == 0, "split does not divide a tile's warps");
+  require(kTileWarps % config.split == 0, "split does not divide a tile's warps");
   require(ceil_div(k_, kAtom) >= config.split, "split is larger than k / 64");
+  require(!arguments.gated || (config.split == 1 && n_ % 4 == 0 && !arguments.float32_out),
+          "gate and up are not of one even length, or in parts, or not bf16");
   require(shared_bytes <= kMaxSharedBytes, "the configuration needs too much shared memory");
 
   StreamGemmParameters p;
-  p.schedule = schedule_of(n_, k_, config);
-  p.w = tensor_map(w_, n_, k_, config.tile_rows);
+  p.schedule = schedule_of(n_, k_, config, arguments.gated);
+  p.w = tensor_map(w_, n_, k_, kHalfRows);
   p.x = tensor_map(arguments.x, arguments.max_rows, k_, columns);
-  if (arguments.next != nullptr && config.prefetch_next > 0) {
-    const StreamGemm& next = *arguments.next;
-    p.next = schedule_of(next.n_, next.k_, *arguments.next_config);
-    p.next_w = tensor_map(next.w_, next.n_, next.k_, arguments.next_config->tile_rows);
-  }
-  p.stages = config.stages;
+  p.w_stages = config.w_stages;
+  p.x_stages = config.x_stages;
   // More than the stages would wait for a use of a stage that is already over.
-  p.in_flight = config.in_flight > 0 ? std::min(config.in_flight, config.stages) : config.stages;
-  p.prefetch_next = config.prefetch_next;
-  p.trigger = config.trigger;
+  p.in_flight = std::min(config.in_flight, config.w_stages);
   p.y = arguments.y;
+  p.part_stride = arguments.part_stride;
   p.bias = arguments.bias;
-  p.x_ready = arguments.x_ready;
-  p.x_ready_count = arguments.x_ready_count;
-  p.trace = arguments.trace;
   p.rows = arguments.rows;
   p.n = static_cast<int32_t>(n_);
+  p.k = static_cast<int32_t>(k_);
   p.float32_out = arguments.float32_out;
+  p.gated = arguments.gated;
+  p.x_rows = arguments.x;
+  p.trace = arguments.trace;
   if (lora) {
-    p.lora_slots = config.lora_slots;
+    p.lora_sets = config.lora_sets;
     p.lora = *arguments.lora;
   }
 
-  const int32_t cluster = config.split;
-  std::array<cudaLaunchAttribute, 2> attributes{};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = static_cast<unsigned>(cluster);
-  attributes[1].val.clusterDim.y = 1;
-  attributes[1].val.clusterDim.z = 1;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(static_cast<unsigned>(p.schedule.clusters * cluster));
-  launch.blockDim = dim3(static_cast<unsigned>(config.tile_rows * 2 + (lora ? 96 : 64)));
+  launch.gridDim = dim3(static_cast<unsigned>(p.schedule.blocks));
+  launch.blockDim = dim3(static_cast<unsigned>(lora ? kStreamThreads<true> : kStreamThreads<false>));
   launch.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   launch.stream = stream;
-  launch.attrs = attributes.data();
-  launch.numAttrs = cluster > 1 ? 2 : 1;
-  check(cudaLaunchKernelEx(&launch, kernel_of(columns, config.tile_rows, lora), p),
-        "stream_gemm_kernel");
+  launch.attrs = &attribute;
+  launch.numAttrs = 1;
+  check(cudaLaunchKernelEx(&launch, kernel_of(columns, lora), p), "stream_gemm_kernel");
 }
 
 }  // namespace lorax::cuda

@@ -1,8 +1,8 @@
 // What the roles of a block of the streaming GEMM share: where its shared memory and barriers lie,
-// which part of the work is its own, and positions in rings.
+// and positions in rings.
 //
 // Every barrier has one phase per use of what it guards; who uses a ring counts its rounds
-// (RingPosition). Included by the producers and the kernel.
+// (RingPosition). Included by the producers, the shrink and the kernel.
 #pragma once
 
 #include "cuda/device_ops.cuh"
@@ -27,23 +27,23 @@ __device__ __forceinline__ void trace([[maybe_unused]] const StreamGemmParameter
 
 // Shared-memory addresses of the barriers; barrier i of a kind is 8 i bytes on.
 struct StreamBarriers {
-  uint32_t full;          // [stages]: W has arrived
-  uint32_t x_full;        // [stages]: x has arrived
-  uint32_t empty;         // [stages]: every warp that reads the stage is done with it
-  uint32_t reduce_full;   // [warps / split]: the other parts' accumulators have arrived
-  uint32_t reduce_empty;  // [warps]: the owner has read what this warp sent
-  uint32_t lora_full;     // [slots]
-  uint32_t lora_empty;    // [slots]
+  uint32_t w_full;      // [w_stages]: W has arrived
+  uint32_t w_empty;     // [w_stages]: every consumer warp is done with the stage
+  uint32_t x_full;      // [x_stages]
+  uint32_t x_empty;     // [x_stages]
+  uint32_t lora_full;   // [sets]: B has arrived, and v of every shrinking warp
+  uint32_t lora_empty;  // [sets]
 
-  __device__ StreamBarriers(uint32_t base, int stages, int warps, int slots)
-      : full(base),
-        x_full(full + 8 * stages),
-        empty(x_full + 8 * stages),
-        reduce_full(empty + 8 * stages),
-        reduce_empty(reduce_full + 8 * warps),
-        lora_full(reduce_empty + 8 * warps),
-        lora_empty(lora_full + 8 * slots) {}
+  __device__ StreamBarriers(uint32_t base, int w_stages, int x_stages, int sets)
+      : w_full(base),
+        w_empty(w_full + 8 * w_stages),
+        x_full(w_empty + 8 * w_stages),
+        x_empty(x_full + 8 * x_stages),
+        lora_full(x_empty + 8 * x_stages),
+        lora_empty(lora_full + 8 * sets) {}
 };
+
+constexpr int kShrinkWarps = 4;
 
 // A position in a ring and how often the ring was gone round, as a parity.
 struct RingPosition {
@@ -57,65 +57,72 @@ struct RingPosition {
   }
 };
 
-// Which block this is and where its shared memory lies.
-template <int kColumns, int kWarpgroups>
+// This block's shared memory.
+template <int kColumns>
 struct StreamBlock {
-  static constexpr int kWarps = 4 * kWarpgroups;
-  static constexpr int kTileRows = 64 * kWarpgroups;
-
   const StreamGemmParameters& p;
   const SharedLayout layout;
   const uint32_t shared;
   const StreamBarriers barriers;
-  const int part;         // of k: the block's rank in its cluster
-  const int warps_owned;  // warps whose sums this block finishes:
-  const int first_owned;  // [first_owned, first_owned + warps_owned)
 
   __device__ StreamBlock(const StreamGemmParameters& parameters, uint32_t shared_base)
       : p(parameters),
-        layout(kColumns, kTileRows, p.schedule.block_atoms, p.stages, p.schedule.split,
-               p.lora_slots),
+        layout(kColumns, p.schedule.block_atoms, p.w_stages, p.x_stages, p.schedule.split,
+               p.lora_sets, p.gated != 0),
         shared(shared_base),
-        barriers(shared + layout.barriers_at, p.stages, kWarps, p.lora_slots),
-        part(blockIdx.x % p.schedule.split),
-        warps_owned(kWarps / p.schedule.split),
-        first_owned(part * warps_owned) {}
+        barriers(shared + layout.barriers_at, p.w_stages, p.x_stages, p.lora_sets) {}
 
-  __device__ uint32_t stage(uint32_t index) const { return shared + index * layout.stage_bytes; }
-  __device__ uint32_t x_stage(uint32_t index) const { return stage(index) + layout.x_at; }
-  __device__ uint32_t lora_slot(uint32_t index) const {
-    return shared + layout.lora_at + index * layout.lora_slot_bytes;
+  __device__ uint32_t w_stage(uint32_t index) const { return shared + index * layout.w_stage_bytes; }
+  __device__ uint32_t x_stage(uint32_t index) const {
+    return shared + layout.x_at + index * layout.x_stage_bytes;
   }
-  __device__ uint32_t lora_meta(uint32_t index) const {
-    return shared + layout.lora_at + p.lora_slots * layout.lora_slot_bytes + index * 16;
+  __device__ uint32_t lora_slot(uint32_t set, uint32_t slot) const {
+    return shared + layout.lora_at + (set * kLoraSetSlots + slot) * layout.lora_slot_bytes;
+  }
+  __device__ uint32_t lora_v(uint32_t slot_address) const {
+    return slot_address + layout.lora_slot_bytes - kLoraChunkBlocks * kVBlockBytes;
+  }
+  __device__ uint32_t lora_meta(uint32_t set, uint32_t slot) const {
+    return shared + layout.lora_at + p.lora_sets * kLoraSetSlots * layout.lora_slot_bytes +
+           (set * kLoraSetSlots + slot) * 16;
   }
 
   __device__ void init_barriers() const {
 #pragma unroll 1
-    for (int i = 0; i < p.stages; ++i) {
-      ptx::barrier_init(barriers.full + 8 * i, 1);
+    for (int i = 0; i < p.w_stages; ++i) {
+      ptx::barrier_init(barriers.w_full + 8 * i, 1);
+      ptx::barrier_init(barriers.w_empty + 8 * i, kTileWarps);
+    }
+#pragma unroll 1
+    for (int i = 0; i < p.x_stages; ++i) {
       ptx::barrier_init(barriers.x_full + 8 * i, 1);
-      ptx::barrier_init(barriers.empty + 8 * i, kWarps);
+      ptx::barrier_init(barriers.x_empty + 8 * i, kTileWarps);
     }
 #pragma unroll 1
-    for (int i = 0; i < kWarps; ++i) {
-      ptx::barrier_init(barriers.reduce_full + 8 * i, 1);
-      ptx::barrier_init(barriers.reduce_empty + 8 * i, 1);
-    }
-#pragma unroll 1
-    for (int i = 0; i < p.lora_slots; ++i) {
-      ptx::barrier_init(barriers.lora_full + 8 * i, 1);
-      ptx::barrier_init(barriers.lora_empty + 8 * i, warps_owned);
+    for (int i = 0; i < p.lora_sets; ++i) {
+      ptx::barrier_init(barriers.lora_full + 8 * i, 1 + kShrinkWarps);
+      ptx::barrier_init(barriers.lora_empty + 8 * i, kTileWarps);
     }
     ptx::fence_barrier_init();
   }
 
-  // The 16-row groups of the tile at `tile_row` that lie in part q of the site and are ours:
-  // [begin, end), counted in the tile.
-  __device__ int2 lora_groups(int q, int tile_row) const {
-    const int begin = (p.lora.column[q] - tile_row) / 16;
-    const int end = begin + p.lora.columns[q] / 16;
-    return make_int2(max(begin, first_owned), min(end, first_owned + warps_owned));
+  // The groups of 16 rows of a tile whose LoRA items its part of k adds, counted in the tile: those
+  // that lie in part q of the site. [begin, end)
+  __device__ int2 lora_groups(int q, const BlockCursor& tile) const {
+    if (p.gated) {  // half q is of part q
+      const int begin = q * kTileWarps / 2;
+      const int rows = min(p.lora.columns[q] - tile.row(), kHalfRows);
+      return make_int2(begin, begin + (rows + 15) / 16);
+    }
+    const int owned = kTileWarps / p.schedule.split;
+    const int begin = (p.lora.column[q] - tile.row()) / 16;
+    const int end = begin + (p.lora.columns[q] + 15) / 16;
+    return make_int2(max(begin, tile.part * owned), min(end, (tile.part + 1) * owned));
+  }
+  // The first of them, counted in part q.
+  __device__ int first_group(int q, const BlockCursor& tile, int2 groups) const {
+    if (p.gated) return tile.row() / 16;
+    return groups.x - (p.lora.column[q] - tile.row()) / 16;
   }
 };
 

@@ -18,85 +18,110 @@ namespace lorax::cuda {
 
 constexpr int32_t kAtom = 64;  // k of one swizzled box: 128 bytes
 constexpr int32_t kAtomRowBytes = 128;
-constexpr int32_t kLoraChunkBlocks = 4;  // blocks of 8 rows of v in one slot
-constexpr int32_t kFragmentBytes = 256;  // of v: [32 lanes][4 bf16]
+constexpr int32_t kHalfRows = 64;  // of W: a warpgroup's
+constexpr int32_t kTileRows = 2 * kHalfRows;
+constexpr int32_t kTileWarps = kTileRows / 16;
+constexpr int32_t kLoraChunkBlocks = 2;  // blocks of 8 rows of v in one slot
+constexpr int32_t kLoraSetSlots = 8;     // slots that are handed over together
+constexpr int32_t kVBlockBytes = 256;    // of v: [8 rows][16 ranks] bf16
 constexpr int32_t kBGroupBytes = 512;    // of B: 16 outs x 16 ranks
 
-// Cluster q does the tiles q, q + clusters, ...; a block's rank in it is its part of k.
+// Work is (tile, part of k), the parts of a tile side by side; block q does q, q + blocks, ... The
+// rows of a tile are two halves: neighbours, or the same rows of gate and of up.
 struct StreamSchedule {
-  int32_t num_tiles = 0;
-  int32_t clusters = 0;
+  int32_t num_work = 0;
+  int32_t blocks = 0;
   int32_t split = 1;
-  int32_t tile_rows = 0;
   int32_t atoms = 0;  // ceil(k / 64)
   int32_t block_atoms = 1;
+  int32_t tile_step = kTileRows;      // rows from a tile to the next
+  int32_t half_distance = kHalfRows;  // and from its first half to the second
 };
 
 // Walks the blocks of W of one thread block in the order they are streamed.
 struct BlockCursor {
-  int32_t tile = 0;
-  int32_t num_tiles = 0;
+  int32_t work = 0;
+  int32_t num_work = 0;
   int32_t stride = 0;
-  int32_t tile_rows = 0;
-  int32_t first_atom = 0;
-  int32_t last_atom = 0;
+  int32_t split = 1;
+  int32_t atoms = 0;
   int32_t block_atoms = 0;
+  int32_t tile_step = 0;
+  int32_t half_distance = 0;
+  int32_t tile = 0;
+  int32_t part = 0;  // of k
+  int32_t last_atom = 0;
   int32_t atom = 0;
 
   LORAX_HOST_DEVICE BlockCursor(const StreamSchedule& schedule, int32_t block) {
-    const int32_t part = block % schedule.split;
-    tile = block / schedule.split;
+    work = block;
     // A block beyond the schedule's grid has nothing.
-    num_tiles = tile < schedule.clusters ? schedule.num_tiles : 0;
-    stride = schedule.clusters;
-    tile_rows = schedule.tile_rows;
-    first_atom = part * schedule.atoms / schedule.split;
-    last_atom = (part + 1) * schedule.atoms / schedule.split;
+    num_work = work < schedule.blocks ? schedule.num_work : 0;
+    stride = schedule.blocks;
+    split = schedule.split;
+    atoms = schedule.atoms;
     block_atoms = schedule.block_atoms;
-    atom = first_atom;
+    tile_step = schedule.tile_step;
+    half_distance = schedule.half_distance;
+    enter();
   }
 
-  LORAX_HOST_DEVICE bool valid() const { return tile < num_tiles; }
-  LORAX_HOST_DEVICE int32_t row() const { return tile * tile_rows; }
+  LORAX_HOST_DEVICE bool valid() const { return work < num_work; }
+  LORAX_HOST_DEVICE int32_t row(int32_t half = 0) const {
+    return tile * tile_step + half * half_distance;
+  }
   LORAX_HOST_DEVICE int32_t num_atoms() const {
     const int32_t left = last_atom - atom;
     return left < block_atoms ? left : block_atoms;
   }
-  // From the first tile on.
-  LORAX_HOST_DEVICE int32_t num_blocks() const {
-    const int32_t tiles = valid() ? (num_tiles - tile + stride - 1) / stride : 0;
-    return tiles * ((last_atom - first_atom + block_atoms - 1) / block_atoms);
-  }
   LORAX_HOST_DEVICE void next_tile() {
-    atom = first_atom;
-    tile += stride;
+    work += stride;
+    enter();
   }
   LORAX_HOST_DEVICE void next() {
-    atom += block_atoms;
-    if (atom >= last_atom) next_tile();
+    if (atom + block_atoms >= last_atom) {
+      next_tile();
+    } else {
+      atom += block_atoms;
+    }
+  }
+
+ private:
+  LORAX_HOST_DEVICE void enter() {
+    tile = work / split;
+    part = work % split;
+    atom = part * atoms / split;
+    last_atom = (part + 1) * atoms / split;
   }
 };
 
 // Of a block's dynamic shared memory, from a 1024-byte boundary on.
 struct SharedLayout {
-  int32_t stage_bytes = 0;  // [block_atoms][tile_rows][128], then x: [block_atoms][columns][128]
-  int32_t x_at = 0;         // in a stage
-  int32_t reduce_at = 0;    // [split - 1][warps / split][columns / 8][32 lanes] float4
-  int32_t lora_at = 0;      // [slots]: B [tile_rows / 16][512], then v [4][256]
+  int32_t w_stage_bytes = 0;  // [block_atoms][kTileRows][128]
+  int32_t x_stage_bytes = 0;  // [block_atoms][columns][128]
+  int32_t x_at = 0;
+  int32_t gate_at = 0;  // [4 warps][columns / 8][32 lanes][4 bf16]
+  int32_t lora_at = 0;  // [sets][8 slots]: B [groups][512], then v [2][256]; [sets][8] int4
   int32_t lora_slot_bytes = 0;
+  int32_t shrink_at = 0;  // [2][4 warps][8 rows][16 ranks] float
   int32_t barriers_at = 0;
   int32_t bytes = 0;
 
-  LORAX_HOST_DEVICE SharedLayout(int32_t columns, int32_t tile_rows, int32_t block_atoms,
-                                 int32_t stages, int32_t split, int32_t lora_slots) {
-    const int32_t warps = tile_rows / 16;
-    x_at = block_atoms * tile_rows * kAtomRowBytes;
-    stage_bytes = x_at + block_atoms * columns * kAtomRowBytes;
-    reduce_at = stages * stage_bytes;
-    lora_at = reduce_at + (split - 1) * (warps / split) * (columns / 8) * 512;
-    lora_slot_bytes = warps * kBGroupBytes + kLoraChunkBlocks * kFragmentBytes;
-    barriers_at = lora_at + lora_slots * (lora_slot_bytes + 16);
-    bytes = barriers_at + (3 * stages + 2 * warps + 2 * lora_slots) * 8;
+  static constexpr int32_t kShrinkBytes = 4096;
+
+  // lora_sets 0: no adapters.
+  LORAX_HOST_DEVICE SharedLayout(int32_t columns, int32_t block_atoms, int32_t w_stages,
+                                 int32_t x_stages, int32_t split, int32_t lora_sets, bool gated) {
+    w_stage_bytes = block_atoms * kTileRows * kAtomRowBytes;
+    x_stage_bytes = block_atoms * columns * kAtomRowBytes;
+    x_at = w_stages * w_stage_bytes;
+    gate_at = x_at + x_stages * x_stage_bytes;
+    lora_at = gate_at + (gated ? columns * 128 : 0);
+    const int32_t groups = gated ? kTileWarps / 2 : kTileWarps / split;  // of one part of the site
+    lora_slot_bytes = groups * kBGroupBytes + kLoraChunkBlocks * kVBlockBytes;
+    shrink_at = lora_at + lora_sets * kLoraSetSlots * (lora_slot_bytes + 16);
+    barriers_at = shrink_at + (lora_sets > 0 ? kShrinkBytes : 0);
+    bytes = barriers_at + 2 * (w_stages + x_stages + lora_sets) * 8;
   }
 };
 
@@ -104,22 +129,21 @@ struct SharedLayout {
 struct StreamGemmParameters {
   CUtensorMap w;
   CUtensorMap x;
-  CUtensorMap next_w;
   StreamSchedule schedule;
-  StreamSchedule next;  // clusters 0: none
-  int32_t stages = 0;
+  int32_t w_stages = 0;
+  int32_t x_stages = 0;
   int32_t in_flight = 0;
-  int32_t prefetch_next = 0;
-  int32_t trigger = 0;
-  int32_t lora_slots = 0;
+  int32_t lora_sets = 0;
   void* y = nullptr;
+  int64_t part_stride = 0;
   const float* bias = nullptr;
   int32_t rows = 0;
   int32_t n = 0;
+  int32_t k = 0;
   int32_t float32_out = 0;
-  const uint32_t* x_ready = nullptr;
-  uint32_t x_ready_count = 0;
-  uint64_t* trace = nullptr;  // [blocks][8], bench only
+  int32_t gated = 0;
+  const void* x_rows = nullptr;  // x again, for ordinary loads
+  uint64_t* trace = nullptr;     // [blocks][8], bench only
   StreamGemmLora lora;
 };
 

@@ -64,10 +64,6 @@ struct Wgmma;
 #define LORAX_R1 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 #define LORAX_R2 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 #define LORAX_R3 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define LORAX_R4 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
-#define LORAX_R5 "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-#define LORAX_R6 "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
-#define LORAX_R7 "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
 LORAX_WGMMA(8, "%0, %1, %2, %3", "%4", "%5", "%6",
             "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]))
@@ -79,17 +75,11 @@ LORAX_WGMMA(64, LORAX_R0 ", " LORAX_R1, "%32", "%33", "%34",
             LORAX_D32(0))
 LORAX_WGMMA(128, LORAX_R0 ", " LORAX_R1 ", " LORAX_R2 ", " LORAX_R3, "%64", "%65", "%66",
             LORAX_D32(0), LORAX_D32(32))
-LORAX_WGMMA(256, LORAX_R0 ", " LORAX_R1 ", " LORAX_R2 ", " LORAX_R3 ", " LORAX_R4 ", " LORAX_R5 ", " LORAX_R6 ", " LORAX_R7, "%128", "%129", "%130",
-            LORAX_D32(0), LORAX_D32(32), LORAX_D32(64), LORAX_D32(96))
 
 #undef LORAX_R0
 #undef LORAX_R1
 #undef LORAX_R2
 #undef LORAX_R3
-#undef LORAX_R4
-#undef LORAX_R5
-#undef LORAX_R6
-#undef LORAX_R7
 #undef LORAX_WGMMA
 #undef LORAX_D32
 #undef LORAX_D8

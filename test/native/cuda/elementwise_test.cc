@@ -56,6 +56,7 @@ TEST(CudaEmbed, CopiesRowsAndTakesTokensOfTheStepBefore) {
 struct NormCase {
   int32_t rows, hidden;
   bool adds, gathers;
+  int32_t parts = 0;  // that the delta is in
 };
 
 void check_norm(const NormCase& c, std::mt19937& random) {
@@ -73,11 +74,23 @@ void check_norm(const NormCase& c, std::mt19937& random) {
 
   const DeviceArray<float> residual(x), device_gain(gain);
   const DeviceArray<__nv_bfloat16> device_delta(delta);
+  // [parts][rows, hidden], of few bits, so that no order matters.
+  Bf16s sums;
+  Bf16s whole = delta;
+  for (int32_t part = 0; part < c.parts; ++part) {
+    for (size_t i = 0; i < size; ++i) {
+      const auto share = static_cast<float>(static_cast<int32_t>((i * 7 + part * 5) % 17) - 8);
+      sums.push_back(to_bf16(share));
+      whole[i] = to_bf16((part == 0 ? 0.0f : to_float(whole[i])) + share);
+    }
+  }
+  const DeviceArray<__nv_bfloat16> device_sums(sums);
   const DeviceArray<int32_t> device_gather(gather), count(std::vector<int32_t>{gathered});
   const DeviceArray<__nv_bfloat16> y(static_cast<size_t>(out_rows) * c.hidden);
   NormArguments arguments;
   arguments.residual = residual.data();
-  arguments.delta = c.adds ? device_delta.data() : nullptr;
+  arguments.delta = c.adds && c.parts == 0 ? device_delta.data() : nullptr;
+  if (c.parts > 0) arguments.split = {device_sums.data(), c.parts, static_cast<int64_t>(size)};
   arguments.gain = device_gain.data();
   arguments.y = y.data();
   arguments.eps = eps;
@@ -85,10 +98,7 @@ void check_norm(const NormCase& c, std::mt19937& random) {
   arguments.hidden = c.hidden;
   arguments.gather = c.gathers ? device_gather.data() : nullptr;
   arguments.gather_count = c.gathers ? count.data() : nullptr;
-  const DeviceArray<uint32_t> ready(std::vector<uint32_t>{0});
-  arguments.ready = ready.data();
   rms_norm(arguments, nullptr);
-  EXPECT_EQ(ready.read(), std::vector<uint32_t>{norm_blocks(arguments)});
 
   std::vector<float> sum = x;  // the residual afterwards
   const int32_t used = c.gathers ? gathered : c.rows;
@@ -97,7 +107,7 @@ void check_norm(const NormCase& c, std::mt19937& random) {
     const size_t row = static_cast<size_t>(c.gathers ? gather[i] : i) * c.hidden;
     double squares = 0.0;
     for (int32_t j = 0; j < c.hidden; ++j) {
-      if (c.adds) sum[row + j] += to_float(delta[row + j]);
+      if (c.adds) sum[row + j] += to_float(whole[row + j]);
       squares += static_cast<double>(sum[row + j]) * sum[row + j];
     }
     for (int32_t j = 0; j < c.hidden; ++j) {
@@ -122,6 +132,7 @@ TEST(CudaNorm, AgreesWithTheReference) {
           SCOPED_TRACE(testing::Message() << "rows " << rows << " hidden " << hidden << " adds "
                                           << adds << " gathers " << gathers);
           check_norm({rows, hidden, adds, gathers}, random);
+          if (adds) check_norm({rows, hidden, adds, gathers, 2 + rows % 3}, random);
         }
       }
     }
@@ -135,12 +146,13 @@ TEST(CudaNorm, ARowDoesNotDependOnTheOthers) {
   const std::vector<float> x = random_floats(random, static_cast<size_t>(rows) * hidden, 3.0f);
   const DeviceArray<float> residual(x), gain(random_floats(random, hidden, 1.0f));
   const DeviceArray<__nv_bfloat16> all(x.size()), one(hidden);
-  NormArguments a{.residual = residual.data(),
-                  .gain = gain.data(),
-                  .y = all.data(),
-                  .eps = 1e-6f,
-                  .rows = rows,
-                  .hidden = hidden};
+  NormArguments a;
+  a.residual = residual.data();
+  a.gain = gain.data();
+  a.y = all.data();
+  a.eps = 1e-6f;
+  a.rows = rows;
+  a.hidden = hidden;
   rms_norm(a, nullptr);
   a.residual += 17 * hidden;
   a.y = one.data();

@@ -1,0 +1,369 @@
+// Few rows with adapters: the work lists of every site, and y = x W^T + B v of the streaming GEMM,
+// against float64. Needs a Hopper device.
+#include <gtest/gtest.h>
+
+#include "cuda/lora_step.h"
+#include "cuda/stream_gemm.h"
+
+namespace lorax::cuda_test {
+namespace {
+
+using cuda::LoraItem;
+using cuda::LoraSiteItems;
+using cuda::LoraSiteModules;
+
+constexpr int32_t kMaxRows = 128;
+
+// The lists of all sites of a model, on the device.
+struct Lists {
+  explicit Lists(std::vector<LoraSiteModules> of, cuda::LoraItemsCapacity capacity)
+      : sites(std::move(of)),
+        device_sites(sites),
+        parts_before(before(sites)),
+        ranges(sites.size()),
+        num_units(sites.size()),
+        items(static_cast<size_t>(num_parts() * capacity.groups)),
+        units(static_cast<size_t>(num_parts() * capacity.units)) {
+    lists.capacity = capacity;
+    lists.num_sites = static_cast<int32_t>(sites.size());
+    lists.sites = device_sites.data();
+    lists.parts_before = parts_before.data();
+    lists.ranges = ranges.data();
+    lists.num_units = num_units.data();
+    lists.items = items.data();
+    lists.units = units.data();
+  }
+  static std::vector<int32_t> before(const std::vector<LoraSiteModules>& sites) {
+    std::vector<int32_t> out;
+    int32_t sum = 0;
+    for (const LoraSiteModules& site : sites) {
+      out.push_back(sum);
+      sum += site.num_parts;
+    }
+    return out;
+  }
+  int64_t num_parts() const {
+    int64_t out = 0;
+    for (const LoraSiteModules& site : sites) out += site.num_parts;
+    return out;
+  }
+
+  std::vector<LoraSiteModules> sites;
+  Device<LoraSiteModules> device_sites;
+  Device<int32_t> parts_before;
+  Device<LoraSiteItems> ranges;
+  Device<int32_t> num_units;
+  Device<LoraItem> items;
+  Device<cuda::LoraUnit> units;
+  cuda::LoraItemLists lists;
+};
+
+std::vector<LoraSiteModules> sites_of(int32_t layers) {
+  std::vector<LoraSiteModules> out;
+  for (int32_t layer = 0; layer < layers; ++layer) {
+    out.push_back({layer, 3, {0, 1, 2}});
+    out.push_back({layer, 1, {3}});
+    out.push_back({layer, 2, {4, 5}});
+    out.push_back({layer, 1, {6}});
+  }
+  return out;
+}
+
+// y, in `split` parts of k or, with 0, silu(gate) * up in bf16, against the sum of W's products, in
+// float32, and the adapters', in float64.
+void compare_y(const LoraStep& step, const cuda::LoraRowSite& site, const std::vector<uint16_t>& x,
+               const std::vector<uint16_t>& w, int32_t n, int32_t k, int32_t split,
+               const std::vector<float>& got, size_t number) {
+  const int32_t rows = step.num_rows();
+  std::vector<double> ref(static_cast<size_t>(rows) * n, 0.0);
+  std::vector<float> w_float(w.size());
+  for (size_t i = 0; i < w.size(); ++i) w_float[i] = to_float(w[i]);
+  std::vector<float> row(static_cast<size_t>(k));
+  for (int32_t r = 0; r < rows; ++r) {
+    for (int32_t j = 0; j < k; ++j) row[j] = to_float(x[int64_t{r} * k + j]);
+    for (int32_t c = 0; c < n; ++c) {
+      float sum[4] = {};
+      const float* column = w_float.data() + int64_t{c} * k;
+      for (int32_t j = 0; j < k; ++j) sum[j % 4] += row[j] * column[j];
+      ref[int64_t{r} * n + c] = sum[0] + sum[1] + sum[2] + sum[3];
+    }
+  }
+  step.add_reference(site, x, n, ref);
+  if (split == 0) {
+    const int32_t inner = n / 2;
+    std::vector<uint16_t> bits(static_cast<size_t>(rows) * inner);
+    std::memcpy(bits.data(), got.data(), bits.size() * 2);
+    std::vector<double> out, gated;
+    for (int32_t r = 0; r < rows; ++r) {
+      for (int32_t c = 0; c < inner; ++c) {
+        const double gate = ref[int64_t{r} * n + c];
+        gated.push_back(gate / (1 + std::exp(-gate)) * ref[int64_t{r} * n + inner + c]);
+        out.push_back(to_float(bits[int64_t{r} * inner + c]));
+      }
+    }
+    EXPECT_LE(relative_error(out, gated), 8e-3) << "site " << number << " gated";
+    return;
+  }
+  std::vector<double> out(ref.size(), 0.0);
+  for (int32_t part = 0; part < split; ++part) {
+    for (size_t i = 0; i < out.size(); ++i) {
+      out[i] += got[static_cast<size_t>(part) * out.size() + i];
+    }
+  }
+  EXPECT_LE(relative_error(out, ref), 5e-3) << "site " << number << " split " << split;
+}
+
+cuda::StreamGemmLora lora_of(const Lists& lists, size_t site, const std::vector<int32_t>& columns,
+                             const LoraStep& step, uint4* pieces, const cuda::StepCounts* counts) {
+  const std::vector<int32_t> before = Lists::before(lists.sites);
+  const cuda::LoraItemsCapacity& capacity = lists.lists.capacity;
+  cuda::StreamGemmLora lora;
+  lora.items = lists.lists.items + int64_t{before[site]} * capacity.groups;
+  lora.site = lists.lists.ranges + site;
+  lora.units = lists.lists.units + int64_t{before[site]} * capacity.units;
+  lora.num_units = lists.lists.num_units + site;
+  lora.segment_rows = step.arrays().segment_rows;
+  lora.segment_weights = step.arrays().segment_weights;
+  lora.pieces = pieces;
+  lora.counts = counts;
+  lora.site_index = static_cast<int32_t>(site);
+  lora.num_parts = lists.sites[site].num_parts;
+  int32_t column = 0;
+  for (int32_t part = 0; part < lora.num_parts; ++part) {
+    lora.column[part] = column;
+    lora.columns[part] = columns[part];
+    column += columns[part];
+  }
+  return lora;
+}
+
+// Runs every site of the step and compares lists and y.
+void check(LoraStep& step, int32_t layers, bool twice = false) {
+  Lists lists(sites_of(layers), {});
+  ASSERT_TRUE(lists.lists.capacity.fits(step.load()));
+  cuda::make_lora_items(lists.lists, step.arrays(), nullptr);
+  LORAX_CUDA(cudaDeviceSynchronize());
+  const std::vector<LoraSiteItems> ranges = lists.ranges.read();
+  const std::vector<LoraItem> items = lists.items.read();
+  const std::vector<int32_t> before = Lists::before(lists.sites);
+  const cuda::LoraItemsCapacity capacity = lists.lists.capacity;
+  const Device<uint4> pieces(static_cast<size_t>(capacity.pieces_bytes() / 16));
+  std::vector<cuda::StepCounts> counts(1);
+
+  for (size_t site = 0; site < lists.sites.size(); ++site) {
+    const LoraSiteModules& modules = lists.sites[site];
+    const int32_t k = step.shapes()[modules.modules[0]].d_in;
+    std::vector<int32_t> columns;
+    cuda::LoraRowSite row_site;
+    row_site.layer = modules.layer;
+    row_site.num_parts = modules.num_parts;
+    int32_t n = 0;
+    for (int32_t part = 0; part < modules.num_parts; ++part) {
+      columns.push_back(step.shapes()[modules.modules[part]].d_out);
+      row_site.modules[part] = modules.modules[part];
+      row_site.column[part] = n;
+      row_site.columns[part] = columns.back();
+      n += columns.back();
+    }
+    const int32_t rows = step.num_rows();
+    const std::vector<uint16_t> x = step.random_bf16(int64_t{rows} * k, 1.0f);
+    const std::vector<uint16_t> w = step.random_bf16(int64_t{n} * k, 0.2f / std::sqrt(static_cast<float>(k)));
+    const Device<uint16_t> device_x(x);
+    const Device<uint16_t> device_w(w);
+    const cuda::StreamGemm gemm(device_w.data(), n, k);
+    // Parts of k and shared x in every combination, over the sites.
+    const bool gated = modules.num_parts == 2;
+    int32_t split = gated ? 1 : 1 << (site + rows) % 3;
+    while ((k + 63) / 64 < split) split /= 2;
+    cuda::StreamGemmConfig config = cuda::stream_gemm_config(split, rows, true, gated);
+    if (site % 2 == 1) config.lora_sets = 1;
+    const int64_t stride = int64_t{rows} * n;
+    const Device<float> y(static_cast<size_t>(split * stride));
+    counts[0].mark = 1;
+    Device<cuda::StepCounts> device_counts(counts);
+    const cuda::StreamGemmLora lora =
+        lora_of(lists, site, columns, step, pieces.data(), device_counts.data());
+    cuda::StreamGemmArguments arguments;
+    arguments.x = device_x.data();
+    arguments.max_rows = arguments.rows = rows;
+    arguments.y = y.data();
+    arguments.float32_out = !gated;
+    arguments.gated = gated;
+    arguments.part_stride = stride;
+    arguments.lora = &lora;
+    gemm.launch(arguments, config, nullptr);
+    LORAX_CUDA(cudaDeviceSynchronize());
+    const std::vector<float> y_got = y.read();
+    if (twice) {
+      counts[0].mark = 2;
+      device_counts.assign(counts);
+      gemm.launch(arguments, config, nullptr);
+      LORAX_CUDA(cudaDeviceSynchronize());
+      EXPECT_EQ(0, std::memcmp(y_got.data(), y.read().data(), y_got.size() * 4))
+          << "two runs differ";
+    }
+    compare_y(step, row_site, x, w, n, k, gated ? 0 : split, y_got, site);
+
+    int32_t item = 0;
+    int32_t unit = 0;
+    for (int32_t part = 0; part < modules.num_parts; ++part) {
+      EXPECT_EQ(ranges[site].part_begin[part], item);
+      int32_t rows_begin = 0;
+      for (const TestSegment& s : step.segments()) {
+        const auto rows_end = rows_begin + static_cast<int32_t>(s.rows.size());
+        const TestModule* m =
+            s.adapter < 0 || s.rows.empty()
+                ? nullptr
+                : step.adapters()[s.adapter].find(modules.layer, modules.modules[part]);
+        for (int32_t group = 0; m != nullptr && group < (m->rank + 15) / 16; ++group, ++item) {
+          const LoraItem& it =
+              items[static_cast<size_t>(int64_t{before[site]} * capacity.groups + item)];
+          ASSERT_EQ(it.rows_begin, rows_begin);
+          ASSERT_EQ(it.rows_end, rows_end);
+          ASSERT_EQ(it.scale, m->scale);
+          ASSERT_EQ(it.first_block, s.rows.front() / 8);
+          ASSERT_EQ(it.num_blocks, s.rows.back() / 8 - s.rows.front() / 8 + 1);
+          ASSERT_EQ(it.first_unit, unit);
+          unit += (rows_end - rows_begin + 7) / 8;
+        }
+        rows_begin = rows_end;
+      }
+    }
+    for (int32_t part = modules.num_parts; part <= LoraSiteItems::kMaxParts; ++part) {
+      EXPECT_EQ(ranges[site].part_begin[part], item);
+    }
+    EXPECT_EQ(lists.num_units.read()[site], unit);
+  }
+}
+
+// q k v o gate up down
+std::vector<ModuleShape> shapes(int32_t hidden, int32_t kv, int32_t inner) {
+  return {{hidden, hidden}, {hidden, kv},    {hidden, kv},   {hidden, hidden},
+          {hidden, inner},  {hidden, inner}, {inner, hidden}};
+}
+
+class StreamGemmLoraTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!cuda::stream_gemm_available(0)) GTEST_SKIP() << "not a Hopper device";
+  }
+};
+
+TEST_F(StreamGemmLoraTest, PopularityPatterns) {
+  LoraStep step(shapes(256, 64, 512), 1);
+  for (int i = 0; i < 64; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
+  for (const Pattern pattern : {Pattern::kDistinct, Pattern::kZipf, Pattern::kUniform,
+                                Pattern::kSkewed, Pattern::kIdentical}) {
+    for (const int32_t rows : {1, 7, 32, 64, 128}) {
+      step.set_segments(segments_of(draw_adapters(pattern, rows, 64, step.random())), rows);
+      check(step, 1);
+    }
+  }
+}
+
+TEST_F(StreamGemmLoraTest, MixedRanksAndMissingModules) {
+  LoraStep step(shapes(320, 96, 832), 2);
+  const int32_t ranks[] = {0, 1, 8, 16, 17, 32, 64};
+  for (int i = 0; i < 24; ++i) {
+    std::vector<std::vector<int32_t>> of(i % 3 + 1, std::vector<int32_t>(7));
+    for (auto& layer : of) {
+      for (int32_t& rank : layer) rank = ranks[step.random()() % 7];
+    }
+    of.back()[i % 7] = 8;
+    step.add_adapter(of);
+  }
+  std::vector<int32_t> adapters = draw_adapters(Pattern::kUniform, 96, 24, step.random());
+  for (size_t row = 0; row < adapters.size(); row += 3) adapters[row] = -1;  // base
+  step.set_segments(segments_of(adapters), 96);
+  check(step, 3, true);
+}
+
+TEST_F(StreamGemmLoraTest, RowsInSeveralSegments) {
+  LoraStep step(shapes(256, 64, 512), 3);
+  for (int i = 0; i < 5; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 4 + 9 * i)));
+  step.set_segments(overlapping_segments(120), 120);
+  check(step, 1);
+}
+
+TEST_F(StreamGemmLoraTest, NoSegments) {
+  LoraStep step(shapes(64, 64, 64), 4);
+  step.set_segments({}, 16);
+  check(step, 2);
+}
+
+TEST_F(StreamGemmLoraTest, AsManyAdaptersAsRows) {
+  LoraStep step(shapes(256, 64, 256), 5);
+  for (int i = 0; i < kMaxRows; ++i) {
+    step.add_adapter(std::vector(1, std::vector<int32_t>(7, i % 2 == 0 ? 16 : 64)));
+  }
+  step.set_segments(
+      segments_of(draw_adapters(Pattern::kDistinct, kMaxRows, kMaxRows, step.random())), kMaxRows);
+  check(step, 1);
+}
+
+TEST_F(StreamGemmLoraTest, OddWidths) {
+  LoraStep step(shapes(112, 48, 72), 6);
+  step.add_adapter(std::vector(1, std::vector<int32_t>(7, 5)));
+  step.add_adapter(std::vector(1, std::vector<int32_t>(7, 40)));
+  step.set_segments(segments_of(draw_adapters(Pattern::kUniform, 40, 2, step.random())), 40);
+  check(step, 1);
+}
+
+TEST_F(StreamGemmLoraTest, LlamaShapes) {
+  LoraStep step(shapes(4096, 1024, 14336), 7);
+  for (int i = 0; i < 3; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
+  step.set_segments(segments_of(draw_adapters(Pattern::kUniform, 32, 3, step.random())), 32);
+  check(step, 1, true);
+}
+
+// The same row gives the same bits whatever is beside it.
+TEST_F(StreamGemmLoraTest, NeighboursChangeNothing) {
+  LoraStep step(shapes(576, 192, 1536), 8);
+  for (int i = 0; i < 40; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
+  constexpr int32_t kN = 960;
+  const Device<uint16_t> x(step.random_bf16(128 * 576, 1.0f));
+  const Device<uint16_t> w(step.random_bf16(kN * 576, 0.05f));
+  const cuda::StreamGemm gemm(w.data(), kN, 576);
+  const auto row_5 = [&](const std::vector<TestSegment>& segments, int32_t rows) {
+    step.set_segments(segments, rows);
+    Lists lists(sites_of(1), {});
+    cuda::make_lora_items(lists.lists, step.arrays(), nullptr);
+    const Device<uint4> pieces(static_cast<size_t>(lists.lists.capacity.pieces_bytes() / 16));
+    std::vector<cuda::StepCounts> counts(1);
+    counts[0].mark = cuda::StepCounts::kMaxMark;
+    const Device<cuda::StepCounts> device_counts(counts);
+    const Device<float> y(static_cast<size_t>(128 * kN));
+    const cuda::StreamGemmLora lora =
+        lora_of(lists, 0, {576, 192, 192}, step, pieces.data(), device_counts.data());
+    cuda::StreamGemmArguments arguments;
+    arguments.x = x.data();
+    arguments.max_rows = 128;
+    arguments.rows = rows;
+    arguments.y = y.data();
+    arguments.float32_out = true;
+    arguments.lora = &lora;
+    gemm.launch(arguments, cuda::stream_gemm_config(1, rows, true, false), nullptr);
+    LORAX_CUDA(cudaDeviceSynchronize());
+    const std::vector<float> all = y.read();
+    return std::vector<float>(all.begin() + 5 * kN, all.begin() + 6 * kN);
+  };
+  const std::vector<float> alone = row_5({{3, {5}, {1.0f}}}, 6);
+  for (const float value : alone) ASSERT_FALSE(std::isnan(value));
+  // More and more units, on fewer and fewer blocks each.
+  for (const int32_t count : {13, 40, 100}) {
+    std::vector<TestSegment> many(static_cast<size_t>(count));
+    for (int32_t i = 0; i < count; ++i) {
+      many[i] = {(i + 3) % 40, {i == 0 ? 5 : 20 + i}, {1.0f}};
+    }
+    EXPECT_EQ(alone, row_5(many, 128)) << count;
+  }
+  TestSegment all_rows{3, {}, {}};
+  for (int32_t row = 0; row < 64; ++row) {
+    all_rows.rows.push_back(row);
+    all_rows.weights.push_back(1.0f);
+  }
+  EXPECT_EQ(alone, row_5({all_rows}, 64));
+}
+
+}  // namespace
+}  // namespace lorax::cuda_test
