@@ -311,10 +311,7 @@ Activation CudaBackend::attention(const Activation& qkv, int32_t layer,
     attention_workspace_ = DeviceBuffer(workspace, "attention");
     LORAX_CUDA(cudaMemsetAsync(attention_workspace_.as<void>(), 0, workspace, stream_));
   }
-  arguments.ready = issue_.decodes ? next_ready(false) : nullptr;
-  ready_.count =
-      attention_decode(arguments, issue_.arrays, attention_workspace_.as<void>(), stream_);
-  ready_.x = arguments.out;
+  attention_decode(arguments, issue_.arrays, attention_workspace_.as<void>(), stream_);
   if (!issue_.decodes) attention_prefill(arguments, issue_.arrays, stream_);
   return {arguments.out, qkv.rows, cols};
 }
