@@ -57,7 +57,6 @@ uint32_t attention_decode(const Attention& args, const StepArrays& step, void* w
 
 #include <algorithm>
 
-
 namespace lorax::cuda::before {
 
 inline constexpr int kPage = KvPages::kBlockTokens;
@@ -278,7 +277,6 @@ class PageCursor {
 #include <cuda_bf16.h>
 
 #include <cstdint>
-
 
 namespace lorax::cuda::before {
 
@@ -844,7 +842,6 @@ int64_t num_partials(int32_t max_spans, int32_t num_heads, int32_t num_kv_heads)
 }
 
 }  // namespace
-
 
 int64_t attention_decode_workspace_bytes(int32_t max_spans, int32_t num_heads, int32_t num_kv_heads,
                                          int32_t head_dim) {
