@@ -1,11 +1,11 @@
 // Times rope_and_store_kv, attention_decode and attention_prefill beside what the memory or the
 // matrix units allow. Correctness is test/native/cuda's; here every output is only checked for NaN.
 //
-// Usage: attention_bench [--quick | --profile | --decode]. Prints CSV: kernel, shape, us, then GB/s
-// of KV or TFLOP/s (causal: half of the square). Layers are distinct memory, so nothing timed is in
-// the L2 cache. --decode compares the variants of attention_decode over rows and contexts, alone
-// and as a decode step runs it: behind rope_kv, behind a kernel that has filled every
-// multiprocessor.
+// Usage: attention_bench [--quick | --profile | --decode [--short]]. Prints CSV: kernel, shape, us,
+// then GB/s of KV or TFLOP/s (causal: half of the square). Layers are distinct memory, so nothing
+// timed is in the L2 cache. --decode times attention_decode over rows and contexts (--short: those
+// of 128 to 256 tokens), alone and as a decode step runs it: behind rope_kv, behind a kernel that
+// has filled every multiprocessor.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -18,7 +18,6 @@
 #include <string>
 #include <vector>
 
-#include "attention_before.cuh"
 #include "cuda/attention_decode.h"
 #include "cuda/attention_prefill.h"
 #include "cuda/check.h"
@@ -137,20 +136,8 @@ class Step {
     }
   }
 
-  void decode(int layer, cudaStream_t stream, AttentionVariant variant = {}) const {
-    attention_decode(attention(layer), arrays_, workspace_, stream, variant);
-  }
-  void decode_before(int layer, cudaStream_t stream) const {
-    const Attention now = attention(layer);
-    before::Attention args;
-    args.qkv = now.qkv;
-    args.out = now.out;
-    args.rows = now.rows;
-    args.max_spans = now.max_spans;
-    args.num_heads = now.num_heads;
-    args.pages = now.pages;
-    args.scale = now.scale;
-    before::attention_decode(args, arrays_, workspace_, stream);
+  void decode(int layer, cudaStream_t stream) const {
+    attention_decode(attention(layer), arrays_, workspace_, stream);
   }
   void prefill(int layer, cudaStream_t stream) const {
     attention_prefill(attention(layer), arrays_, stream);
@@ -166,11 +153,6 @@ class Step {
   }
 
   int layers() const { return layers_; }
-  int64_t out_elements() const { return out_elements_; }
-  const __nv_bfloat16* out() const { return out_; }
-  void poison_output() const {
-    LORAX_CUDA(cudaMemset(out_, 0xff, static_cast<size_t>(out_elements_) * 2));
-  }
   double flops() const { return flops_; }
   double kv_bytes() const { return 4.0 * tokens_ * shape_.num_kv_heads * shape_.head_dim; }
   double rope_bytes() const {
@@ -325,45 +307,11 @@ void launch_hold(cudaStream_t stream) {
   launch_overlapping("hold", hold, shape, stream, 8000);
 }
 
-std::vector<float> output_of(const Step& step) {
-  std::vector<__nv_bfloat16> out(static_cast<size_t>(step.out_elements()));
-  LORAX_CUDA(cudaMemcpy(out.data(), step.out(), out.size() * 2, cudaMemcpyDeviceToHost));
-  std::vector<float> floats(out.size());
-  for (size_t i = 0; i < out.size(); ++i) floats[i] = __bfloat162float(out[i]);
-  return floats;
-}
-
-double difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double sum = 0.0;
-  double norm = 0.0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double d = a[i] - b[i];
-    sum += d * d;
-    norm += double{b[i]} * b[i];
-  }
-  return std::sqrt(sum / norm);
-}
-
-struct Candidate {
-  const char* name;
-  bool before;
-  AttentionVariant variant;
-};
-constexpr Candidate kCandidates[] = {
-    {"before", true, {}},
-    {"2 stages", false, {2, 0, false}},
-    {"1 stage", false, {1, 0, false}},
-    {"3 stages", false, {3, 0, false}},
-    {"2 stages wide", false, {2, 3, false}},
-    {"2 stages contiguous", false, {2, 0, true}},
-    {"3 stages contiguous", false, {3, 0, true}},
-};
-
-void compare_decodes() {
+void time_decodes(bool only_short) {
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   LORAX_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
-  std::printf("rows,context,variant,us alone,us in a step,MB,of 4.2 TB/s alone,in a step,error\n");
+  std::printf("rows,context,us alone,us in a step,MB,TB/s alone,in a step\n");
   constexpr int kLayers = 32;
   constexpr int kContexts[][2] = {
       {128, 256}, {300, 600}, {1024, 1024}, {8191, 8191}, {32767, 32767}};
@@ -374,48 +322,24 @@ void compare_decodes() {
       const Step step(kLlama8B, decodes(rows, context[0], context[1]), kLayers);
       const double bytes = step.kv_bytes();
       const int repeats = bytes > 200e6 ? 7 : 21;
-      struct Result {
-        double alone = 0.0;
-        double error = 0.0;
-      };
-      std::vector<Result> results;
-      std::vector<float> expected;
-      const auto decode = [&](const Candidate& candidate, int layer, cudaStream_t s) {
-        if (candidate.before) {
-          step.decode_before(layer, s);
-        } else {
-          step.decode(layer, s, candidate.variant);
-        }
-      };
-      for (const Candidate& candidate : kCandidates) {
-        Result result;
-        result.alone = time_layers(step, repeats,
-                                   [&](int layer, cudaStream_t s) { decode(candidate, layer, s); });
-        step.poison_output();
-        decode(candidate, 0, nullptr);
-        const std::vector<float> out = output_of(step);
-        if (expected.empty()) expected = out;
-        result.error = difference(out, expected);
-        results.push_back(result);
-      }
-      // Rope turns q in place: from here on outputs are others.
+      const double alone =
+          time_layers(step, repeats, [&](int layer, cudaStream_t s) { step.decode(layer, s); });
+      step.check_output();
       const double without = time_layers(step, repeats, [&](int layer, cudaStream_t s) {
         launch_hold(s);
         step.rope(layer, s);
       });
-      for (size_t i = 0; i < results.size(); ++i) {
-        const double with = time_layers(step, repeats, [&](int layer, cudaStream_t s) {
-          launch_hold(s);
-          step.rope(layer, s);
-          decode(kCandidates[i], layer, s);
-        });
-        const double in_step = with - without;
-        std::printf("%d,%d-%d,%s,%.2f,%.2f,%.1f,%.2f,%.2f,%.1e\n", rows, context[0], context[1],
-                    kCandidates[i].name, results[i].alone, in_step, bytes / 1e6,
-                    bytes / 4.2e6 / results[i].alone, bytes / 4.2e6 / in_step, results[i].error);
-      }
+      const double with = time_layers(step, repeats, [&](int layer, cudaStream_t s) {
+        launch_hold(s);
+        step.rope(layer, s);
+        step.decode(layer, s);
+      });
+      const double in_step = with - without;
+      std::printf("%d,%d-%d,%.2f,%.2f,%.1f,%.2f,%.2f\n", rows, context[0], context[1], alone,
+                  in_step, bytes / 1e6, bytes / 1e6 / alone, bytes / 1e6 / in_step);
       std::fflush(stdout);
     }
+    if (only_short) break;
   }
 }
 
@@ -467,7 +391,7 @@ int main(int argc, char** argv) {
   if (mode == "--profile") {
     lorax::cuda::launch_once();
   } else if (mode == "--decode") {
-    lorax::cuda::compare_decodes();
+    lorax::cuda::time_decodes(argc > 2 && std::string(argv[2]) == "--short");
   } else {
     lorax::cuda::run(mode == "--quick");
   }

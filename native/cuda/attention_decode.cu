@@ -32,10 +32,10 @@ constexpr int kMaxRegisters = kDim > 128 ? 255 : 136;
 template <int kDim>
 __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeArgs args) {
   using Tile = PageTile<kDim>;
-  constexpr int kMaxStages = Slots<kDim>::kMaxStages;
+  constexpr int kStages = Slots<kDim>::kStages;
   extern __shared__ __align__(128) uint8_t dynamic_shared[];
   __shared__ Item rings[kWarps][2 * kItemsAhead];
-  __shared__ uint64_t barriers[kWarps][kMaxStages * 2];
+  __shared__ uint64_t barriers[kWarps][kStages * 2];
   __shared__ float max_part[kWarps][kHeads];
   __shared__ float sum_part[kWarps][kHeads];
   __shared__ const float* part_of[kWarps];
@@ -49,7 +49,6 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
   const int q = lane % 4;
   const Attention& attention = args.attention;
   const KvPages& pages = attention.pages;
-  const int stages = args.stages;
   const int64_t page_elements = pages.page_bytes / int64_t{sizeof(__nv_bfloat16)};
   const int64_t value_distance = pages.values(0) - pages.keys(0);
   const int qkv_cols = (attention.num_heads + 2 * pages.num_kv_heads) * kDim;
@@ -57,11 +56,11 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
   // Scores in units of log2: p = 2^(score - max).
   const float to_log2 = (attention.soft_cap > 0.0f ? 1.0f : attention.scale) * kLog2E;
   const Slots<kDim> slots = {
-      reinterpret_cast<__nv_bfloat16*>(dynamic_shared) + warp * stages * 2 * kPage * kDim,
+      reinterpret_cast<__nv_bfloat16*>(dynamic_shared) + warp * kStages * 2 * kPage * kDim,
       barriers[warp]};
 
 #if __CUDA_ARCH__ >= 900
-  if (lane < stages * 2) {
+  if (lane < kStages * 2) {
     asm volatile(
         "mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&barriers[warp][lane]))
         : "memory");
@@ -70,10 +69,8 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
   __syncwarp();
 #endif
 
-  const BlockItems block_items(
-      count_items(
-          args, reinterpret_cast<int*>(dynamic_shared + kWarps * stages * 2 * Slots<kDim>::kBytes)),
-      args.variant);
+  const BlockItems block_items(count_items(
+      args, reinterpret_cast<int*>(dynamic_shared + kWarps * kStages * 2 * Slots<kDim>::kBytes)));
   const int num_items = block_items.per_warp();
   Item* const ring = rings[warp];
   const auto find_items = [&](int begin, int count) {
@@ -90,15 +87,14 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
   PageCursor next(ring, args.step.block_tables, lane);
   int item_limit = min(num_items, kItemsAhead);
   Stage stage;  // of the page at hand
-  int free_stages = stages;
+  int free_stages = kStages;
   const auto keys_of_next = [&] {
     return pages.keys(next.item().kv_head) + next.number() * page_elements;
   };
   const auto fetch_next = [&] {
     const __nv_bfloat16* keys = keys_of_next();
     const int tokens = next.tokens();
-    const int after = stage.index + stages - free_stages;
-    const int to = after < stages ? after : after - stages;
+    const int to = (stage.index + kStages - free_stages) % kStages;
     slots.fill(to, 0, keys, tokens, lane);
     slots.fill(to, 1, keys + value_distance, tokens, lane);
     --free_stages;
@@ -271,7 +267,7 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
       } else if (values_next != nullptr) {
         slots.fill(stage.index, 1, values_next, tokens_next, lane);
       }
-      stage.pass(stages);
+      stage.pass(kStages);
     }
     if (i + 1 < num_items) load_query(ring[(i + 1) % (2 * kItemsAhead)]);
 #pragma unroll
@@ -389,43 +385,29 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
 
 template <int kDim>
 void launch(DecodeArgs args, cudaStream_t stream) {
-  constexpr int kStageBytes = kWarps * 2 * Slots<kDim>::kBytes;
-  struct Device {
-    int multiprocessors = 0;
-    int shared_bytes = 0;  // a block's dynamic shared memory
-  };
-  static const Device device = [] {
-    int current = 0;
-    LORAX_CUDA(cudaGetDevice(&current));
-    Device found;
+  static const int multiprocessors = [] {
+    int device = 0;
+    int count = 0;
+    int shared_bytes = 0;  // a block's
+    LORAX_CUDA(cudaGetDevice(&device));
+    LORAX_CUDA(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
     LORAX_CUDA(
-        cudaDeviceGetAttribute(&found.multiprocessors, cudaDevAttrMultiProcessorCount, current));
-    LORAX_CUDA(cudaDeviceGetAttribute(&found.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                                      current));
+        cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
     cudaFuncAttributes attributes{};
     LORAX_CUDA(cudaFuncGetAttributes(&attributes, attention_decode_kernel<kDim>));
-    found.shared_bytes -= static_cast<int>(attributes.sharedSizeBytes);
     LORAX_CUDA(cudaFuncSetAttribute(attention_decode_kernel<kDim>,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    found.shared_bytes));
-    return found;
+                                    shared_bytes - static_cast<int>(attributes.sharedSizeBytes)));
+    return count;
   }();
   const Attention& attention = args.attention;
   const int64_t items = int64_t{attention.max_spans} * attention.pages.num_kv_heads *
                         args.head_tiles * args.max_splits;
-  const auto grid = static_cast<unsigned>(std::min<int64_t>(items, device.multiprocessors));
+  const auto grid = static_cast<unsigned>(std::min<int64_t>(items, multiprocessors));
+  constexpr size_t kSlotBytes = size_t{kWarps} * Slots<kDim>::kStages * 2 * Slots<kDim>::kBytes;
   const size_t counts_bytes = (static_cast<size_t>(attention.max_spans) + 1) * sizeof(int);
-  // Fewer where the device has not the room.
-  args.stages =
-      args.stages > 0 ? std::min(args.stages, Slots<kDim>::kMaxStages) : Slots<kDim>::kUsualStages;
-  const auto shared_bytes = [&] {
-    return static_cast<size_t>(args.stages) * kStageBytes + counts_bytes;
-  };
-  while (args.stages > 1 && shared_bytes() > static_cast<size_t>(device.shared_bytes)) {
-    --args.stages;
-  }
   const LaunchShape shape{
-      .grid = dim3(grid), .block = dim3(kWarps * 32), .shared_bytes = shared_bytes()};
+      .grid = dim3(grid), .block = dim3(kWarps * 32), .shared_bytes = kSlotBytes + counts_bytes};
   launch_overlapping("attention_decode", attention_decode_kernel<kDim>, shape, stream, args);
 }
 
@@ -458,7 +440,7 @@ int64_t attention_decode_workspace_bytes(int32_t max_spans, int32_t num_heads, i
 }
 
 void attention_decode(const Attention& args, const StepArrays& step, void* workspace,
-                      cudaStream_t stream, AttentionVariant variant) {
+                      cudaStream_t stream) {
   check_attention_head_dim(args.pages.head_dim);
   if (args.max_spans == 0) return;
   const int32_t kv_heads = args.pages.num_kv_heads;
@@ -477,8 +459,6 @@ void attention_decode(const Attention& args, const StepArrays& step, void* works
   decode.max_splits = max_splits_of(args.num_heads, kv_heads);
   decode.per_tile = 1.0f / static_cast<float>(kv_heads * decode.head_tiles);
   decode.per_head_tile = 1.0f / static_cast<float>(decode.head_tiles);
-  decode.stages = variant.stages;
-  decode.variant = variant;
   switch (args.pages.head_dim) {
     case 16:
       return launch<16>(decode, stream);

@@ -29,13 +29,6 @@ struct Attention {
   int32_t prefill_from = 2;    // spans of so many rows or more are attention_prefill's
 };
 
-// For attention_bench to compare, until one is chosen.
-struct AttentionVariant {
-  int32_t stages = 0;          // pages under way, a warp; 0: the usual
-  int32_t min_width_log2 = 0;  // 3: all warps share every item
-  bool contiguous = false;     // a block's items follow each other: heads of a few sequences
-};
-
 // Device memory attention_decode needs, zeroed once by its owner; steps of one stream may share it.
 int64_t attention_decode_workspace_bytes(int32_t max_spans, int32_t num_heads, int32_t num_kv_heads,
                                          int32_t head_dim);
@@ -45,7 +38,7 @@ int64_t attention_decode_workspace_bytes(int32_t max_spans, int32_t num_heads, i
 // before the kernel launched just before has ended: that may be rope_and_store_kv, and nothing else
 // may write pages in between.
 void attention_decode(const Attention& args, const StepArrays& step, void* workspace,
-                      cudaStream_t stream, AttentionVariant variant = {});
+                      cudaStream_t stream);
 
 // Throws MODEL_UNSUPPORTED unless both attention kernels are compiled for `head_dim`.
 void check_attention_head_dim(int32_t head_dim);

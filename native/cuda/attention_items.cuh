@@ -42,8 +42,6 @@ struct DecodeArgs {
   int max_splits;
   float per_tile;       // 1 / (num_kv_heads * head_tiles)
   float per_head_tile;  // 1 / head_tiles
-  int stages;           // of a warp's slots (page_slots.cuh)
-  AttentionVariant variant;
 };
 
 // The pages [first, first + count) that a decode of a sequence of `len` positions reads, and how
@@ -185,30 +183,20 @@ struct Item {
 // the last few pages.
 class BlockItems {
  public:
-  __device__ __forceinline__ BlockItems(const Items& all, const AttentionVariant& variant)
-      : all_(all), min_width_log2_(variant.min_width_log2) {
+  explicit __device__ __forceinline__ BlockItems(const Items& all) : all_(all) {
     const int grid = static_cast<int>(gridDim.x);
     const int block = static_cast<int>(blockIdx.x);
-    if (variant.contiguous) {
-      first_ = all.count * block / grid;
-      distance_ = 1;
-      count_ = all.count * (block + 1) / grid - first_;
-    } else {
-      first_ = block;
-      distance_ = grid;
-      count_ = all.count > block ? (all.count - block + grid - 1) / grid : 0;
-    }
+    count_ = all.count > block ? (all.count - block + grid - 1) / grid : 0;
   }
 
   // Of each warp, in the order in which it takes them.
   __device__ __forceinline__ int per_warp() const {
-    const int at_once_log2 = kWarpsLog2 - min_width_log2_;
-    return (count_ >> at_once_log2) + __popc(count_ & ((1 << at_once_log2) - 1));
+    return count_ / kWarps + __popc(count_ % kWarps);
   }
 
   // Number `turn` < per_warp() of warp `warp`.
   __device__ Item find(const DecodeArgs& args, int warp, int turn) const {
-    int at_once_log2 = kWarpsLog2 - min_width_log2_;
+    int at_once_log2 = kWarpsLog2;
     const int full_turns = count_ >> at_once_log2;
     int begin = turn << at_once_log2;
     if (turn >= full_turns) {
@@ -223,7 +211,8 @@ class BlockItems {
     }
     const int width_log2 = kWarpsLog2 - at_once_log2;
     const int item = begin + (warp >> width_log2);
-    return find(args, first_ + item * distance_, warp, 1 << width_log2);
+    const int index = static_cast<int>(blockIdx.x) + item * static_cast<int>(gridDim.x);
+    return find(args, index, warp, 1 << width_log2);
   }
 
  private:
@@ -265,10 +254,7 @@ class BlockItems {
   }
 
   Items all_;
-  int min_width_log2_;
-  int first_;     // of all: the block's first item
-  int distance_;  // to its next
-  int count_;
+  int count_;  // of the block: every gridDim.x-th of all
 };
 
 inline constexpr int kItemsAhead = 8;  // a warp finds its items so many at a time

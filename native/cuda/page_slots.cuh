@@ -61,9 +61,8 @@ struct Stage {
 template <int kDim>
 struct Slots {
   static constexpr int kBytes = kPage * kDim * 2;  // of K or V of one page
-  // What is under way hides the latency of memory: up to 128 KB a multiprocessor.
-  static constexpr int kMaxStages = kDim > 128 ? 1 : kDim > 64 ? 3 : 4;
-  static constexpr int kUsualStages = kDim > 128 ? 1 : kDim > 64 ? 2 : 4;
+  // Up to 64 KB a multiprocessor under way hide the latency of memory; more takes longer to start.
+  static constexpr int kStages = kDim > 64 ? 1 : kDim > 32 ? 2 : 4;
 
   __nv_bfloat16* base;  // [stages][k|v][16][kDim]
   uint64_t* barriers;   // [stages][k|v]
