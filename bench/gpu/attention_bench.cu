@@ -1,16 +1,20 @@
 // Times rope_and_store_kv, attention_decode and attention_prefill beside what the memory or the
 // matrix units allow. Correctness is test/native/cuda's; here every output is only checked for NaN.
 //
-// Usage: attention_bench [--quick | --profile]. Prints CSV: kernel, shape, us, then GB/s of KV or
-// TFLOP/s (causal: half of the square). Layers are distinct memory, so nothing timed is in the L2
-// cache.
+// Usage: attention_bench [--quick | --profile | --decode [--short]]. Prints CSV: kernel, shape, us,
+// then GB/s of KV or TFLOP/s (causal: half of the square). Layers are distinct memory, so nothing
+// timed is in the L2 cache. --decode times attention_decode over rows and contexts (--short: those
+// of 128 to 256 tokens), alone and as a decode step runs it: behind rope_kv, behind a kernel that
+// has filled every multiprocessor.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <functional>
+#include <iterator>
 #include <numeric>
 #include <random>
 #include <string>
@@ -19,6 +23,7 @@
 #include "cuda/attention_decode.h"
 #include "cuda/attention_prefill.h"
 #include "cuda/check.h"
+#include "cuda/launch.h"
 #include "cuda/rope_kv.h"
 
 namespace lorax::cuda {
@@ -133,8 +138,9 @@ class Step {
     }
   }
 
-  void decode(int layer, cudaStream_t stream) const {
-    attention_decode(attention(layer), arrays_, workspace_, stream);
+  void decode(int layer, cudaStream_t stream,
+              AttentionVariant variant = AttentionVariant::kUsual) const {
+    attention_decode(attention(layer), arrays_, workspace_, stream, variant);
   }
   void prefill(int layer, cudaStream_t stream) const {
     attention_prefill(attention(layer), arrays_, stream);
@@ -150,6 +156,13 @@ class Step {
   }
 
   int layers() const { return layers_; }
+  std::vector<__nv_bfloat16> decoded(AttentionVariant variant) const {
+    LORAX_CUDA(cudaMemset(out_, 0xff, static_cast<size_t>(out_elements_) * 2));
+    decode(0, nullptr, variant);
+    std::vector<__nv_bfloat16> out(static_cast<size_t>(out_elements_));
+    LORAX_CUDA(cudaMemcpy(out.data(), out_, out.size() * 2, cudaMemcpyDeviceToHost));
+    return out;
+  }
   double flops() const { return flops_; }
   double kv_bytes() const { return 4.0 * tokens_ * shape_.num_kv_heads * shape_.head_dim; }
   double rope_bytes() const {
@@ -278,6 +291,94 @@ void time_rope(const Shape& shape, int sequences, int rows, int layers) {
   std::fflush(stdout);
 }
 
+// ---- --decode ----
+
+// A kernel that fills every multiprocessor's shared memory, as a linear does, for a while.
+__global__ void hold(int cycles) {
+  let_next_start();
+  wait_for_previous();
+  const int64_t begin = clock64();
+  while (clock64() - begin < cycles) {
+  }
+}
+
+void launch_hold(cudaStream_t stream) {
+  constexpr int kSharedBytes = 216 * 1024;
+  static const int multiprocessors = [] {
+    int count = 0;
+    LORAX_CUDA(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, 0));
+    LORAX_CUDA(
+        cudaFuncSetAttribute(hold, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
+    return count;
+  }();
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(multiprocessors)),
+                          .block = dim3(192),
+                          .shared_bytes = kSharedBytes};
+  launch_overlapping("hold", hold, shape, stream, 8000);
+}
+
+struct Candidate {
+  const char* name;
+  AttentionVariant variant;
+};
+constexpr Candidate kCandidates[] = {
+    {"usual", AttentionVariant::kUsual},
+    {"direct", AttentionVariant::kDirect},
+    {"direct carveout", AttentionVariant::kDirectCarveout},
+};
+
+void time_decodes(bool only_short) {
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  LORAX_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
+  std::printf("rows,context,variant,us alone,us in a step,MB,TB/s alone,in a step\n");
+  constexpr int kLayers = 32;
+  constexpr int kContexts[][2] = {
+      {128, 256}, {300, 600}, {1024, 1024}, {8191, 8191}, {32767, 32767}};
+  for (const auto& context : kContexts) {
+    for (const int rows : {1, 8, 32, 64, 128}) {
+      const double pool = 131072.0 * rows * (context[1] + 16);
+      if (pool > 0.8 * static_cast<double>(free_bytes) || pool > 40e9) continue;
+      const Step step(kLlama8B, decodes(rows, context[0], context[1]), kLayers);
+      const double bytes = step.kv_bytes();
+      const int repeats = bytes > 200e6 ? 7 : 21;
+      constexpr size_t kNumCandidates = std::size(kCandidates);
+      const std::vector<__nv_bfloat16> expected = step.decoded(kCandidates[0].variant);
+      double alone[kNumCandidates];
+      for (size_t i = 0; i < kNumCandidates; ++i) {
+        const AttentionVariant variant = kCandidates[i].variant;
+        const std::vector<__nv_bfloat16> out = step.decoded(variant);
+        if (std::memcmp(out.data(), expected.data(), out.size() * 2) != 0) {
+          std::printf("# WRONG: %s has other outputs\n", kCandidates[i].name);
+        }
+        alone[i] = time_layers(step, repeats,
+                               [&](int layer, cudaStream_t s) { step.decode(layer, s, variant); });
+        step.check_output();
+      }
+      // Rope turns q in place: from here on outputs are others. Two rounds, so that noise shows.
+      for (int round = 0; round < 2; ++round) {
+        const double without = time_layers(step, repeats, [&](int layer, cudaStream_t s) {
+          launch_hold(s);
+          step.rope(layer, s);
+        });
+        for (size_t i = 0; i < kNumCandidates; ++i) {
+          const double with = time_layers(step, repeats, [&](int layer, cudaStream_t s) {
+            launch_hold(s);
+            step.rope(layer, s);
+            step.decode(layer, s, kCandidates[i].variant);
+          });
+          const double in_step = with - without;
+          std::printf("%d,%d-%d,%s,%.2f,%.2f,%.1f,%.2f,%.2f\n", rows, context[0], context[1],
+                      kCandidates[i].name, alone[i], in_step, bytes / 1e6, bytes / 1e6 / alone[i],
+                      bytes / 1e6 / in_step);
+        }
+      }
+      std::fflush(stdout);
+    }
+    if (only_short) break;
+  }
+}
+
 // One plain launch of each, for a profiler.
 void launch_once() {
   const Step few(kLlama8B, decodes(32, 128, 256), 32);
@@ -325,6 +426,8 @@ int main(int argc, char** argv) {
   const std::string mode = argc > 1 ? argv[1] : "";
   if (mode == "--profile") {
     lorax::cuda::launch_once();
+  } else if (mode == "--decode") {
+    lorax::cuda::time_decodes(argc > 2 && std::string(argv[2]) == "--short");
   } else {
     lorax::cuda::run(mode == "--quick");
   }

@@ -1,5 +1,7 @@
-// One work item is (sequence, 8 query heads of one kv head, split of the context); the blocks of a
-// fixed grid take items in turns, and the warps of a block take the pages of an item in turns.
+// One work item is (sequence, 8 query heads of one kv head, split of the context). A warp takes
+// items of its own where there are many, and shares them with 1, 3 or 7 neighbours where there are
+// few, in turns page by page (attention_items.cuh): no barrier stands between warps but where the
+// parts of a shared item are summed.
 //
 // A page's K (or V) of one head is contiguous: one bulk copy into the warp's slots in shared
 // memory, issued as soon as the slot's bytes are in registers, so pages of this item and the next
@@ -14,6 +16,7 @@
 
 #include "cuda/attention_decode.h"
 #include "cuda/attention_items.cuh"
+#include "cuda/attention_parts.cuh"
 #include "cuda/device_ops.cuh"
 #include "cuda/launch.h"
 #include "cuda/page_slots.cuh"
@@ -21,39 +24,22 @@
 namespace lorax::cuda {
 namespace {
 
-// What a part's sums weigh beside those of the largest maximum; 0 for a part without tokens.
-__device__ __forceinline__ float rescale(float max_part, float max_all) {
-  return max_part == -INFINITY ? 0.0f : exp2_fast(max_part - max_all);
-}
-
-// Of a part's [8 heads][kDim] floats in a slot: where 4 dims lie, spread over the banks by head.
+// One block a multiprocessor. With so many registers it fits beside a block of rope_kv (768 threads
+// of 40), whose time it can spend on its first pages.
 template <int kDim>
-__device__ __forceinline__ int part_index(int head, int dim) {
-  const int piece = dim / 4;
-  const int spread = (head >> 1 & 1) | (head >> 2 & 1) << 2;
-  const int moved = kDim % 32 == 0 ? piece ^ spread : piece;
-  return head * kDim + moved * 4 + dim % 4;
-}
+constexpr int kMaxRegisters = kDim > 128 ? 255 : 136;
 
-// One block a multiprocessor leaves 28 K registers and all but 72 KB (head_dim 128) of shared
-// memory to the linear that is launched early behind this kernel.
-template <int kDim>
-constexpr int kMaxRegisters = kDim > 128 ? 255 : 144;
-
-template <int kDim, int kWarps>
+template <int kDim, bool kDirect>
 __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeArgs args) {
   using Tile = PageTile<kDim>;
   constexpr int kStages = Slots<kDim>::kStages;
   extern __shared__ __align__(128) uint8_t dynamic_shared[];
-  auto* const slots_base = reinterpret_cast<__nv_bfloat16*>(dynamic_shared);
-  int* const items_before =
-      reinterpret_cast<int*>(dynamic_shared + kWarps * kStages * 2 * Slots<kDim>::kBytes);
-  __shared__ Item items[2 * kItemsAhead];  // a ring
+  __shared__ Item rings[kWarps][2 * kItemsAhead];
   __shared__ uint64_t barriers[kWarps][kStages * 2];
   __shared__ float max_part[kWarps][kHeads];
   __shared__ float sum_part[kWarps][kHeads];
   __shared__ const float* part_of[kWarps];
-  __shared__ bool is_last;
+  __shared__ bool is_last[kWarps];
   let_next_start();
 
   const int thread = static_cast<int>(threadIdx.x);
@@ -69,7 +55,10 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
   constexpr float kLog2E = 1.4426950408889634f;
   // Scores in units of log2: p = 2^(score - max).
   const float to_log2 = (attention.soft_cap > 0.0f ? 1.0f : attention.scale) * kLog2E;
-  const Slots<kDim> slots = {slots_base + warp * kStages * 2 * kPage * kDim, barriers[warp]};
+  const FirstSpans<kDirect> first_spans(args);
+  const Slots<kDim> slots = {
+      reinterpret_cast<__nv_bfloat16*>(dynamic_shared) + warp * kStages * 2 * kPage * kDim,
+      barriers[warp]};
 
 #if __CUDA_ARCH__ >= 900
   if (lane < kStages * 2) {
@@ -81,39 +70,41 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
   __syncwarp();
 #endif
 
-  // This block's items are number blockIdx.x + i * gridDim.x, i < num_items.
-  const int all_items = count_items(args, items_before);
-  const int first_item = static_cast<int>(blockIdx.x);
-  const int grid = static_cast<int>(gridDim.x);
-  const int num_items = all_items > first_item ? (all_items - first_item + grid - 1) / grid : 0;
+  int* const counts =
+      reinterpret_cast<int*>(dynamic_shared + kWarps * kStages * 2 * Slots<kDim>::kBytes);
+  const BlockItems<kDirect> block_items(count_items(args, first_spans, counts));
+  const int num_items = block_items.per_warp();
+  Item* const ring = rings[warp];
   const auto find_items = [&](int begin, int count) {
-    const int i = begin + thread;
-    if (thread < count && i < num_items) {
-      items[i % (2 * kItemsAhead)] = find_item(args, items_before, first_item + i * grid);
+    const int i = begin + lane;
+    if (lane < count && i < num_items) {
+      ring[i % (2 * kItemsAhead)] = block_items.find(args, warp, i);
     }
+    __syncwarp();
   };
   find_items(0, 2 * kItemsAhead);
-  __syncthreads();
 
-  // Page number n of the warp goes through stage n % kStages. Items from item_limit on are not
-  // looked at yet.
-  PageCursor<kWarps> next(items, args.step.block_tables, warp, lane);
+  // The warp's pages go through its stages in turns. Items from item_limit on are not looked at
+  // yet.
+  PageCursor next(ring, args.step.block_tables, lane);
   int item_limit = min(num_items, kItemsAhead);
-  int num_fetched = 0;
-  int num_taken = 0;
+  Stage stage;  // of the page at hand
+  int free_stages = kStages;
   const auto keys_of_next = [&] {
     return pages.keys(next.item().kv_head) + next.number() * page_elements;
   };
   const auto fetch_next = [&] {
     const __nv_bfloat16* keys = keys_of_next();
-    slots.fill(num_fetched % kStages, 0, keys, lane);
-    slots.fill(num_fetched % kStages, 1, keys + value_distance, lane);
-    ++num_fetched;
+    const int tokens = next.tokens();
+    const int to = (stage.index + kStages - free_stages) % kStages;
+    slots.fill(to, 0, keys, tokens, lane);
+    slots.fill(to, 1, keys + value_distance, tokens, lane);
+    --free_stages;
     next.pass();
   };
   // Before the wait: pages that earlier steps have completed, that is, not a context's last.
-  while (num_fetched < kStages && next.find(item_limit) &&
-         next.page() < (next.item().len - 1) / kPage) {
+#pragma unroll 1
+  while (free_stages > 0 && next.find(item_limit) && next.page() < (next.item().len - 1) / kPage) {
     fetch_next();
   }
   wait_for_previous();
@@ -132,14 +123,14 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
       query[4 * c] = x.x, query[4 * c + 1] = x.y, query[4 * c + 2] = x.z, query[4 * c + 3] = x.w;
     }
   };
-  if (num_items > 0) load_query(items[0]);
+  if (num_items > 0) load_query(ring[0]);
 
   for (int i = 0; i < num_items; ++i) {
-    const Item& item = items[i % (2 * kItemsAhead)];
-    const int num_heads = item.num_heads;
-    const int num_splits = item.num_splits;
+    const Item& item = ring[i % (2 * kItemsAhead)];
+    const int width = item.width;
     item_limit = min(num_items, i + kItemsAhead);
-    while (num_fetched < num_taken + kStages && next.find(item_limit)) fetch_next();
+#pragma unroll 1
+    while (free_stages > 0 && next.find(item_limit)) fetch_next();
 
     float out[Tile::kDimTiles][4];  // O^T: dims dim_of(tile, g) and the next, heads 2q, 2q + 1
 #pragma unroll
@@ -150,22 +141,25 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
     float max_of[2] = {-INFINITY, -INFINITY};  // heads 2q, 2q + 1
     float sum_of[2] = {0.0f, 0.0f};            // of this lane's tokens
 
-    // The V slot of the item's last page is filled again only when the item is done: until then it
-    // holds this warp's part.
+    // The V slot of a shared item's last page is filled again only when the item is done: until
+    // then it holds this warp's part.
     bool has_part = false;
     int part_stage = 0;
     const __nv_bfloat16* values_after = nullptr;
+    int tokens_after = 0;
 
-    for (int page = item.begin_page + warp; page < item.end_page; page += kWarps) {
-      const int stage = num_taken % kStages;
-      const int turn = num_taken / kStages;
-      ++num_taken;
-
+    for (int page = item.first_page; page < item.end_page; page += width) {
       // S^T = K Q^T in two chains
-      slots.wait(stage, 0, turn);
+      slots.wait(stage, 0);
       uint32_t keys[2][Tile::kChunks * 4];
-      Tile::load_keys(slots.slot(stage, 0), g, q, keys);
-      const __nv_bfloat16* keys_next = next.find(item_limit) ? keys_of_next() : nullptr;
+      Tile::load_keys(slots.slot(stage.index, 0), g, q, keys);
+      // If there is one, all stages are under way, so its stage is this one.
+      const __nv_bfloat16* keys_next = nullptr;
+      int tokens_next = 0;
+      if (next.find(item_limit)) {
+        keys_next = keys_of_next();
+        tokens_next = next.tokens();
+      }
       float score[4] = {};
       float score_odd[4] = {};
 #pragma unroll
@@ -177,9 +171,10 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
       }
       // Not before the products: an ordinary load is only known to be over once its value is used.
       if (keys_next != nullptr) {
-        slots.fill(stage, 0, keys_next, lane);
-        ++num_fetched;
+        slots.fill(stage.index, 0, keys_next, tokens_next, lane);
         next.pass();
+      } else {
+        ++free_stages;
       }
 
       // score[e]: token g + 8 (e / 2), head 2q + e % 2
@@ -242,9 +237,9 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
       asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(p0));
       asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(p1));
 
-      slots.wait(stage, 1, turn);
+      slots.wait(stage, 1);
       uint32_t values[4][Tile::kDimTiles];
-      Tile::load_values(slots.slot(stage, 1), g, q, values);
+      Tile::load_values(slots.slot(stage.index, 1), g, q, values);
       if (!inside) {  // p = 0 there, but 0 * NaN is NaN
 #pragma unroll
         for (int t = 0; t < 4; ++t) {
@@ -266,150 +261,162 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
       }
       const __nv_bfloat16* values_next =
           keys_next == nullptr ? nullptr : keys_next + value_distance;
-      if (page + kWarps >= item.end_page) {
+      if (width > 1 && page + width >= item.end_page) {
         has_part = true;
-        part_stage = stage;
+        part_stage = stage.index;
         values_after = values_next;
+        tokens_after = tokens_next;
       } else if (values_next != nullptr) {
-        slots.fill(stage, 1, values_next, lane);
+        slots.fill(stage.index, 1, values_next, tokens_next, lane);
       }
+      stage.pass(kStages);
     }
-    if (i + 1 < num_items) load_query(items[(i + 1) % (2 * kItemsAhead)]);
-
-    // The warps' parts of the item, summed in the order of the warps.
-    auto* const part = reinterpret_cast<float*>(slots.slot(part_stage, 1));
+    if (i + 1 < num_items) load_query(ring[(i + 1) % (2 * kItemsAhead)]);
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      float sum = sum_of[h];
-#pragma unroll
-      for (int d = 4; d < 32; d *= 2) sum += __shfl_xor_sync(kAllLanes, sum, d);
-      const int head = 2 * q + h;
-      if (g == 0) {
-        max_part[warp][head] = max_of[h];
-        sum_part[warp][head] = sum;
-      }
-      if (has_part && head < num_heads) {
-#pragma unroll
-        for (int t = 0; t < Tile::kWide; t += 2) {
-          *reinterpret_cast<float4*>(part + part_index<kDim>(head, Tile::dim_of(t, g))) =
-              make_float4(out[t][h], out[t][h + 2], out[t + 1][h], out[t + 1][h + 2]);
-        }
-#pragma unroll
-        for (int t = Tile::kWide; t < Tile::kDimTiles; ++t) {
-          const int dim = Tile::dim_of(t, g);
-          if (kDim % 16 == 0 || dim < kDim) {
-            *reinterpret_cast<float2*>(part + part_index<kDim>(head, dim)) =
-                make_float2(out[t][h], out[t][h + 2]);
-          }
-        }
-      }
+    for (int d = 4; d < 32; d *= 2) {
+      sum_of[0] += __shfl_xor_sync(kAllLanes, sum_of[0], d);
+      sum_of[1] += __shfl_xor_sync(kAllLanes, sum_of[1], d);
     }
-    if (lane == 0) part_of[warp] = part;
-    __syncthreads();
 
+    const int num_heads = item.num_heads;
+    const int num_splits = item.num_splits;
     const int64_t part_row = int64_t{item.span} * attention.num_heads + item.first_head;
     __nv_bfloat16* const out_row =
         attention.out + (int64_t{item.row} * attention.num_heads + item.first_head) * kDim;
-    for (int e = 2 * thread; e < num_heads * kDim; e += 2 * kWarps * 32) {
-      const int head = e / kDim;
-      const int dim = e % kDim;
-      float max_all = -INFINITY;
+    if (width == 1) {
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) max_all = fmaxf(max_all, max_part[w][head]);
-      float2 acc = {};
-      float sum = 0.0f;
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) {
-        if (max_part[w][head] == -INFINITY) continue;  // no page, nothing written
-        const float weight = rescale(max_part[w][head], max_all);
-        const float2 x = *reinterpret_cast<const float2*>(part_of[w] + part_index<kDim>(head, dim));
-        sum += weight * sum_part[w][head];
-        acc.x += weight * x.x;
-        acc.y += weight * x.y;
-      }
-      if (num_splits == 1) {
-        *reinterpret_cast<__nv_bfloat162*>(out_row + e) =
-            __floats2bfloat162_rn(acc.x / sum, acc.y / sum);
-      } else {
-        const int64_t p = (part_row + head) * args.max_splits + item.split;
-        *reinterpret_cast<float2*>(args.partial_out + p * kDim + dim) = acc;
-        if (dim == 0) args.partial_ml[p] = make_float2(max_all, sum);
-      }
-    }
-    if (num_splits > 1) __threadfence();
-#if __CUDA_ARCH__ >= 900
-    // The parts were written and read as ordinary memory; copies overwrite them next.
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-#endif
-    __syncthreads();
-    if (values_after != nullptr) slots.fill(part_stage, 1, values_after, lane);
-
-    if (num_splits > 1) {
-      // The last to arrive finds all parts written, and leaves the counter as it was found.
-      if (thread == 0) {
-        int* arrived =
-            args.arrived + item.span * pages.num_kv_heads * args.head_tiles + item.kv_tile;
-        is_last = atomicAdd(arrived, 1) == num_splits - 1;
-        if (is_last) *arrived = 0;
-      }
-      __syncthreads();
-      if (is_last) {
-        __threadfence();
-        for (int e = 2 * thread; e < num_heads * kDim; e += 2 * kWarps * 32) {
-          const int64_t p = (part_row + e / kDim) * args.max_splits;
-          const float2* ml = args.partial_ml + p;
-          const float* parts = args.partial_out + p * kDim + e % kDim;
-          float max_all = -INFINITY;
-#pragma unroll 8
-          for (int s = 0; s < num_splits; ++s) max_all = fmaxf(max_all, __ldcg(&ml[s]).x);
-          float2 acc = {};
-          float sum = 0.0f;
-#pragma unroll 8
-          for (int s = 0; s < num_splits; ++s) {
-            const float2 ml_s = __ldcg(&ml[s]);
-            const float2 x = __ldcg(reinterpret_cast<const float2*>(parts + int64_t{s} * kDim));
-            const float weight = rescale(ml_s.x, max_all);
-            sum += weight * ml_s.y;
-            acc.x += weight * x.x;
-            acc.y += weight * x.y;
-          }
-          *reinterpret_cast<__nv_bfloat162*>(out_row + e) =
-              __floats2bfloat162_rn(acc.x / sum, acc.y / sum);
+      for (int h = 0; h < 2; ++h) {
+        const int head = 2 * q + h;
+        if (head >= num_heads) continue;
+        if (num_splits == 1) {
+          const float scale = __fdividef(1.0f, sum_of[h]);
+          for_each_piece<kDim>(out, h, g, [&](int dim, auto x) {
+            store_bf16(out_row + head * kDim + dim, x, scale);
+          });
+        } else {
+          const int64_t p = (part_row + head) * args.max_splits + item.split;
+          for_each_piece<kDim>(out, h, g, [&](int dim, auto x) {
+            store_floats(args.partial_out + p * kDim + dim, x);
+          });
+          if (g == 0) args.partial_ml[p] = make_float2(max_of[h], sum_of[h]);
         }
       }
-      __syncthreads();  // before is_last is another item's
+      if (num_splits > 1) __threadfence();
+    } else {
+      // The warps' parts, summed in the order of the warps.
+      auto* const part = reinterpret_cast<float*>(slots.slot(part_stage, 1));
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int head = 2 * q + h;
+        if (g == 0) {
+          max_part[warp][head] = max_of[h];
+          sum_part[warp][head] = sum_of[h];
+        }
+        if (has_part && head < num_heads) {
+          for_each_piece<kDim>(out, h, g, [&](int dim, auto x) {
+            store_floats(part + part_index<kDim>(head, dim), x);
+          });
+        }
+      }
+      if (lane == 0) part_of[warp] = part;
+      sync_warps(warp, width);
+
+      const int first_warp = warp & -width;
+#pragma unroll 1
+      for (int e = 2 * (thread - first_warp * 32); e < num_heads * kDim; e += 2 * width * 32) {
+        const int head = e / kDim;
+        const int dim = e % kDim;
+        float max_of_warp[kWarps];
+        float max_all = -INFINITY;
+#pragma unroll
+        for (int w = 0; w < kWarps; ++w) {
+          max_of_warp[w] = w < width ? max_part[first_warp + w][head] : -INFINITY;
+          max_all = fmaxf(max_all, max_of_warp[w]);
+        }
+        float2 acc = {};
+        float sum = 0.0f;
+#pragma unroll
+        for (int w = 0; w < kWarps; ++w) {
+          if (max_of_warp[w] == -INFINITY) continue;  // no page, nothing written
+          const float weight = exp2_fast(max_of_warp[w] - max_all);
+          const float* from = part_of[first_warp + w];
+          if constexpr (kDirect && kStages == 1) {  // a sum instead of a load
+            from = reinterpret_cast<const float*>(dynamic_shared +
+                                                  (2 * (first_warp + w) + 1) * Slots<kDim>::kBytes);
+          }
+          const float2 x = *reinterpret_cast<const float2*>(from + part_index<kDim>(head, dim));
+          sum += weight * sum_part[first_warp + w][head];
+          acc.x += weight * x.x;
+          acc.y += weight * x.y;
+        }
+        if (num_splits == 1) {
+          store_bf16(out_row + e, acc, __fdividef(1.0f, sum));
+        } else {
+          const int64_t p = (part_row + head) * args.max_splits + item.split;
+          store_floats(args.partial_out + p * kDim + dim, acc);
+          if (dim == 0) args.partial_ml[p] = make_float2(max_all, sum);
+        }
+      }
+      if (num_splits > 1) __threadfence();
+#if __CUDA_ARCH__ >= 900
+      // The parts were written and read as ordinary memory; copies overwrite them next.
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+    }
+    if (width > 1 || num_splits > 1) sync_warps(warp, width);
+    if (values_after != nullptr) slots.fill(part_stage, 1, values_after, tokens_after, lane);
+
+    if (num_splits > 1) {
+      // The last to arrive finds all parts written, and leaves the counter as it was found. The
+      // next write of is_last lies behind the next item's first barrier.
+      const int leader = warp & -width;
+      if (thread == leader * 32) {
+        int* arrived =
+            args.arrived + item.span * pages.num_kv_heads * args.head_tiles + item.kv_tile;
+        is_last[leader] = atomicAdd(arrived, 1) == num_splits - 1;
+        if (is_last[leader]) *arrived = 0;
+      }
+      sync_warps(warp, width);
+      if (is_last[leader]) {
+        __threadfence();
+        combine_splits<kDim>(args, item, warp, lane);
+      }
     }
     if (i % kItemsAhead == kItemsAhead - 1) {  // the ring's older half is done with
-      __syncthreads();
+      __syncwarp();
       find_items(i + 1 + kItemsAhead, kItemsAhead);
-      __syncthreads();
     }
   }
 }
 
-template <int kDim>
-void launch(const DecodeArgs& args, cudaStream_t stream) {
-  constexpr int kWarps = 8;
-  constexpr int kSlotBytes = kWarps * Slots<kDim>::kStages * 2 * Slots<kDim>::kBytes;
+template <int kDim, bool kDirect = false>
+void launch(const DecodeArgs& args, cudaStream_t stream, int carveout = -1) {
   static const int multiprocessors = [] {
     int device = 0;
     int count = 0;
+    int shared_bytes = 0;  // a block's
     LORAX_CUDA(cudaGetDevice(&device));
     LORAX_CUDA(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
-    LORAX_CUDA(cudaFuncSetAttribute(attention_decode_kernel<kDim, kWarps>,
+    LORAX_CUDA(
+        cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    cudaFuncAttributes attributes{};
+    LORAX_CUDA(cudaFuncGetAttributes(&attributes, attention_decode_kernel<kDim, kDirect>));
+    LORAX_CUDA(cudaFuncSetAttribute(attention_decode_kernel<kDim, kDirect>,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    kSlotBytes + 36 * 1024));
+                                    shared_bytes - static_cast<int>(attributes.sharedSizeBytes)));
     return count;
   }();
   const Attention& attention = args.attention;
   const int64_t items = int64_t{attention.max_spans} * attention.pages.num_kv_heads *
                         args.head_tiles * args.max_splits;
   const auto grid = static_cast<unsigned>(std::min<int64_t>(items, multiprocessors));
-  const size_t shared_bytes =
-      kSlotBytes + (static_cast<size_t>(attention.max_spans) + 1) * sizeof(int);
-  const LaunchShape shape{
-      .grid = dim3(grid), .block = dim3(kWarps * 32), .shared_bytes = shared_bytes};
-  launch_overlapping("attention_decode", attention_decode_kernel<kDim, kWarps>, shape, stream,
+  constexpr size_t kSlotBytes = size_t{kWarps} * Slots<kDim>::kStages * 2 * Slots<kDim>::kBytes;
+  const size_t counts_bytes = (static_cast<size_t>(attention.max_spans) + 1) * sizeof(int);
+  const LaunchShape shape{.grid = dim3(grid),
+                          .block = dim3(kWarps * 32),
+                          .shared_bytes = kSlotBytes + counts_bytes,
+                          .carveout = carveout};
+  launch_overlapping("attention_decode", attention_decode_kernel<kDim, kDirect>, shape, stream,
                      args);
 }
 
@@ -442,7 +449,7 @@ int64_t attention_decode_workspace_bytes(int32_t max_spans, int32_t num_heads, i
 }
 
 void attention_decode(const Attention& args, const StepArrays& step, void* workspace,
-                          cudaStream_t stream) {
+                      cudaStream_t stream, AttentionVariant variant) {
   check_attention_head_dim(args.pages.head_dim);
   if (args.max_spans == 0) return;
   const int32_t kv_heads = args.pages.num_kv_heads;
@@ -459,6 +466,8 @@ void attention_decode(const Attention& args, const StepArrays& step, void* works
   decode.group = args.num_heads / kv_heads;
   decode.head_tiles = head_tiles_of(args.num_heads, kv_heads);
   decode.max_splits = max_splits_of(args.num_heads, kv_heads);
+  decode.per_tile = 1.0f / static_cast<float>(kv_heads * decode.head_tiles);
+  decode.per_head_tile = 1.0f / static_cast<float>(decode.head_tiles);
   switch (args.pages.head_dim) {
     case 16:
       return launch<16>(decode, stream);
@@ -473,6 +482,10 @@ void attention_decode(const Attention& args, const StepArrays& step, void* works
     case 96:
       return launch<96>(decode, stream);
     case 128:
+      if (variant != AttentionVariant::kUsual) {
+        return launch<128, true>(decode, stream,
+                                 variant == AttentionVariant::kDirectCarveout ? 100 : -1);
+      }
       return launch<128>(decode, stream);
     default:
       return launch<256>(decode, stream);

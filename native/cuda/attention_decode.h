@@ -1,8 +1,8 @@
 // Attention of decode rows: sequences with one row in the step, over their pages.
 //
-// A sequence's output depends on its own length alone, not on its neighbours or the grid: long
-// contexts are split by a rule of the length, and the parts are summed in order by whoever comes
-// last. Graph-capturable: the grid is fixed by max_spans, all lengths come from the device.
+// Contexts are split, and shared by warps, by what the whole step holds: a sequence's sums have
+// another order in another batch, but the same in the same. Graph-capturable: the grid is fixed by
+// max_spans, all lengths come from the device.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -19,13 +19,22 @@ struct Attention {
   const __nv_bfloat16* qkv = nullptr;  // [rows, (num_heads + 2 num_kv_heads) * head_dim]
   __nv_bfloat16* out = nullptr;        // [rows, num_heads * head_dim]
   int32_t rows = 0;                    // of the bucket or step
-  int32_t max_spans = 0;               // counts->num_spans never exceeds it; <= rows
+  int32_t max_spans = 0;               // counts->num_spans never exceeds it; <= rows; spans has
+                                       // so many entries, if not all mean something
   int32_t num_heads = 0;
   KvPages pages;
   float scale = 0.0f;          // on q k^T
   int32_t sliding_window = 0;  // 0 = all; else position p sees (p - window, p]
   float soft_cap = 0.0f;       // 0 = none; else score = cap * tanh(scale q k^T / cap)
   int32_t prefill_from = 2;    // spans of so many rows or more are attention_prefill's
+};
+
+// For attention_bench to compare, until one is chosen; the same sums in the same order. With
+// head_dim 128.
+enum class AttentionVariant {
+  kUsual,
+  kDirect,          // items of short decodes are not counted, but known from the number of spans
+  kDirectCarveout,  // and all of the first cache is shared memory, as beside a linear
 };
 
 // Device memory attention_decode needs, zeroed once by its owner; steps of one stream may share it.
@@ -37,7 +46,7 @@ int64_t attention_decode_workspace_bytes(int32_t max_spans, int32_t num_heads, i
 // before the kernel launched just before has ended: that may be rope_and_store_kv, and nothing else
 // may write pages in between.
 void attention_decode(const Attention& args, const StepArrays& step, void* workspace,
-                          cudaStream_t stream);
+                      cudaStream_t stream, AttentionVariant variant = AttentionVariant::kUsual);
 
 // Throws MODEL_UNSUPPORTED unless both attention kernels are compiled for `head_dim`.
 void check_attention_head_dim(int32_t head_dim);

@@ -1,8 +1,9 @@
 // The work of attention_decode as a list of items, made by every block for itself from the spans:
-// (sequence, 8 query heads of one kv head, split of the context).
+// (sequence, 8 query heads of one kv head, split of the context); and which warps share an item.
 //
-// How a context is split depends on its length and the model alone, so a sequence's numbers do not
-// depend on its neighbours. Included by attention_decode.cu only.
+// How contexts are split and shared depends on all that a step holds: by what keeps every warp
+// busy, so a sequence's sums have another order in another batch. Included by attention_decode.cu
+// only.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +13,10 @@
 namespace lorax::cuda {
 
 inline constexpr int kPage = KvPages::kBlockTokens;
-inline constexpr int kHeads = 8;           // query heads of an item: the N side of the mma
-inline constexpr int kMinSplitPages = 16;  // a split is worth its combine from 256 tokens on
+inline constexpr int kHeads = 8;  // query heads of an item: the N side of the mma
+inline constexpr int kWarpsLog2 = 3;
+inline constexpr int kWarps = 1 << kWarpsLog2;  // of a block
+inline constexpr int kMinSplitPages = 16;       // a split is worth its combine from 256 tokens on
 inline constexpr unsigned kAllLanes = 0xffffffffu;
 
 // Splits of the longest context: enough that one sequence alone keeps every multiprocessor busy.
@@ -37,9 +40,12 @@ struct DecodeArgs {
   int group;           // query heads of a kv head
   int head_tiles;      // of 8 heads, in a group
   int max_splits;
+  float per_tile;       // 1 / (num_kv_heads * head_tiles)
+  float per_head_tile;  // 1 / head_tiles
 };
 
-// The pages [first, first + count) a decode at position len - 1 reads, and how they are split.
+// The pages [first, first + count) that a decode of a sequence of `len` positions reads, and how
+// they are split.
 struct Context {
   int first_page;
   int num_pages;
@@ -47,18 +53,155 @@ struct Context {
   int num_splits;
 };
 
-__device__ inline Context context_of(int len, int window, int max_splits) {
+__device__ inline int first_page_of(int len, int window) {
+  return window > 0 ? max(0, len - window) / kPage : 0;
+}
+
+__device__ inline Context context_of(int len, int window, int max_splits, int min_split_pages) {
   Context context;
-  const int lo = window > 0 ? max(0, len - window) : 0;
-  context.first_page = lo / kPage;
+  context.first_page = first_page_of(len, window);
   context.num_pages = (len - 1) / kPage - context.first_page + 1;
-  const int splits = min(max_splits, (context.num_pages + kMinSplitPages - 1) / kMinSplitPages);
+  context.pages_per_split = context.num_pages;
+  context.num_splits = 1;
+  if (context.num_pages <= min_split_pages) return context;  // spares three divisions
+  const int splits = min(max_splits, (context.num_pages + min_split_pages - 1) / min_split_pages);
   context.pages_per_split = (context.num_pages + splits - 1) / splits;
   context.num_splits = (context.num_pages + context.pages_per_split - 1) / context.pages_per_split;
   return context;
 }
 
-// An item as the warps need it; those of a block lie in shared memory, found many at a time.
+// All items of the step, in the order of the spans.
+struct Items {
+  const int* before;  // [num_spans + 1] of spans before s; in shared memory. Null: as many of each
+  int num_spans;
+  int count;
+  int min_split_pages;
+};
+
+// a / b rounded down, from 1 / b: exact for the few items of a span.
+__device__ __forceinline__ int divided(int a, float per_b) {
+  return static_cast<int>((static_cast<float>(a) + 0.5f) * per_b);
+}
+
+// The sum over the block's kWarps warps, and over those before this one, of a value a warp.
+struct BlockSum {
+  int before = 0;
+  int total = 0;
+};
+__device__ __forceinline__ BlockSum block_sum(int value, int (&value_of)[kWarps]) {
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  if (threadIdx.x % 32 == 0) value_of[warp] = value;
+  __syncthreads();
+  BlockSum sum;
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) {
+    if (w < warp) sum.before += value_of[w];
+    sum.total += value_of[w];
+  }
+  return sum;
+}
+
+// By all threads of the block. `before`: [max_spans + 1].
+__device__ inline Items count_items(const DecodeArgs& args, int* before) {
+  __shared__ int of_warp[2][kWarps];
+  const int thread = static_cast<int>(threadIdx.x);
+  const int lane = thread % 32;
+  const int threads = static_cast<int>(blockDim.x);
+  const int window = args.attention.sliding_window;
+  const int tiles = args.attention.pages.num_kv_heads * args.head_tiles;
+  const auto len_of = [&](int s) {  // 0: the span is not this kernel's
+    const DeviceSpan& span = args.step.spans[s];
+    return span.num_rows == 1 ? span.first_position + 1 : 0;
+  };
+  // The first spans are loaded beside their count, not after it: the array has max_spans entries,
+  // if only num_spans mean something.
+  const int first_len = thread < args.attention.max_spans ? len_of(thread) : 0;
+  const int num_spans = args.step.counts->num_spans;
+
+  // What is no longer than a warp's part of the whole needs no splitting.
+  int pages = 0;
+#pragma unroll 1
+  for (int s = thread; s < num_spans; s += threads) {
+    const int len = s == thread ? first_len : len_of(s);
+    if (len > 0) pages += (len - 1) / kPage - first_page_of(len, window) + 1;
+  }
+  pages = block_sum(__reduce_add_sync(kAllLanes, pages), of_warp[0]).total;
+  const float part =
+      __fdividef(static_cast<float>(pages * tiles), static_cast<float>(gridDim.x * kWarps));
+  Items items;
+  items.before = before;
+  items.num_spans = num_spans;
+  items.count = 0;
+  items.min_split_pages = max(kMinSplitPages, static_cast<int>(ceilf(part)));
+
+#pragma unroll 1
+  for (int base = 0; base < num_spans; base += threads) {
+    const int s = base + thread;
+    int count = 0;
+    if (s < num_spans) {
+      const int len = base == 0 ? first_len : len_of(s);
+      if (len > 0) {
+        count = context_of(len, window, args.max_splits, items.min_split_pages).num_splits * tiles;
+      }
+    }
+    int in_warp = count;  // up to this lane
+#pragma unroll
+    for (int d = 1; d < 32; d *= 2) {
+      const int other = __shfl_up_sync(kAllLanes, in_warp, d);
+      if (lane >= d) in_warp += other;
+    }
+    if (base > 0) __syncthreads();
+    const BlockSum sum = block_sum(__shfl_sync(kAllLanes, in_warp, 31), of_warp[1]);
+    if (s < num_spans) before[s] = items.count + sum.before + in_warp - count;
+    items.count += sum.total;
+  }
+  if (thread == 0) before[num_spans] = items.count;
+  __syncthreads();
+  return items;
+}
+
+// The count of spans and the length of this thread's, asked for before anything else is done.
+template <bool kDirect>
+struct FirstSpans {
+  __device__ __forceinline__ explicit FirstSpans(const DecodeArgs& args) {
+    const int thread = static_cast<int>(threadIdx.x);
+    if (thread < args.attention.max_spans) {
+      num_rows = args.step.spans[thread].num_rows;
+      first_position = args.step.spans[thread].first_position;
+    }
+    num_spans = args.step.counts->num_spans;
+  }
+  int num_spans;
+  int num_rows = 0;
+  int first_position = 0;
+};
+
+template <>
+struct FirstSpans<false> {
+  __device__ __forceinline__ explicit FirstSpans(const DecodeArgs& /*args*/) {}
+};
+
+__device__ __forceinline__ Items count_items(const DecodeArgs& args, const FirstSpans<false>&,
+                                             int* before) {
+  return count_items(args, before);
+}
+
+// As count_items, but where no span is a prefill or may be split there is nothing to count: every
+// span has as many items.
+__device__ __forceinline__ Items count_items(const DecodeArgs& args, const FirstSpans<true>& first,
+                                             int* before) {
+  const int num_spans = first.num_spans;
+  const int len = first.first_position + 1;
+  const int pages = (len - 1) / kPage - first_page_of(len, args.attention.sliding_window) + 1;
+  const bool whole = static_cast<int>(threadIdx.x) >= num_spans ||
+                     (first.num_rows == 1 && pages <= kMinSplitPages);
+  const bool all_whole = __syncthreads_and(whole) != 0;
+  if (!all_whole || num_spans > static_cast<int>(blockDim.x)) return count_items(args, before);
+  return {nullptr, num_spans, num_spans * args.attention.pages.num_kv_heads * args.head_tiles,
+          kMinSplitPages};
+}
+
+// An item as one of its warps needs it.
 struct Item {
   int span;
   int row;
@@ -68,96 +211,112 @@ struct Item {
   int num_heads;  // 1..8
   int split;
   int num_splits;
-  int begin_page;
+  int width;       // warps that share the item: a power of two, from a multiple of itself on
+  int first_page;  // this warp takes first_page + i * width < end_page, perhaps none
   int end_page;
   int lo;  // the row sees positions [lo, len)
   int len;
   int block_table_begin;
 };
 
-// items_before[s] = items of spans before s, in shared memory; [max_spans + 1].
-__device__ inline int count_items(const DecodeArgs& args, int* items_before) {
-  const int num_spans = args.step.counts->num_spans;
-  __shared__ int warp_sum[32];
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int num_warps = static_cast<int>(blockDim.x) / 32;
-  int total = 0;
-  for (int base = 0; base < num_spans; base += static_cast<int>(blockDim.x)) {
-    const int s = base + static_cast<int>(threadIdx.x);
-    int items = 0;
-    if (s < num_spans && args.step.spans[s].num_rows == 1) {
-      const int len = args.step.spans[s].first_position + 1;
-      items = context_of(len, args.attention.sliding_window, args.max_splits).num_splits *
-              args.attention.pages.num_kv_heads * args.head_tiles;
-    }
-    int sum = items;  // inclusive, within the warp
-#pragma unroll
-    for (int d = 1; d < 32; d *= 2) {
-      const int other = __shfl_up_sync(kAllLanes, sum, d);
-      if (lane >= d) sum += other;
-    }
-    if (lane == 31) warp_sum[warp] = sum;
-    __syncthreads();
-    int before = total;
-    for (int w = 0; w < num_warps; ++w) {
-      if (w < warp) before += warp_sum[w];
-      total += warp_sum[w];
-    }
-    if (s < num_spans) items_before[s] = before + sum - items;
-    __syncthreads();
+// The items of a block. As long as there are as many as warps, each warp takes one; what is left
+// over is shared, four by pairs, two by fours, one by all eight: every warp has its part of all but
+// the last few pages.
+template <bool kDirect>
+class BlockItems {
+ public:
+  explicit __device__ __forceinline__ BlockItems(const Items& all) : all_(all) {
+    const int grid = static_cast<int>(gridDim.x);
+    const int block = static_cast<int>(blockIdx.x);
+    count_ = all.count > block ? (all.count - block + grid - 1) / grid : 0;
   }
-  if (threadIdx.x == 0) items_before[num_spans] = total;
-  __syncthreads();
-  return total;
-}
 
-__device__ inline Item find_item(const DecodeArgs& args, const int* items_before, int index) {
-  int lo = 0;  // items_before[lo] <= index < items_before[hi]
-  int hi = args.step.counts->num_spans;
-  while (hi - lo > 1) {
-    const int mid = (lo + hi) / 2;
-    if (items_before[mid] <= index) {
-      lo = mid;
+  // Of each warp, in the order in which it takes them.
+  __device__ __forceinline__ int per_warp() const {
+    return count_ / kWarps + __popc(count_ % kWarps);
+  }
+
+  // Number `turn` < per_warp() of warp `warp`.
+  __device__ Item find(const DecodeArgs& args, int warp, int turn) const {
+    int at_once_log2 = kWarpsLog2;
+    const int full_turns = count_ >> at_once_log2;
+    int begin = turn << at_once_log2;
+    if (turn >= full_turns) {
+      begin = full_turns << at_once_log2;
+      const int rest = count_ - begin;
+#pragma unroll 1
+      for (int left = turn - full_turns; --at_once_log2 > 0;) {
+        if ((rest >> at_once_log2 & 1) == 0) continue;
+        if (left-- == 0) break;
+        begin += 1 << at_once_log2;
+      }
+    }
+    const int width_log2 = kWarpsLog2 - at_once_log2;
+    const int item = begin + (warp >> width_log2);
+    const int index = static_cast<int>(blockIdx.x) + item * static_cast<int>(gridDim.x);
+    return find(args, index, warp, 1 << width_log2);
+  }
+
+ private:
+  __device__ Item find(const DecodeArgs& args, int index, int warp, int width) const {
+    const int tiles = args.attention.pages.num_kv_heads * args.head_tiles;
+    int lo = 0;  // before[lo] <= index < before[hi]
+    int first = 0;
+    if (kDirect && all_.before == nullptr) {
+      lo = divided(index, args.per_tile);
+      first = lo * tiles;
     } else {
-      hi = mid;
+      int hi = all_.num_spans;
+#pragma unroll 1
+      while (hi - lo > 1) {
+        const int mid = (lo + hi) / 2;
+        if (all_.before[mid] <= index) {
+          lo = mid;
+        } else {
+          hi = mid;
+        }
+      }
+      first = all_.before[lo];
     }
+    const DeviceSpan& span = args.step.spans[lo];
+    Item item;
+    item.span = lo;
+    item.row = span.first_row;
+    item.len = span.first_position + 1;
+    const int window = args.attention.sliding_window;
+    item.lo = window > 0 ? max(0, item.len - window) : 0;
+    const Context context = context_of(item.len, window, args.max_splits, all_.min_split_pages);
+    const int within = index - first;
+    item.split = divided(within, args.per_tile);
+    item.kv_tile = within - item.split * tiles;
+    item.kv_head = divided(item.kv_tile, args.per_head_tile);
+    item.first_head =
+        item.kv_head * args.group + (item.kv_tile - item.kv_head * args.head_tiles) * kHeads;
+    item.num_heads = min(kHeads, (item.kv_head + 1) * args.group - item.first_head);
+    item.num_splits = context.num_splits;
+    const int begin_page = context.first_page + item.split * context.pages_per_split;
+    item.width = width;
+    item.first_page = begin_page + (warp & (width - 1));
+    item.end_page =
+        min(begin_page + context.pages_per_split, context.first_page + context.num_pages);
+    item.block_table_begin = span.block_table_begin;
+    return item;
   }
-  const DeviceSpan& span = args.step.spans[lo];
-  Item item;
-  item.span = lo;
-  item.row = span.first_row;
-  item.len = span.first_position + 1;
-  const int window = args.attention.sliding_window;
-  item.lo = window > 0 ? max(0, item.len - window) : 0;
-  const Context context = context_of(item.len, window, args.max_splits);
-  const int within = index - items_before[lo];
-  const int tiles = args.attention.pages.num_kv_heads * args.head_tiles;
-  item.split = within / tiles;
-  item.kv_tile = within % tiles;
-  item.kv_head = item.kv_tile / args.head_tiles;
-  item.first_head = item.kv_head * args.group + item.kv_tile % args.head_tiles * kHeads;
-  item.num_heads = min(kHeads, (item.kv_head + 1) * args.group - item.first_head);
-  item.num_splits = context.num_splits;
-  item.begin_page = context.first_page + item.split * context.pages_per_split;
-  item.end_page =
-      min(item.begin_page + context.pages_per_split, context.first_page + context.num_pages);
-  item.block_table_begin = span.block_table_begin;
-  return item;
-}
 
-inline constexpr int kItemsAhead = 32;  // items are found so many at a time
+  Items all_;
+  int count_;  // of the block: every gridDim.x-th of all
+};
 
-// A warp's pages over the items of its block, in order: those at begin_page + warp + i * kWarps.
-// Page numbers are read from the block tables 32 at a time and one such batch ahead: a lookup just
-// before the copy would put a second memory latency into the way of every page.
-template <int kWarps>
+inline constexpr int kItemsAhead = 8;  // a warp finds its items so many at a time
+
+// A warp's pages over its items, in order. Page numbers are read from the block tables up to 32 at
+// a time and one such batch ahead: a lookup just before the copy would put a second memory latency
+// into the way of every page.
 class PageCursor {
  public:
-  // `ring` [2 * kItemsAhead] in shared memory; item i lies at i % (2 * kItemsAhead).
-  __device__ __forceinline__ PageCursor(const Item* ring, const int32_t* block_tables, int warp,
-                                        int lane)
-      : ring_(ring), block_tables_(block_tables), warp_(warp), lane_(lane) {}
+  // `ring` [2 * kItemsAhead] in shared memory; the warp's item i lies at i % (2 * kItemsAhead).
+  __device__ __forceinline__ PageCursor(const Item* ring, const int32_t* block_tables, int lane)
+      : ring_(ring), block_tables_(block_tables), lane_(lane) {}
 
   // Whether there is a page in the items before `limit`.
   __device__ __forceinline__ bool find(int limit) {
@@ -176,9 +335,10 @@ class PageCursor {
   // Of the page found: its item, its place in the context, its number in the pool.
   __device__ __forceinline__ const Item& item() const { return ring_[item_ % (2 * kItemsAhead)]; }
   __device__ __forceinline__ int page() const { return page_; }
+  __device__ __forceinline__ int tokens() const { return min(kPage, item().len - page_ * kPage); }
   __device__ __forceinline__ int number() const { return __shfl_sync(kAllLanes, number_, index_); }
   __device__ __forceinline__ void pass() {
-    page_ += kWarps;
+    page_ += item().width;
     ++index_;
     --left_;
   }
@@ -188,22 +348,22 @@ class PageCursor {
     ahead_count_ = 0;
     for (; scan_item_ < limit; ++scan_item_, scan_page_ = -1) {
       const Item& item = ring_[scan_item_ % (2 * kItemsAhead)];
-      if (scan_page_ < 0) scan_page_ = item.begin_page + warp_;
+      if (scan_page_ < 0) scan_page_ = item.first_page;
       if (scan_page_ >= item.end_page) continue;
-      ahead_count_ = min(32, (item.end_page - scan_page_ + kWarps - 1) / kWarps);
+      const int width_log2 = __ffs(item.width) - 1;
+      ahead_count_ = min(32, ((item.end_page - scan_page_ - 1) >> width_log2) + 1);
       ahead_item_ = scan_item_;
       ahead_page_ = scan_page_;
       if (lane_ < ahead_count_) {
-        ahead_number_ = block_tables_[item.block_table_begin + scan_page_ + lane_ * kWarps];
+        ahead_number_ = block_tables_[item.block_table_begin + scan_page_ + (lane_ << width_log2)];
       }
-      scan_page_ += 32 * kWarps;
+      scan_page_ += 32 << width_log2;
       return;
     }
   }
 
   const Item* ring_;
   const int32_t* block_tables_;
-  int warp_;
   int lane_;
   int item_ = 0;
   int page_ = 0;

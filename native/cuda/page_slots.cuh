@@ -43,25 +43,43 @@ __device__ __forceinline__ void wait_for_barrier(uint64_t* barrier, int phase) {
 }
 #endif
 
-// The slots of one warp: kStages pages, K and V apart. Fills and takes go round in the order K, V.
+// A place in a ring of stages.
+struct Stage {
+  int index = 0;
+  int parity = 0;  // of the turn
+
+  __device__ __forceinline__ void pass(int stages) {
+    if (++index == stages) {
+      index = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// The slots of one warp: a ring of pages, K and V apart. Fills and takes go round in the order K,
+// V.
 template <int kDim>
 struct Slots {
   static constexpr int kBytes = kPage * kDim * 2;  // of K or V of one page
-  static constexpr int kStages = kDim >= 128 ? 1 : kDim >= 64 ? 2 : 4;
+  // Up to 64 KB a multiprocessor under way hide the latency of memory; more takes longer to start.
+  static constexpr int kStages = kDim > 64 ? 1 : kDim > 32 ? 2 : 4;
 
-  __nv_bfloat16* base;  // [kStages][k|v][16][kDim]
-  uint64_t* barriers;   // [kStages][k|v]
+  __nv_bfloat16* base;  // [stages][k|v][16][kDim]
+  uint64_t* barriers;   // [stages][k|v]
 
   __device__ __forceinline__ __nv_bfloat16* slot(int stage, int v) const {
     return base + (stage * 2 + v) * (kPage * kDim);
   }
 
-  __device__ __forceinline__ void fill(int stage, int v, const __nv_bfloat16* from,
+  // With the first `tokens` of a page; what follows them in the slot is anything.
+  __device__ __forceinline__ void fill(int stage, int v, const __nv_bfloat16* from, int tokens,
                                        int lane) const {
 #if __CUDA_ARCH__ >= 900
-    if (lane == 0) bulk_copy(slot(stage, v), from, kBytes, &barriers[stage * 2 + v]);
+    if (lane == 0) {
+      bulk_copy(slot(stage, v), from, tokens * (kDim * 2), &barriers[stage * 2 + v]);
+    }
 #else
-    for (int i = lane; i < kBytes / 16; i += 32) {
+    for (int i = lane; i < tokens * (kDim / 8); i += 32) {
       asm volatile(
           "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(slot(stage, v) + i * 8)),
           "l"(from + i * 8)
@@ -70,10 +88,10 @@ struct Slots {
 #endif
   }
 
-  // Until fill number `turn` (of this stage's K or V) is there.
-  __device__ __forceinline__ void wait(int stage, int v, int turn) const {
+  // Until the fill of this turn is there.
+  __device__ __forceinline__ void wait(Stage stage, int v) const {
 #if __CUDA_ARCH__ >= 900
-    wait_for_barrier(&barriers[stage * 2 + v], turn & 1);
+    wait_for_barrier(&barriers[stage.index * 2 + v], stage.parity);
 #else
     asm volatile("cp.async.wait_all;" ::: "memory");
     __syncwarp();

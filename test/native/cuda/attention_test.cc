@@ -288,28 +288,35 @@ TEST(AttentionDecode, SplitsLongContexts) {
   }
 }
 
-TEST(AttentionDecode, ARowIsTheSameBitsWhateverTheBatch) {
-  const Shape shape{32, 8, 128};
+// A split context among neighbours that keep the device busy without it.
+TEST(AttentionDecode, SplitsALongContextAmongManyShort) {
   std::vector<Chunk> chunks;
-  for (int s = 0; s < 40; ++s) chunks.push_back({(s * 397) % 3000, 1});
-  Sequences sequences(shape, lengths_of(chunks), 4);
-  Runner runner(shape, 64);
-  const std::vector<uint16_t> together = runner.run(sequences, chunks, 64);
-  const auto cols = static_cast<size_t>(shape.num_heads * shape.head_dim);
-  for (const size_t s : {size_t{0}, size_t{7}, size_t{23}, size_t{39}}) {
-    // The other sequences leave, or prefill a few rows.
-    std::vector<Chunk> others;
-    for (size_t o = 0; o < chunks.size(); ++o) {
-      const int rows = std::min(chunks[o].first_position + 1, 2 + static_cast<int>(o) % 3);
-      others.push_back(o == s ? chunks[s] : Chunk{0, rows});
-    }
-    const std::vector<uint16_t> apart = runner.run(sequences, others);
-    size_t row = 0;
-    for (size_t o = 0; o < s; ++o) row += static_cast<size_t>(others[o].num_rows);
-    for (size_t c = 0; c < cols; ++c) {
-      ASSERT_EQ(together[s * cols + c], apart[row * cols + c]) << "sequence " << s << " col " << c;
-    }
+  for (int s = 0; s < 150; ++s) chunks.push_back({s == 70 ? 40000 : s * 7, 1});
+  for (const Shape& shape : {Shape{8, 2, 128}, Shape{8, 2, 64}}) {
+    EXPECT_LE(run_and_compare(shape, chunks, 10), kTolerance);
   }
+}
+
+// From one item a block, which all warps share, to more than its warps, and every remainder.
+TEST(AttentionDecode, AnyNumberOfRows) {
+  const Shape shape{8, 8, 128};
+  for (const int rows : {1, 2, 17, 33, 50, 66, 83, 100, 117, 133, 150, 200}) {
+    std::vector<Chunk> chunks;
+    for (int s = 0; s < rows; ++s) chunks.push_back({(s * 397 + rows) % 150, 1});
+    Sequences sequences(shape, lengths_of(chunks), 4);
+    Runner runner(shape, rows);
+    const std::vector<uint16_t> out = runner.run(sequences, chunks);
+    EXPECT_LE(error_of(shape, sequences, chunks, out), kTolerance) << rows << " rows";
+    EXPECT_EQ(out, runner.run(sequences, chunks)) << rows << " rows, again";
+  }
+}
+
+// More spans than a block has threads, and more items than a warp finds at once.
+TEST(AttentionDecode, ManyShortSequences) {
+  const Shape shape{16, 16, 16};
+  std::vector<Chunk> chunks;
+  for (int s = 0; s < 1500; ++s) chunks.push_back({s * 31 % 50, 1});
+  EXPECT_LE(run_and_compare(shape, chunks, 11), kTolerance);
 }
 
 TEST(AttentionDecode, LeavesPaddingAndPrefillRowsAlone) {

@@ -103,6 +103,7 @@ struct UploadedStep {
     rows = std::max(row, bucket_rows);
     positions.resize(static_cast<size_t>(rows), 1 << 30);  // padding: nobody may look
     row_span.resize(static_cast<size_t>(rows), 1 << 30);
+    spans.resize(static_cast<size_t>(rows), DeviceSpan{1 << 30, 1, 1 << 30, 1 << 30, 1 << 30});
     d_counts = DeviceArray<StepCounts>(std::vector<StepCounts>{counts});
     d_positions = DeviceArray<int32_t>(positions);
     d_row_span = DeviceArray<int32_t>(row_span);
