@@ -1,11 +1,13 @@
 // Fills .gpu/ with what a GPU machine without Node and without a network needs beside a checkout:
-// Node itself, the built package with its CUDA backend, the CUDA tests, and what the end-to-end
-// tests and benchmarks import. About 50 MB; `node.xz` is made once. Builds first, with the machine's
-// nvcc or one from setup-cuda.mjs. There, scripts/test-gpu unpacks and runs it.
+// Node itself, the built package with its CUDA backend, the CUDA tests, the programs of bench/gpu,
+// and what the end-to-end tests and benchmarks import. About 50 MB; `node.xz` is made once. Builds
+// first, with the machine's nvcc or one from setup-cuda.mjs. There, scripts/test-gpu unpacks and
+// runs it.
 //     node scripts/pack-gpu.mjs [more built files or folders]
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
+import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -18,9 +20,11 @@ const out = path.join(root, '.gpu');
 // What vitest's configuration and the end-to-end tests reach, and the demo model.
 const SOURCES = [
   ...['package.json', 'tsconfig.json', 'tsdown.config.ts', 'vitest.config.ts'],
-  ...['src', 'worker', 'test', 'scripts', 'examples', 'models/demo'],
+  ...['src', 'worker', 'test', 'scripts', 'examples', 'models/demo', 'bench/gpu'],
 ];
-const BUILT = ['dist', 'build/Release', '.gpu/lorax_cuda_tests'];
+const BUILT = ['dist', 'build/Release', '.gpu/lorax_cuda_tests', '.gpu/bench'];
+/** Of bench/gpu; land in .gpu/bench. */
+const BENCHES = ['decode_bench', 'engine_bench', 'load_bench'];
 /** devDependencies that end-to-end tests import. */
 const TEST_PACKAGES = ['vitest', 'ai', 'ai6', '@ai-sdk/provider', '@opentelemetry/api', 'zod'];
 const NEEDLESS = ['*.map', '*.md', '*.d.ts', '*.d.mts', '*.d.cts', '*.o', '*.a'];
@@ -67,6 +71,10 @@ function pack(more) {
   const env = { CUDACXX: made.nvcc };
   run(process.execPath, ['scripts/bootstrap.mjs'], env);
   run(process.execPath, ['scripts/test.mjs', '--only', 'cuda'], env);
+  // In the addon's build: the CUDA backend, as users run it, is compiled there already.
+  run('cmake', ['-S', root, '-B', 'build', '-DLORAX_BUILD_GPU_BENCH=ON'], env);
+  const jobs = String(os.availableParallelism());
+  run('cmake', ['--build', 'build', '--parallel', jobs, '--target', ...BENCHES], env);
 
   fs.mkdirSync(out, { recursive: true });
   const node = path.join(out, 'node');
@@ -78,6 +86,10 @@ function pack(more) {
   }
   const tests = path.join(root, 'build', 'tests', 'lorax_cuda_tests');
   run('strip', ['-o', path.join(out, 'lorax_cuda_tests'), tests]);
+  fs.mkdirSync(path.join(out, 'bench'), { recursive: true });
+  for (const name of BENCHES) {
+    run('strip', ['-o', path.join(out, 'bench', name), path.join(root, 'build', name)]);
+  }
   // cmake-js builds the addon, which is built already.
   const { dependencies } = createRequire(import.meta.url)('../package.json');
   const runtime = Object.keys(dependencies).filter((name) => name !== 'cmake-js');
