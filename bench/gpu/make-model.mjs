@@ -2,7 +2,7 @@
 // and the benchmarks without Node read: safetensors shards, and tensors.txt, which lists them for
 // bench/gpu/common/dummy_model.cc. Speed does not depend on the values.
 //
-//     node bench/gpu/make-model.mjs FOLDER [--shape llama-8b|tiny] [--adapters N]
+//     node bench/gpu/make-model.mjs FOLDER [--shape llama-8b|smollm2-135m|tiny] [--adapters N]
 //
 // Llama-3.1-8B's takes 16 GB of disk or, on a tmpfs, of memory; it is written once, all shards at a
 // time.
@@ -17,6 +17,10 @@ export const SHAPES = {
   'llama-8b': {
     ...{ vocab: 128256, hidden: 4096, intermediate: 14336, layers: 32 },
     ...{ heads: 32, kvHeads: 8, headDim: 128 },
+  },
+  'smollm2-135m': {
+    ...{ vocab: 49152, hidden: 576, intermediate: 1536, layers: 30 },
+    ...{ heads: 9, kvHeads: 3, headDim: 64, tiedEmbeddings: true },
   },
   // To try things out without a GPU.
   tiny: {
@@ -55,7 +59,7 @@ const bytesOf = ([, shape]) => 2 * shape.reduce((a, b) => a * b);
 
 /** Writes one safetensors file of bf16 values; the offset of each tensor in the file. */
 async function writeSafetensors(file, tensors, block) {
-  const header = {};
+  const header = { __metadata__: { format: 'pt' } };
   let end = 0;
   for (const tensor of tensors) {
     const begin = end;
@@ -96,7 +100,7 @@ function writeConfig(folder, shape) {
     ...{ intermediate_size: shape.intermediate, num_hidden_layers: shape.layers },
     ...{ num_attention_heads: shape.heads, num_key_value_heads: shape.kvHeads },
     ...{ head_dim: shape.headDim, max_position_embeddings: 131072, rope_theta: 500000 },
-    tie_word_embeddings: false,
+    tie_word_embeddings: shape.tiedEmbeddings ?? false,
   });
   const tokenizer = read('tokenizer.json');
   const known = Math.max(...Object.values(tokenizer.model.vocab)) + 1;
@@ -118,7 +122,8 @@ function tensorsOf(shape) {
       tensors.push([`${prefix}${name}.weight`, dims]);
     }
   }
-  tensors.push(['model.norm.weight', [hidden]], ['lm_head.weight', [vocab, hidden]]);
+  tensors.push(['model.norm.weight', [hidden]]);
+  if (!shape.tiedEmbeddings) tensors.push(['lm_head.weight', [vocab, hidden]]);
   return tensors;
 }
 
@@ -207,7 +212,7 @@ if (process.argv[1] && pathToFileURL(path.resolve(process.argv[1])).href === imp
   const [folder] = positionals;
   const shape = SHAPES[values.shape];
   if (folder === undefined || shape === undefined) {
-    throw new Error('make-model.mjs FOLDER [--shape llama-8b|tiny] [--adapters N]');
+    throw new Error('make-model.mjs FOLDER [--shape llama-8b|smollm2-135m|tiny] [--adapters N]');
   }
   const begin = performance.now();
   await makeModel(folder, shape);
