@@ -108,8 +108,13 @@ function pack(more) {
       ...more,
       ...folders,
     ],
-    { XZ_OPT: '-4 -T0' },
+    // The same kernels are in several programs: far apart, so a large window.
+    { XZ_OPT: '--lzma2=preset=4,dict=96MiB' },
   );
+  // `.gpu` travels as a whole, and these are in the archive.
+  for (const name of ['lorax_cuda_tests', 'bench']) {
+    fs.rmSync(path.join(out, name), { recursive: true });
+  }
   for (const name of ['node.xz', 'app.tar.xz']) {
     const megabytes = fs.statSync(path.join(out, name)).size / 1e6;
     process.stdout.write(`pack-gpu: .gpu/${name}  ${megabytes.toFixed(1)} MB\n`);
