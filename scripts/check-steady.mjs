@@ -11,7 +11,7 @@ const { values } = parseArgs({
     requests: { type: 'string', default: '30000' },
     device: { type: 'string', default: 'auto' },
     adapters: { type: 'string', default: '200' },
-    'memory-bytes': { type: 'string', default: String(16 * 2 ** 20) },
+    'memory-bytes': { type: 'string', default: String(12 * 2 ** 20) },
     concurrency: { type: 'string', default: '160' },
     seed: { type: 'string', default: '1' },
   },

@@ -102,8 +102,8 @@ function pack(more) {
   const archive = path.join(out, 'app.tar.xz');
   const exclude = NEEDLESS.map((pattern) => `--exclude=${pattern}`);
   const files = [...BUILT, ...more, ...folders, '-C', staging, '.gpu'];
-  // A window wide enough for the executables, which share most of their code.
-  run('tar', ['-cJf', archive, ...exclude, ...files], { XZ_OPT: '-9' });
+  // The same kernels are in several programs: far apart, so a large window.
+  run('tar', ['-cJf', archive, ...exclude, ...files], { XZ_OPT: '--lzma2=preset=6,dict=96MiB' });
   for (const name of ['node.xz', 'app.tar.xz']) {
     const megabytes = fs.statSync(path.join(out, name)).size / 1e6;
     process.stdout.write(`pack-gpu: .gpu/${name}  ${megabytes.toFixed(1)} MB\n`);

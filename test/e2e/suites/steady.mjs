@@ -189,7 +189,7 @@ export async function runSteady({
   requests,
   device = 'auto',
   adapters: numAdapters = 200,
-  memoryBytes = 16 << 20,
+  memoryBytes = 12 << 20,
   concurrency = 160,
   goldens: numGoldens = 48,
   stallMs = 5_000,
