@@ -25,18 +25,27 @@ const names = values.adapters
   : [];
 const lorax = createLorax({
   model: values.model,
+  device: 'cpu', // as the other peers, also where there is a GPU
   adapters: Object.fromEntries(names.map((name) => [name, path.join(values.adapters, name)])),
 });
 
-const WORDS = ['the', 'sea', 'ship', 'sun', 'and', 'wind', 'over', 'hill', 'road', 'old', 'house'];
+let templateTokens = 0;
 
-await answerCommands((await lorax.engine.ready()).deviceDescription, { prefill, decode });
+const { deviceDescription } = await lorax.engine.ready();
+templateTokens = (await prefill({ prompt: 1, adapters: 0 })).promptTokens - 1;
+await answerCommands(deviceDescription, { prefill, decode });
 await lorax.dispose();
 
-/** About `tokens` tokens (one a word, and the chat template's), different for each sequence. */
+/**
+ * Exactly `tokens` tokens, the chat template's among them, different for each sequence: digits, each
+ * of which is a token of its own to SmolLM2's tokenizer and to the demo model's.
+ */
 function promptOf(tokens, sequence) {
-  const word = (i) => WORDS[(i * (sequence + 3) + sequence + ((i * i) % 7)) % WORDS.length];
-  return Array.from({ length: Math.max(1, tokens - 30) }, (_, i) => word(i)).join(' ');
+  let state = sequence;
+  return Array.from({ length: Math.max(1, tokens - templateTokens) }, () => {
+    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+    return (state >>> 16) % 10;
+  }).join('');
 }
 
 function modelFor(sequence, adapters) {

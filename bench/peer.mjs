@@ -15,6 +15,7 @@ export class Peer {
     });
     this.errors = '';
     this.process.stderr.on('data', (data) => (this.errors = (this.errors + data).slice(-4000)));
+    this.process.on('error', (error) => (this.errors += error.message)); // there is no such command
     this.exited = new Promise((resolve) => this.process.once('close', resolve));
     this.lines = createInterface({ input: this.process.stdout })[Symbol.asyncIterator]();
   }

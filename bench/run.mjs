@@ -1,6 +1,11 @@
 // `npm run bench`: prefill and decode of SmolLM2, lorax-js beside node-llama-cpp and transformers.
 //
 //   npm run bench -- [--rounds 5] [--only lorax,transformers] [--cases prefill,16,16x8] [--csv FILE]
+//                    [--dummy FOLDER] [--python PATH]
+//
+// `--dummy` fetches nothing: random weights of SmolLM2's shape, made in FOLDER, without llama.cpp;
+// `--python` is then one that has torch, transformers and peft. `taskset -c 0,1 node bench/run.mjs ...`
+// gives all peers the same two cores.
 //
 // Each peer is a process that stays loaded; every case is asked of every peer once a round, in turn,
 // so that a slow minute of the machine hits all of them. Prints medians, writes every sample as CSV.
@@ -11,7 +16,7 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { commitOf, describeMachine } from './machine.mjs';
 import { Peer } from './peer.mjs';
-import { PLACES, setUp } from './setup.mjs';
+import { PLACES, setUp, setUpDummy } from './setup.mjs';
 
 const { values } = parseArgs({
   options: {
@@ -20,9 +25,16 @@ const { values } = parseArgs({
     cases: { type: 'string', default: '' },
     tokens: { type: 'string', default: '64' },
     csv: { type: 'string' },
+    dummy: { type: 'string' },
+    python: { type: 'string' },
   },
 });
 const tokens = Number(values.tokens);
+const isDummy = values.dummy !== undefined;
+const asCommand = (name) => (name.includes(path.sep) ? path.resolve(name) : name);
+const places = isDummy
+  ? await setUpDummy(path.resolve(values.dummy), asCommand(values.python ?? PLACES.python))
+  : PLACES;
 const picked = (list, name) => list === '' || list.split(',').includes(name);
 
 const decode = (sequences, adapters = 0) => ({
@@ -37,16 +49,16 @@ const CASES = [
 ].filter((each) => picked(values.cases, each.name));
 
 const lockStepOrAlone = (command) => command.case === 'prefill' || command.sequences >= 1;
-const inBench = (file) => path.join(PLACES.root, 'bench', file);
+const inBench = (file) => path.join(places.root, 'bench', file);
 const llama = (name, model, args, serves) => ({
   name,
   command: process.execPath,
   args: [
     'llama-peer.mjs',
     '--model',
-    path.join(PLACES.gguf, model),
+    path.join(places.gguf, model),
     '--adapters',
-    PLACES.gguf,
+    places.gguf,
     // Its own default is more threads than these machines have cores, which spin on each other.
     '--threads',
     String(os.availableParallelism()),
@@ -59,8 +71,8 @@ const PEERS = [
   {
     name: 'lorax',
     command: process.execPath,
-    args: [inBench('lorax-peer.mjs'), '--model', PLACES.model, '--adapters', PLACES.adapters],
-    cwd: PLACES.root,
+    args: [inBench('lorax-peer.mjs'), '--model', places.model, '--adapters', places.adapters],
+    cwd: places.root,
     serves: () => true,
   },
   llama('llama.cpp BF16', 'model-BF16.gguf', [], lockStepOrAlone),
@@ -79,14 +91,18 @@ const PEERS = [
   ),
   {
     name: 'transformers bf16',
-    command: PLACES.python,
-    args: ['transformers_peer.py', '--model', PLACES.model, '--adapters', PLACES.adapters],
+    command: places.python,
+    args: ['transformers_peer.py', '--model', places.model, '--adapters', places.adapters],
     cwd: inBench('peers'),
     serves: () => true,
   },
-].filter((peer) => picked(values.only, peer.name.split(' ')[0].replace(',', '')));
+].filter(
+  ({ name }) =>
+    picked(values.only, name.split(' ')[0].replace(',', '')) &&
+    !(isDummy && name.startsWith('llama.cpp')),
+);
 
-for (const reason of setUp()) console.log(`bench: ${reason}`);
+for (const reason of isDummy ? [] : setUp()) console.log(`bench: ${reason}`);
 const peers = [];
 for (const how of PEERS) {
   try {
@@ -121,12 +137,12 @@ printBars();
 const csv =
   values.csv ??
   path.join(
-    PLACES.root,
+    places.root,
     'bench/results',
-    `smollm2-cpu-${new Date().toISOString().slice(0, 10)}.csv`,
+    `${isDummy ? 'smollm2-shape' : 'smollm2'}-cpu-${new Date().toISOString().slice(0, 10)}.csv`,
   );
 mkdirSync(path.dirname(csv), { recursive: true });
-writeFileSync(csv, `# ${machine}; commit ${commitOf(PLACES.root)}\n${rows.join('\n')}\n`);
+writeFileSync(csv, `# ${machine}; commit ${commitOf(places.root)}\n${rows.join('\n')}\n`);
 console.log(`\nEvery sample: ${path.relative(process.cwd(), csv)}`);
 
 function rotated(list, by) {
@@ -160,20 +176,29 @@ function printTable() {
   }
 }
 
-/** What eight adapters may cost at most, if bytes read were all there is. */
+/** Ratios that the table does not show at a glance. */
 function printBars() {
-  const bytesBelow = (directory) =>
-    readdirSync(directory, { recursive: true, withFileTypes: true })
-      .filter((entry) => entry.name.endsWith('.safetensors'))
-      .reduce((sum, entry) => sum + statSync(path.join(entry.parentPath, entry.name)).size, 0);
-  const base = medianOf('16', 'lorax');
+  const ratio = (what, above, below) => {
+    if (above === undefined || below === undefined) return;
+    console.log(`${what.padEnd(45)} ${(above / below).toFixed(3)}x`);
+  };
+  console.log('');
+  const prefill = medianOf('prefill', 'lorax');
+  ratio('prompt of 512, against transformers', prefill, medianOf('prefill', 'transformers bf16'));
+  ratio('prompt of 512 with an adapter, against none', medianOf('prefill+1', 'lorax'), prefill);
   const mixed = medianOf('16x8', 'lorax');
-  if (base === undefined || mixed === undefined) return;
-  const weights = bytesBelow(PLACES.model);
-  const adapters = bytesBelow(PLACES.adapters);
-  const predicted = weights / (weights + adapters);
-  console.log(
-    `\n16 over 8 adapters: ${(mixed / base).toFixed(3)}x our own base; the bytes ` +
-      `(${(adapters / 1e6).toFixed(0)} MB beside ${(weights / 1e6).toFixed(0)} MB) predict ${predicted.toFixed(3)}x`,
-  );
+  ratio('16 over 8 adapters, against none', mixed, medianOf('16', 'lorax'));
+  if (mixed === undefined) return;
+  // What eight adapters may cost at most, if bytes read were all there is.
+  const adapters = bytesBelow(places.adapters);
+  const weights = bytesBelow(places.model) - (isDummy ? adapters : 0); // one folder holds both
+  const megabytes = (bytes) => `${(bytes / 1e6).toFixed(0)} MB`;
+  const bytes = `${megabytes(adapters)} beside ${megabytes(weights)}`;
+  ratio(`  what the bytes predict, ${bytes}`, weights, weights + adapters);
+}
+
+function bytesBelow(directory) {
+  return readdirSync(directory, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.name.endsWith('.safetensors'))
+    .reduce((sum, entry) => sum + statSync(path.join(entry.parentPath, entry.name)).size, 0);
 }

@@ -1,12 +1,13 @@
 // Fetches and makes what the peers need, once: SmolLM2, node-llama-cpp, adapters, GGUF files.
 //
 // Everything lands in .cache/ and bench/node_modules. What cannot be had is named, and its peers are
-// left out by run.mjs.
+// left out by run.mjs. Or, with nothing fetched, makes SmolLM2's shape from random numbers.
 
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { makeAdapters, makeModel, SHAPES } from './gpu/make-model.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const inRoot = (...parts) => path.join(root, ...parts);
@@ -19,6 +20,14 @@ export const PLACES = {
   python: inRoot('.cache/bench/venv/bin/python'),
   llama: inRoot('bench/node_modules/node-llama-cpp'),
 };
+
+/** A model and 8 adapters of SmolLM2's shape in `folder`, for lorax-js and transformers. */
+export async function setUpDummy(folder, python) {
+  const shape = SHAPES['smollm2-135m'];
+  await makeModel(folder, shape);
+  await makeAdapters(folder, shape, 8);
+  return { ...PLACES, model: folder, adapters: path.join(folder, 'adapters'), python };
+}
 
 const PYTHON_PACKAGES = ['torch', 'transformers==5.17.0', 'peft==0.21.0', 'gguf==0.19.0'];
 

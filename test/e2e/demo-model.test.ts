@@ -9,6 +9,7 @@ import type { ChatMessage, Engine } from 'lorax-js/engine';
 import { readFileSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { testDevice } from './suites/test-device.js';
 
 interface HeldOut {
   prompt?: string;
@@ -40,7 +41,7 @@ describe('the demo model on held-out questions', () => {
   }
 
   beforeAll(async () => {
-    engine = createEngine({ model: demo });
+    engine = createEngine({ model: demo, ...testDevice });
     for (const name of adapters) await engine.adapters.add(name, `${demo}/adapters/${name}`);
     answers = await Promise.all(cases.map(answer));
   }, 120_000);

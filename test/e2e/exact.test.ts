@@ -2,6 +2,7 @@
 import { readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describeExact } from './suites/exact.js';
+import { onGpu } from './suites/test-device.js';
 
 const demo = fileURLToPath(new URL('../../models/demo', import.meta.url));
 const names = readdirSync(`${demo}/adapters`).slice(0, 4);
@@ -19,7 +20,6 @@ const demoCase = {
 for (const precision of ['bfloat16', 'float32'] as const) {
   describeExact('demo model', { ...demoCase, precision });
 }
-// scripts/test-gpu sets it, on a machine with a GPU.
-if (process.env.LORAX_TEST_DEVICE === 'cuda') {
+if (onGpu) {
   describeExact('demo model on the GPU', { ...demoCase, precision: 'bfloat16', device: 'cuda' });
 }

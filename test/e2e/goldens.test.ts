@@ -3,6 +3,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { describeGoldens, readPacked } from './suites/goldens.js';
+import { onGpu } from './suites/test-device.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const goldens = path.join(root, 'test/golden');
@@ -19,8 +20,7 @@ for (const [model, cases] of families) {
 const demo = readPacked(path.join(goldens, 'demo'), () => path.join(root, 'models/demo'));
 for (const [model, cases] of demo) describeGoldens('demo', { model, cases });
 
-// scripts/test-gpu sets it, on a machine with a GPU.
-if (process.env.LORAX_TEST_DEVICE === 'cuda') {
+if (onGpu) {
   for (const [model, cases] of demo) {
     describeGoldens('demo on the GPU', { model, cases, device: 'cuda' });
   }

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { exactDevice, testDevice } from './suites/test-device.js';
 
 const demo = fileURLToPath(new URL('../../models/demo', import.meta.url));
 const names = readdirSync(join(demo, 'adapters')).sort().slice(0, 5);
@@ -19,6 +20,7 @@ let lorax: LoraxProvider;
 beforeAll(async () => {
   lorax = createLorax({
     model: demo,
+    ...exactDevice,
     adapters: Object.fromEntries(names.map((name) => [name, join(demo, 'adapters', name)])),
     defaults: { maxOutputTokens: 48 },
   });
@@ -158,7 +160,7 @@ describe('bad input is a typed error, and the engine goes on serving', () => {
   });
 
   it('a model directory that is empty', async () => {
-    const broken = createLorax({ model: folder });
+    const broken = createLorax({ model: folder, ...testDevice });
     const error: unknown = await generateText({ model: broken(), prompt: 'x' }).catch((e) => e);
     expect(codeOf(error)).toBe('MODEL_INVALID');
     await broken.dispose();
@@ -184,7 +186,10 @@ describe("the worker's death", () => {
       threads.add(this);
       postMessage.apply(this, args);
     });
-    const own = createLorax({ model: demo, memoryBytes: 64 << 20, defaults: { seed: 1 } });
+    const own = createLorax({
+      ...{ model: demo, ...exactDevice },
+      ...{ memoryBytes: 64 << 20, defaults: { seed: 1 } },
+    });
     const adapter = names[0] ?? '';
     await own.adapters.add(adapter, join(demo, 'adapters', adapter));
     spy.mockRestore();

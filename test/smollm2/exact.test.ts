@@ -1,12 +1,14 @@
 /** "Exact" on SmolLM2-135M-Instruct with four adapters of the goldens, ranks 4 to 64. */
-import { fileURLToPath } from 'node:url';
-import { describeExact } from '../e2e/suites/exact.js';
+import path from 'node:path';
 
-const cache = (path: string) => fileURLToPath(new URL(`../../.cache/${path}`, import.meta.url));
-const adapter = (name: string) => cache(`goldens/smollm2/adapters/${name}`);
+import { describeExact } from '../e2e/suites/exact.js';
+import { device, goldens, model } from './places.js';
+
+const adapter = (name: string) => path.join(goldens, 'adapters', name);
 
 describeExact('SmolLM2-135M-Instruct', {
-  model: cache('models/SmolLM2-135M-Instruct'),
+  model,
+  device,
   adapters: {
     r4: adapter('all-r4-bf16'),
     r16: adapter('all-r16-f32'),

@@ -5,8 +5,10 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <random>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 namespace lorax::bench {
@@ -92,6 +94,40 @@ ModelSpec dummy_model(const DecoderConfig& config, const std::string& folder) {
   ones("model.norm.weight", hidden);
   if (!config.tied_embeddings) matrix("lm_head.weight", config.vocab_size, hidden);
   return spec;
+}
+
+std::optional<ModelSpec> stored_model(const std::string& folder) {
+  std::ifstream in(folder + "/tensors.txt");
+  if (!in) return std::nullopt;
+  ModelSpec spec;
+  DecoderConfig& config = spec.config;
+  config.architecture = "llama";
+  config.rms_norm_eps = 1e-5f;
+  config.context_tokens = 131072;
+  config.rope_theta = 500000.0;
+  in >> config.vocab_size >> config.hidden_size >> config.intermediate_size >> config.num_layers >>
+      config.num_heads >> config.num_kv_heads >> config.head_dim;
+  size_t num_files = 0;
+  in >> num_files;
+  for (size_t i = 0; i < num_files; ++i) {
+    std::string name;
+    in >> name;
+    spec.files.push_back(folder + "/" + name);
+  }
+  TensorRef tensor;
+  tensor.dtype = DType::kBF16;
+  while (in >> tensor.name >> tensor.file >> tensor.rows >> tensor.cols >> tensor.offset) {
+    spec.tensors.push_back(tensor);
+  }
+  if (!in.eof() || spec.tensors.empty()) {
+    throw std::runtime_error(folder + "/tensors.txt is not what make-model.mjs writes");
+  }
+  return spec;
+}
+
+ModelSpec bench_model(const std::string& folder) {
+  if (std::optional<ModelSpec> stored = stored_model(folder)) return *std::move(stored);
+  return dummy_model(llama_8b_config(), folder);
 }
 
 AdapterSpec dummy_adapter(const DecoderConfig& config, int32_t rank, const std::string& folder) {

@@ -63,7 +63,7 @@ export function describeExact(name: string, config: ExactCase): void {
         model: config.model,
         precision: config.precision,
         device: config.device ?? 'cpu',
-        deterministic: config.device === 'cuda',
+        ...(config.device === 'cuda' ? { deterministic: true, memoryBytes: 256 << 20 } : {}),
         ...options,
       });
       engines.push(engine);

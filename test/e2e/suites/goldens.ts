@@ -3,7 +3,8 @@
  * the worker reads them. The two readers below know the forms that goldens lie in.
  *
  * float32: ||logits - ref|| / ||ref|| <= 1e-4 and the same greedy continuation, through the engine.
- * bfloat16: <= 2e-2, and no further off than transformers' own bfloat16 is.
+ * bfloat16: <= 2e-2, and no further off than transformers' own bfloat16 is; and over all cases the same
+ * best token, where the goldens say at which positions transformers' noise leaves it the best.
  */
 import fs from 'node:fs';
 import path from 'node:path';
@@ -35,8 +36,35 @@ export interface GoldenCase {
   greedy: number[];
   /** ||l - ref|| / ||ref|| of transformers in bfloat16. */
   bf16RelErr: number;
+  /** The same after taking from each row its mean. */
+  bf16RelErrCentered?: number;
+  /** Of each row: what bfloat16 does to the difference of two of transformers' logits. */
+  bf16NoiseRows?: number[];
+  /** Of each row: transformers' best token in bfloat16. */
+  bf16TopRows?: number[];
   /** [rows, vocab] */
   reference: () => Float32Array;
+}
+
+/** What one case came to, in bfloat16. */
+export interface GoldenOutcome {
+  title: string;
+  positions: number;
+  /** ||logits - ref|| / ||ref|| of the engine, and of transformers in bfloat16. */
+  error: number;
+  transformersError: number;
+  /** The same after taking from each row its mean, which no sampler sees. */
+  centeredError: number;
+  transformersCenteredError?: number;
+  top: TopCounts;
+}
+
+/** Positions where the reference's best two logits are further apart than transformers' noise. */
+export interface TopCounts {
+  clear: number;
+  /** Of these: where the engine's, where transformers' best token is the reference's. */
+  equal: number;
+  transformersEqual: number;
 }
 
 type CaseFields = Omit<GoldenCase, 'title' | 'adapter' | 'reference'> & { adapter: string | null };
@@ -84,6 +112,8 @@ export interface GoldenOptions {
   isa?: NativeEngineConfig['isa'];
   /** 'cuda': in bfloat16 alone, as near to float32 as PEFT's own bfloat16 is. */
   device?: 'cpu' | 'cuda';
+  /** Called with what all cases came to in bfloat16. */
+  onOutcomes?: (outcomes: GoldenOutcome[]) => void;
 }
 
 const CUDA_PLUGIN = fileURLToPath(new URL('../../../build/Release/lorax_cuda.so', import.meta.url));
@@ -100,6 +130,24 @@ function relativeError(x: Float32Array, y: Float32Array): number {
   return Math.sqrt(difference / norm);
 }
 
+/** relativeError after taking from each row its mean. */
+function centeredError(x: Float32Array, y: Float32Array, vocab: number): number {
+  let difference = 0;
+  let norm = 0;
+  for (let row = 0; row < y.length; row += vocab) {
+    let [sumOfDifference, sumOfNorm] = [0, 0];
+    for (let i = row; i < row + vocab; ++i) {
+      difference += (x[i]! - y[i]!) ** 2;
+      norm += y[i]! ** 2;
+      sumOfDifference += x[i]! - y[i]!;
+      sumOfNorm += y[i]!;
+    }
+    difference -= sumOfDifference ** 2 / vocab;
+    norm -= sumOfNorm ** 2 / vocab;
+  }
+  return Math.sqrt(difference / norm);
+}
+
 function readFloats(file: string): Float32Array {
   const bytes = fs.readFileSync(file);
   return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
@@ -109,6 +157,34 @@ function chosenRows(logits: Float32Array, rows: number[], vocab: number): Float3
   const out = new Float32Array(rows.length * vocab);
   rows.forEach((row, i) => out.set(logits.subarray(row * vocab, (row + 1) * vocab), i * vocab));
   return out;
+}
+
+/** The best token of a row, and how far the next one is below it. */
+function bestOf(row: Float32Array): { token: number; margin: number } {
+  let token = 0;
+  let next = -Infinity;
+  for (let i = 1; i < row.length; ++i) {
+    if (row[i]! > row[token]!) {
+      next = row[token]!;
+      token = i;
+    } else if (row[i]! > next) {
+      next = row[i]!;
+    }
+  }
+  return { token, margin: row[token]! - next };
+}
+
+function countTops(logits: Float32Array, reference: Float32Array, c: GoldenCase): TopCounts {
+  const counts = { clear: 0, equal: 0, transformersEqual: 0 };
+  c.bf16NoiseRows?.forEach((noise, row) => {
+    const rowOf = (all: Float32Array) => all.subarray(row * c.vocab, (row + 1) * c.vocab);
+    const { token, margin } = bestOf(rowOf(reference));
+    if (margin <= noise) return;
+    counts.clear += 1;
+    if (bestOf(rowOf(logits)).token === token) counts.equal += 1;
+    if (c.bf16TopRows?.[row] === token) counts.transformersEqual += 1;
+  });
+  return counts;
 }
 
 export function describeGoldens(name: string, options: GoldenOptions): void {
@@ -144,6 +220,7 @@ export function describeGoldens(name: string, options: GoldenOptions): void {
   for (const precision of onCuda ? (['bfloat16'] as const) : (['float32', 'bfloat16'] as const)) {
     describe(`${name} in ${precision}: logits`, () => {
       let evaluator: NativeEvaluator;
+      const outcomes: GoldenOutcome[] = [];
       const handles = new Map<string, number>();
       beforeAll(() => {
         evaluator = addon.createEvaluator(config(precision));
@@ -157,10 +234,31 @@ export function describeGoldens(name: string, options: GoldenOptions): void {
         }
         const all = evaluator.logits(Int32Array.from(c.promptTokens), handle);
         const logits = chosenRows(all, c.rows, c.vocab);
-        const error = relativeError(logits, c.reference());
+        const reference = c.reference();
+        const error = relativeError(logits, reference);
+        if (precision === 'bfloat16') {
+          outcomes.push({
+            title: c.title,
+            positions: c.rows.length,
+            error,
+            transformersError: c.bf16RelErr,
+            centeredError: centeredError(logits, reference, c.vocab),
+            transformersCenteredError: c.bf16RelErrCentered,
+            top: countTops(logits, reference, c),
+          });
+        }
         const bfloat16Limit = onCuda ? c.bf16RelErr : Math.min(2e-2, c.bf16RelErr);
         const limit = precision === 'float32' ? 1e-4 : bfloat16Limit;
         expect(error).toBeLessThanOrEqual(limit);
+      });
+
+      if (precision !== 'bfloat16' || !cases.every((c) => c.bf16NoiseRows)) return;
+      it('the best token is that of float32 on 99 % of the clear positions', () => {
+        options.onOutcomes?.(outcomes);
+        const sum = (count: 'clear' | 'equal') =>
+          outcomes.reduce((total, { top }) => total + top[count], 0);
+        expect(outcomes).toHaveLength(cases.length);
+        expect(sum('equal') / sum('clear')).toBeGreaterThanOrEqual(0.99);
       });
     });
   }

@@ -4,18 +4,22 @@ The reference computes in float32 on the stored (bfloat16) weights. The same pro
 transformers runs them in bfloat16, and its distance from the reference is stored beside them: the
 bar for our own bfloat16. Reads the adapters that make_adapters.py wrote; format: README.md.
 
-    python test/golden/smollm2/make_goldens.py [--resume] [--threads N]
+With `--device cuda` both run on the card, the reference without TF32 and with plain attention, and
+every position is kept.
+
+    python test/golden/smollm2/make_goldens.py [--resume] [--threads N] [--device cuda]
 """
 
 import argparse
 import json
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import torch
 from peft import PeftModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 REPO = Path(__file__).resolve().parents[3]
@@ -68,10 +72,11 @@ def golden_rows(length: int) -> list[int]:
 
 
 @torch.inference_mode()
-def logits_at(model, ids: list[int], rows: list[int]) -> np.ndarray:
-    """[rows, vocab] float32"""
-    out = model(torch.tensor([ids]), use_cache=False, logits_to_keep=torch.tensor(rows))
-    return out.logits[0].float().numpy()
+def logits_at(model, ids: list[int], rows: list[int]) -> torch.Tensor:
+    """[rows, vocab] float32, where the model is"""
+    kept = torch.tensor(rows, device=model.device)
+    ids = torch.tensor([ids], device=model.device)
+    return model(ids, use_cache=False, logits_to_keep=kept).logits[0].float()
 
 
 @torch.inference_mode()
@@ -89,15 +94,38 @@ def greedy(model, ids: list[int]) -> tuple[list[int], float]:
     return tokens, least_gap
 
 
-def relative_error(got: np.ndarray, want: np.ndarray) -> float:
+def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
     """||got - want|| / ||want|| over all rows"""
-    want = want.astype(np.float64)
-    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
+    want = want.double()
+    return float((got.double() - want).norm() / want.norm())
 
 
-def centered(logits: np.ndarray) -> np.ndarray:
+def row_errors(got: torch.Tensor, want: torch.Tensor) -> list[float]:
+    """relative_error of each row"""
+    want = want.double()
+    return ((got.double() - want).norm(dim=-1) / want.norm(dim=-1)).tolist()
+
+
+def centered(logits: torch.Tensor) -> torch.Tensor:
     """Each row less its mean: what softmax sees. In bfloat16 a row's common shift is large here."""
-    return logits - logits.mean(axis=-1, keepdims=True)
+    return logits.double() - logits.double().mean(dim=-1, keepdim=True)
+
+
+def on_card(device: str):
+    """How the float32 reference computes there: attention's fused kernels may round their inputs."""
+    return sdpa_kernel(SDPBackend.MATH) if device == "cuda" else nullcontext()
+
+
+def check_reference(on_cpu, reference, tokenizer) -> None:
+    """The card's float32 must be the CPU's, far below what bfloat16 changes."""
+    ids = prompt_ids(tokenizer, "chat")
+    rows = list(range(len(ids)))
+    with on_card("cuda"):
+        got = logits_at(reference, ids, rows).cpu()
+    error = relative_error(got, logits_at(on_cpu, ids, rows))
+    print(f"float32 on the card, against the CPU's: {error:.1e}", flush=True)
+    if not error <= 1e-4:
+        raise ValueError("the card's float32 is no reference")
 
 
 def main() -> int:
@@ -106,6 +134,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=REPO / ".cache/goldens/smollm2")
     parser.add_argument("--resume", action="store_true", help="go on after a run that was stopped")
     parser.add_argument("--threads", type=int, help="1 is faster where others use the cores")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -114,8 +143,12 @@ def main() -> int:
         print(f"{manifest_path} is missing: run make_adapters.py first", file=sys.stderr)
         return 1
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    reference = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
-    half = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16)
+    load = AutoModelForCausalLM.from_pretrained
+    reference = load(args.model, dtype=torch.float32).to(args.device)
+    half = load(args.model, dtype=torch.bfloat16).to(args.device)
+    torch.set_float32_matmul_precision("highest")
+    if args.device == "cuda":
+        check_reference(load(args.model, dtype=torch.float32), reference, tokenizer)
     (args.out / "logits").mkdir(parents=True, exist_ok=True)
 
     partial = args.out / "index.partial.json"
@@ -140,15 +173,18 @@ def main() -> int:
             prompts = ["chat"]
         for prompt in prompts:
             ids = prompt_ids(tokenizer, prompt)
-            rows = golden_rows(len(ids))
+            rows = list(range(len(ids))) if args.device == "cuda" else golden_rows(len(ids))
             if name is not None and name.startswith("subset-"):
                 rows = rows[-1:]
-            logits = logits_at(f32, ids, rows)
-            assert np.isfinite(logits).all() and logits.shape == (len(rows), 49152)
+            with on_card(args.device):
+                logits = logits_at(f32, ids, rows)
+            assert logits.isfinite().all() and logits.shape == (len(rows), 49152)
             file = f"logits/{name or 'base'}.{prompt}.f32"
-            logits.astype("<f4").tofile(args.out / file)
-            tokens, least_gap = greedy(f32, ids)
+            logits.cpu().numpy().astype("<f4").tofile(args.out / file)
+            # The engine computes in float32, and is compared token by token, on the CPU alone.
+            tokens, least_gap = ([], None) if args.device == "cuda" else greedy(f32, ids)
             half_logits = logits_at(bf16, ids, rows)
+            noise = centered(half_logits) - centered(logits)  # [rows, vocab]
             if name is None:
                 base_logits[prompt] = (rows, logits)
             base_rows, base = base_logits[prompt]
@@ -169,8 +205,11 @@ def main() -> int:
                     "greedy": tokens,
                     "leastGap": least_gap,
                     "bf16RelErr": relative_error(half_logits, logits),
-                    "bf16RelErrRows": [relative_error(h, l) for h, l in zip(half_logits, logits)],
+                    "bf16RelErrRows": row_errors(half_logits, logits),
                     "bf16RelErrCentered": relative_error(centered(half_logits), centered(logits)),
+                    # of a difference of two logits, as a margin is one
+                    "bf16NoiseRows": (2 * noise.square().mean(dim=-1)).sqrt().tolist(),
+                    "bf16TopRows": half_logits.argmax(dim=-1).tolist(),
                     "movedFromBase": moved,
                 }
             )
@@ -181,7 +220,7 @@ def main() -> int:
         last = index[-1]
         print(
             f"{name or 'base'}: {time.time() - started:.1f} s, moved {last['movedFromBase']:.3f}, "
-            f"bf16 error {last['bf16RelErr']:.4f}, least gap {last['leastGap']:.4f}",
+            f"bf16 error {last['bf16RelErr']:.4f}, least gap {last['leastGap']}",
             flush=True,
         )
     # Renamed last: an index is there only when all its files are.

@@ -6,11 +6,11 @@
 #include <cmath>
 #include <limits>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "cuda/attention_decode.h"
 #include "cuda/attention_prefill.h"
+#include "cuda/on_all_cores.h"
 #include "cuda/rope_kv.h"
 #include "paged_step.h"
 
@@ -70,10 +70,10 @@ class Sequences {
       }
     }
     if (pool_.size() != pool.size()) pool_ = DeviceArray<uint16_t>(pool.size());
-    pool_.write(pool);
+    pool_.assign(pool);
   }
 
-  KvPages pages() const { return pages_at(reinterpret_cast<uint8_t*>(pool_.get())); }
+  KvPages pages() const { return pages_at(reinterpret_cast<uint8_t*>(pool_.data())); }
 
   // qkv of the chunks' rows; what is not q is NaN, since attention must not read it.
   std::vector<uint16_t> qkv(const std::vector<Chunk>& chunks, int rows) const {
@@ -169,7 +169,7 @@ class Runner {
                               static_cast<size_t>(shape_.num_heads * shape_.head_dim));
     out.fill_bytes(0xff);
     const Attention args = attention(sequences, qkv, out, step);
-    attention_decode(args, step.arrays, workspace_.get(), nullptr);
+    attention_decode(args, step.arrays, workspace_.data(), nullptr);
     attention_prefill(args, step.arrays, nullptr);
     LORAX_CUDA(cudaDeviceSynchronize());
     return out.read();
@@ -178,8 +178,8 @@ class Runner {
   Attention attention(const Sequences& sequences, const DeviceArray<uint16_t>& qkv,
                       const DeviceArray<uint16_t>& out, const UploadedStep& step) const {
     Attention args;
-    args.qkv = reinterpret_cast<const __nv_bfloat16*>(qkv.get());
-    args.out = reinterpret_cast<__nv_bfloat16*>(out.get());
+    args.qkv = reinterpret_cast<const __nv_bfloat16*>(qkv.data());
+    args.out = reinterpret_cast<__nv_bfloat16*>(out.data());
     args.rows = step.rows;
     args.max_spans =
         std::max(step.counts.num_spans, step.rows - step.counts.num_rows + step.counts.num_spans);
@@ -191,7 +191,7 @@ class Runner {
     return args;
   }
 
-  void* workspace() const { return workspace_.get(); }
+  void* workspace() const { return workspace_.data(); }
 
  private:
   Shape shape_;
@@ -210,28 +210,20 @@ double error_of(const Shape& shape, const Sequences& sequences, const std::vecto
     for (int i = 0; i < chunks[s].num_rows; ++i) rows.push_back({s, chunks[s].first_position + i});
   }
   const auto cols = static_cast<size_t>(shape.num_heads * shape.head_dim);
-  const unsigned num_threads = std::max(1u, std::thread::hardware_concurrency());
-  std::vector<std::pair<double, double>> sums(num_threads);
-  std::vector<std::thread> threads;
-  for (unsigned t = 0; t < num_threads; ++t) {
-    threads.emplace_back([&, t] {
-      for (size_t r = t; r < rows.size(); r += num_threads) {
-        const std::vector<double> reference =
-            sequences.reference(rows[r].sequence, rows[r].position);
-        for (size_t c = 0; c < cols; ++c) {
-          const double difference = to_float(out[r * cols + c]) - reference[c];
-          sums[t].first += difference * difference;
-          sums[t].second += reference[c] * reference[c];
-        }
-      }
-    });
-  }
+  std::vector<std::pair<double, double>> sums(rows.size());
+  on_all_cores(static_cast<int64_t>(rows.size()), [&](int64_t r) {
+    const std::vector<double> reference = sequences.reference(rows[r].sequence, rows[r].position);
+    for (size_t c = 0; c < cols; ++c) {
+      const double difference = to_float(out[static_cast<size_t>(r) * cols + c]) - reference[c];
+      sums[r].first += difference * difference;
+      sums[r].second += reference[c] * reference[c];
+    }
+  });
   double difference = 0.0;
   double norm = 0.0;
-  for (unsigned t = 0; t < num_threads; ++t) {
-    threads[t].join();
-    difference += sums[t].first;
-    norm += sums[t].second;
+  for (const auto& [of_row, norm_of_row] : sums) {
+    difference += of_row;
+    norm += norm_of_row;
   }
   return std::sqrt(difference / norm);
 }
@@ -355,12 +347,12 @@ TEST(AttentionDecode, OneGraphServesAnyLengths) {
   for (const auto& chunks : {first, second}) {
     sequences.upload(chunks);
     UploadedStep now(chunks, sequences.block_tables, 4);
-    step.d_counts.write(now.d_counts.read());
-    step.d_positions.write(now.positions);
-    step.d_row_span.write(now.row_span);
-    step.d_spans.write(now.d_spans.read());
-    step.d_tables.write(now.d_tables.read());
-    qkv.write(sequences.qkv(chunks, 4));
+    step.d_counts.assign(now.d_counts.read());
+    step.d_positions.assign(now.positions);
+    step.d_row_span.assign(now.row_span);
+    step.d_spans.assign(now.d_spans.read());
+    step.d_tables.assign(now.d_tables.read());
+    qkv.assign(sequences.qkv(chunks, 4));
     out.fill_bytes(0xff);
     LORAX_CUDA(cudaGraphLaunch(replay, stream));
     LORAX_CUDA(cudaStreamSynchronize(stream));
@@ -387,11 +379,11 @@ TEST(AttentionDecode, SeesWhatRopeStoresJustBefore) {
     DeviceArray<uint16_t> qkv(random_bf16(static_cast<size_t>(64 * shape.qkv_cols()), random));
     const Attention args = runner.attention(sequences, qkv, out, step);
     RopeKv rope;
-    rope.qkv = reinterpret_cast<__nv_bfloat16*>(qkv.get());
+    rope.qkv = reinterpret_cast<__nv_bfloat16*>(qkv.data());
     rope.rows = 64;
     rope.num_heads = shape.num_heads;
     rope.pages = args.pages;
-    rope.inv_freq = inv_freq.get();
+    rope.inv_freq = inv_freq.data();
     rope_and_store_kv(rope, step.arrays, nullptr);
     attention_decode(args, step.arrays, runner.workspace(), nullptr);
     const std::vector<uint16_t> behind = out.read();

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "cuda/check.h"
@@ -20,21 +21,28 @@ namespace lorax::cuda {
 template <typename T>
 class DeviceArray {
  public:
+  DeviceArray() = default;
   explicit DeviceArray(size_t size) : size_(size) {
     LORAX_CUDA(cudaMalloc(&data_, bytes() + 1));
-    LORAX_CUDA(cudaMemset(data_, 0xFF, bytes()));
+    poison();
   }
   explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) {
     assign(values);
   }
+  DeviceArray(DeviceArray&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  DeviceArray& operator=(DeviceArray&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
   ~DeviceArray() { cudaFree(data_); }
-  DeviceArray(const DeviceArray&) = delete;
-  DeviceArray& operator=(const DeviceArray&) = delete;
 
   void assign(const std::vector<T>& values) {
     LORAX_CUDA(cudaMemcpy(data_, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
   }
-  void poison() { LORAX_CUDA(cudaMemset(data_, 0xFF, bytes())); }
+  void poison() { fill_bytes(0xFF); }
+  void fill_bytes(int byte) { LORAX_CUDA(cudaMemset(data_, byte, bytes())); }
   std::vector<T> read() const {
     std::vector<T> out(size_);
     LORAX_CUDA(cudaMemcpy(out.data(), data_, bytes(), cudaMemcpyDeviceToHost));

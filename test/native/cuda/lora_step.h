@@ -19,6 +19,7 @@
 #include "cuda/device_array.h"
 #include "cuda/lora_items.h"
 #include "cuda/lora_rows.h"
+#include "cuda/on_all_cores.h"
 #include "cuda/step_arrays.h"
 
 namespace lorax::cuda_test {
@@ -90,10 +91,7 @@ class LoraStep {
       : random_(seed), shapes_(std::move(shapes)) {}
 
   std::vector<uint16_t> random_bf16(int64_t count, float scale) {
-    std::normal_distribution<float> normal(0.0f, scale);
-    std::vector<uint16_t> out(static_cast<size_t>(count));
-    for (uint16_t& value : out) value = to_bits(normal(random_));
-    return out;
+    return cuda::normal_bf16_bits(random_, static_cast<size_t>(count), scale);
   }
   std::mt19937& random() { return random_; }
   const std::vector<ModuleShape>& shapes() const { return shapes_; }

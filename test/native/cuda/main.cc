@@ -3,8 +3,10 @@
 // the exit status is that of what ran.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "backend/error.h"
 #include "cuda/probe.h"
@@ -20,6 +22,21 @@ int count_device_tests() {
     if (std::string(suite.name()).rfind("Host", 0) != 0) count += suite.total_test_count();
   }
   return count;
+}
+
+// Where the time goes: suites that took a tenth of a second, the longest first.
+void print_times(const testing::UnitTest& all) {
+  std::vector<const testing::TestSuite*> suites;
+  for (int i = 0; i < all.total_test_suite_count(); ++i) {
+    const testing::TestSuite* suite = all.GetTestSuite(i);
+    if (suite->should_run() && suite->elapsed_time() >= 100) suites.push_back(suite);
+  }
+  std::sort(suites.begin(), suites.end(),
+            [](const auto* a, const auto* b) { return a->elapsed_time() > b->elapsed_time(); });
+  for (const testing::TestSuite* suite : suites) {
+    std::printf("%7.1f s  %s (%d tests)\n", static_cast<double>(suite->elapsed_time()) / 1e3,
+                suite->name(), suite->test_to_run_count());
+  }
 }
 
 }  // namespace
@@ -45,6 +62,7 @@ int main(int argc, char** argv) {
   testing::Test::RecordProperty("device_tests_skipped", num_skipped);
   const int status = RUN_ALL_TESTS();
   const testing::UnitTest& all = *testing::UnitTest::GetInstance();
+  print_times(all);
   if (num_skipped > 0) {
     std::printf("lorax_cuda_tests: %d tests that need a device were skipped: %s\n", num_skipped,
                 reason.c_str());

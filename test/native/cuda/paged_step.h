@@ -14,8 +14,9 @@
 #include <utility>
 #include <vector>
 
-#include "cuda/check.h"
+#include "cuda/device_array.h"
 #include "cuda/kv_pages.h"
+#include "cuda/on_all_cores.h"
 #include "cuda/step_arrays.h"
 
 namespace lorax::cuda {
@@ -27,47 +28,7 @@ inline float to_float(uint16_t bf16) {
   return value;
 }
 
-inline uint16_t to_bf16(float value) {
-  uint32_t bits = 0;
-  std::memcpy(&bits, &value, sizeof bits);
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
 inline constexpr uint16_t kPoison = 0xffff;  // a NaN
-
-template <typename T>
-class DeviceArray {
- public:
-  DeviceArray() = default;
-  explicit DeviceArray(size_t size) : size_(size) {
-    LORAX_CUDA(cudaMalloc(&data_, std::max<size_t>(1, size) * sizeof(T)));
-  }
-  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) { write(values); }
-  DeviceArray(DeviceArray&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-  DeviceArray& operator=(DeviceArray&& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-    return *this;
-  }
-  ~DeviceArray() { cudaFree(data_); }
-
-  T* get() const { return data_; }
-  size_t size() const { return size_; }
-  void write(const std::vector<T>& values) {
-    LORAX_CUDA(cudaMemcpy(data_, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  std::vector<T> read() const {
-    std::vector<T> values(size_);
-    LORAX_CUDA(cudaMemcpy(values.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost));
-    return values;
-  }
-  void fill_bytes(int byte) { LORAX_CUDA(cudaMemset(data_, byte, size_ * sizeof(T))); }
-
- private:
-  T* data_ = nullptr;
-  size_t size_ = 0;
-};
 
 // One sequence's part of a step.
 struct Chunk {
@@ -109,11 +70,11 @@ struct UploadedStep {
     d_row_span = DeviceArray<int32_t>(row_span);
     d_spans = DeviceArray<DeviceSpan>(spans);
     d_tables = DeviceArray<int32_t>(tables);
-    arrays.counts = d_counts.get();
-    arrays.positions = d_positions.get();
-    arrays.row_span = d_row_span.get();
-    arrays.spans = d_spans.get();
-    arrays.block_tables = d_tables.get();
+    arrays.counts = d_counts.data();
+    arrays.positions = d_positions.data();
+    arrays.row_span = d_row_span.data();
+    arrays.spans = d_spans.data();
+    arrays.block_tables = d_tables.data();
   }
 
   StepCounts counts;
@@ -147,10 +108,7 @@ inline std::vector<std::vector<int32_t>> random_block_tables(std::span<const int
 }
 
 inline std::vector<uint16_t> random_bf16(size_t size, std::mt19937& random, float deviation = 1) {
-  std::normal_distribution<float> normal(0.0f, deviation);
-  std::vector<uint16_t> values(size);
-  for (uint16_t& value : values) value = to_bf16(normal(random));
-  return values;
+  return normal_bf16_bits(random, size, deviation);
 }
 
 }  // namespace lorax::cuda

@@ -102,15 +102,15 @@ TEST_P(RopeKvOfShape, RotatesQAndStoresKAndV) {
   const DeviceArray<float> d_k_gain(k_gain);
 
   RopeKv args;
-  args.qkv = reinterpret_cast<__nv_bfloat16*>(qkv.get());
+  args.qkv = reinterpret_cast<__nv_bfloat16*>(qkv.data());
   args.rows = step.rows;
   args.num_heads = shape.num_heads;
-  args.pages = {reinterpret_cast<uint8_t*>(pool.get()), page_elements * 2, kLayer,
+  args.pages = {reinterpret_cast<uint8_t*>(pool.data()), page_elements * 2, kLayer,
                 shape.num_kv_heads, dim};
-  args.inv_freq = d_inv_freq.get();
+  args.inv_freq = d_inv_freq.data();
   args.magnitude = shape.magnitude;
-  args.q_gain = shape.norm ? d_q_gain.get() : nullptr;
-  args.k_gain = shape.norm ? d_k_gain.get() : nullptr;
+  args.q_gain = shape.norm ? d_q_gain.data() : nullptr;
+  args.k_gain = shape.norm ? d_k_gain.data() : nullptr;
   args.eps = kEps;
   rope_and_store_kv(args, step.arrays, nullptr);
   LORAX_CUDA(cudaDeviceSynchronize());
@@ -185,11 +185,11 @@ TEST(RopeKv, TakesManyRows) {
   DeviceArray<uint16_t> pool(static_cast<size_t>(num_pages) * 2 * 16 * static_cast<size_t>(dim));
   const DeviceArray<float> inv_freq(std::vector<float>(static_cast<size_t>(dim / 2), 0.01f));
   RopeKv args;
-  args.qkv = reinterpret_cast<__nv_bfloat16*>(qkv.get());
+  args.qkv = reinterpret_cast<__nv_bfloat16*>(qkv.data());
   args.rows = step.rows;
   args.num_heads = 2;
-  args.pages = {reinterpret_cast<uint8_t*>(pool.get()), 2 * 2 * 16 * dim, 0, 1, dim};
-  args.inv_freq = inv_freq.get();
+  args.pages = {reinterpret_cast<uint8_t*>(pool.data()), 2 * 2 * 16 * dim, 0, 1, dim};
+  args.inv_freq = inv_freq.data();
   rope_and_store_kv(args, step.arrays, nullptr);
   const std::vector<uint16_t> out = qkv.read();
   const std::vector<float> frequencies(static_cast<size_t>(dim / 2), 0.01f);

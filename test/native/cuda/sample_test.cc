@@ -8,11 +8,11 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <thread>
 
 #include "cpu/philox.h"
 #include "cpu/sample.h"
 #include "cuda/device_array.h"
+#include "cuda/on_all_cores.h"
 
 namespace lorax::cuda {
 namespace {
@@ -133,17 +133,10 @@ class DeviceSampler {
 std::vector<SampleResult> on_cpu(const std::vector<float>& logits, int32_t vocab,
                                  const std::vector<Request>& requests) {
   std::vector<SampleResult> results(requests.size());
-  const size_t num_threads = std::max(1u, std::thread::hardware_concurrency());
-  std::vector<std::thread> threads;
-  for (size_t thread = 0; thread < num_threads; ++thread) {
-    threads.emplace_back([&, thread] {
-      for (size_t i = thread; i < requests.size(); i += num_threads) {
-        const Request known = requests[i].with_known_input();
-        cpu::sample_row(logits.data() + i * vocab, vocab, known.pointed(), &results[i]);
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
+  on_all_cores(static_cast<int64_t>(requests.size()), [&](int64_t i) {
+    const Request known = requests[i].with_known_input();
+    cpu::sample_row(logits.data() + i * vocab, vocab, known.pointed(), &results[i]);
+  });
   return results;
 }
 
@@ -218,6 +211,8 @@ class Generator {
  public:
   explicit Generator(uint32_t seed) : random_(seed) {}
 
+  uint32_t seed() { return static_cast<uint32_t>(random_()); }  // of another one
+
   template <typename... Values>
   float pick(Values... values) {
     const float all[] = {static_cast<float>(values)...};
@@ -290,11 +285,14 @@ void run_random(int32_t vocab, int32_t rows, int32_t batches, uint32_t seed, Sam
   std::vector<float> logits(static_cast<size_t>(rows) * vocab);
   Tally tally;
   for (int32_t batch = 0; batch < batches; ++batch) {
-    std::vector<Request> requests;
-    for (int32_t i = 0; i < rows; ++i) {
-      generator.logits(logits.data() + static_cast<size_t>(i) * vocab, vocab);
-      requests.push_back(generator.request(vocab));
-    }
+    std::vector<Request> requests(static_cast<size_t>(rows));
+    std::vector<uint32_t> seeds;
+    for (int32_t i = 0; i < rows; ++i) seeds.push_back(generator.seed());
+    on_all_cores(rows, [&](int64_t i) {
+      Generator of_row(seeds[i]);
+      of_row.logits(logits.data() + i * vocab, vocab);
+      requests[i] = of_row.request(vocab);
+    });
     compare(logits, vocab, requests, sampler(logits, requests), &tally);
     if (testing::Test::HasFatalFailure()) return;
   }
