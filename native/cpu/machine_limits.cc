@@ -10,6 +10,9 @@
 #if defined(__unix__) || defined(__APPLE__)
 #include <unistd.h>
 #endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 namespace lorax::cpu {
 namespace {
@@ -72,6 +75,13 @@ int64_t available_memory_bytes() {
 
 int usable_cores() {
   int64_t cores = std::max(1u, std::thread::hardware_concurrency());
+#if defined(__linux__)
+  // hardware_concurrency() also counts the cores that taskset or a container's cpuset took away.
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) {
+    cores = std::min<int64_t>(cores, CPU_COUNT(&allowed));
+  }
+#endif
   int64_t quota = -1;
   int64_t period = 0;
   if (!(std::ifstream("/sys/fs/cgroup/cpu.max") >> quota >> period)) {
