@@ -15,7 +15,6 @@ namespace lorax::cuda {
 template <int kColumns, bool kLora>
 struct StreamConsumer {
   static constexpr int kBlocks = kColumns / 8;  // of 8 rows of x
-  static constexpr int kTogether = kColumns > 64 ? 2 : 4;
 
   const StreamBlock<kColumns>& block;
   const int warp;
@@ -80,24 +79,29 @@ struct StreamConsumer {
     release(w_before, x_before);
   }
 
+  // Bit q: part q of the site has items. Read early: beside a stream of weights it takes long.
+  __device__ uint32_t adapted_parts() const {
+    uint32_t parts = 0;
+    for (int q = 0; q < block.p.lora.num_parts; ++q) {
+      const LoraSiteItems& site = *block.p.lora.site;
+      if (site.part_begin[q] < site.part_begin[q + 1]) parts |= 1u << q;
+    }
+    return parts;
+  }
+
   // d += B v for every item of the site whose part covers rows of this tile that its part of k owns.
-  __device__ void expand_lora(const BlockCursor& tile) {
-    const auto& lora = block.p.lora;
+  __device__ __forceinline__ void expand_lora(const BlockCursor& tile, uint32_t adapted) {
     bool any = false;
-#pragma unroll
-    for (int q = 0; q < LoraSiteItems::kMaxParts; ++q) {
-      if (q >= lora.num_parts) break;
+    for (int q = 0; q < block.p.lora.num_parts; ++q) {
       const int2 groups = block.lora_groups(q, tile);
-      any |= groups.x < groups.y && lora.site->part_begin[q] < lora.site->part_begin[q + 1];
+      any |= groups.x < groups.y && (adapted >> q & 1) != 0;
     }
     if (!any) return;
     int left = 0;
     do {
       ptx::barrier_wait(block.barriers.lora_full + 8 * lora_ring.index, lora_ring.parity);
       left = ptx::load_shared_int4(block.lora_meta(lora_ring.index, 0)).w;
-      for (int slot = 0; slot < min(left, kLoraSetSlots); slot += kTogether) {
-        add_chunks(slot, left);
-      }
+      add_chunks(min(left, kLoraSetSlots));
       __syncwarp();
       if (lane == 0) ptx::barrier_arrive(block.barriers.lora_empty + 8 * lora_ring.index);
       lora_ring.next(block.p.lora_sets);
@@ -105,67 +109,61 @@ struct StreamConsumer {
     } while (left > 0);
   }
 
-  // d += B v for slots [first, first + kTogether) of the set, as far as there are `count`: several at
-  // a time, so that their loads and products overlap.
-  __device__ __forceinline__ void add_chunks(int first, int count) {
-    int4 meta[kTogether];
-    int4 b[kTogether];
-    int2 v[kTogether][kLoraChunkBlocks];
+  // What one slot adds to this warp's rows.
+  struct Term {
+    int first_block = 0;
+    int num_blocks = 0;  // 0: nothing
+    int4 b;
+    int2 v[kLoraChunkBlocks];
+  };
+
+  __device__ __forceinline__ Term load_term(int slot) const {
+    Term term;
+    const int4 meta = ptx::load_shared_int4(block.lora_meta(lora_ring.index, slot));
+    const uint32_t at = block.lora_slot(lora_ring.index, slot);
+    const int group = warp - (meta.z & 0xffff);
+    const bool ours = group >= 0 && warp < meta.z >> 16;
+    term.first_block = meta.x;
+    term.num_blocks = ours ? meta.y : 0;
+    term.b = ptx::load_shared_int4(at + (ours ? group : 0) * kBGroupBytes + lane * 16);
 #pragma unroll
-    for (int i = 0; i < kTogether; ++i) {
-      meta[i] = ptx::load_shared_int4(block.lora_meta(lora_ring.index, first + i));
+    for (int n = 0; n < kLoraChunkBlocks; ++n) {
+      term.v[n] = ptx::load_shared_int2(block.lora_v(at) + n * kVBlockBytes + lane * 8);
     }
+    return term;
+  }
+
+  // d += B v for the first `count` slots of the set. Short code: it runs once a tile, and what is not
+  // in the instruction cache comes from far. The next slot's loads are under way meanwhile.
+  __device__ __forceinline__ void add_chunks(int count) {
+    Term term = load_term(0);
+#pragma unroll 1
+    for (int slot = 0; slot < count; ++slot) {
+      const Term next = load_term(min(slot + 1, kLoraSetSlots - 1));
 #pragma unroll
-    for (int i = 0; i < kTogether; ++i) {
-      const uint32_t slot = block.lora_slot(lora_ring.index, first + i);
-      const int group = warp - (meta[i].z & 0xffff);
-      const bool ours = first + i < count && group >= 0 && warp < meta[i].z >> 16;
-      if (!ours) meta[i].x = -1;
-      b[i] = ptx::load_shared_int4(slot + (ours ? group : 0) * kBGroupBytes + lane * 16);
-#pragma unroll
-      for (int n = 0; n < kLoraChunkBlocks; ++n) {
-        v[i][n] = ptx::load_shared_int2(block.lora_v(slot) + n * kVBlockBytes + lane * 8);
+      for (int j = 0; j < kBlocks; ++j) {
+        const int n = j - term.first_block;
+        const bool hit = n >= 0 && n < term.num_blocks;
+        const int2 v = n == 0 ? term.v[0] : term.v[1];
+        mma_16x8x16_if(hit, d[4 * j], d[4 * j + 1], d[4 * j + 2], d[4 * j + 3], term.b, v);
       }
-    }
-#pragma unroll
-    for (int i = 0; i < kTogether; ++i) {
-      // The first block of rows is a register number: a jump to its products.
-      const auto products = [&]<int kFirst>() {
-        if constexpr (kFirst < kBlocks) add_product<kFirst>(b[i], v[i][0]);
-        if constexpr (kFirst + 1 < kBlocks) {
-          if (meta[i].y > 1) add_product<kFirst + 1>(b[i], v[i][1]);
-        }
-      };
-      switch (meta[i].x) {
-        case 0: products.template operator()<0>(); break;
-        case 1: products.template operator()<1>(); break;
-        case 2: products.template operator()<2>(); break;
-        case 3: products.template operator()<3>(); break;
-        case 4: products.template operator()<4>(); break;
-        case 5: products.template operator()<5>(); break;
-        case 6: products.template operator()<6>(); break;
-        case 7: products.template operator()<7>(); break;
-        case 8: products.template operator()<8>(); break;
-        case 9: products.template operator()<9>(); break;
-        case 10: products.template operator()<10>(); break;
-        case 11: products.template operator()<11>(); break;
-        case 12: products.template operator()<12>(); break;
-        case 13: products.template operator()<13>(); break;
-        case 14: products.template operator()<14>(); break;
-        case 15: products.template operator()<15>(); break;
-        default: break;  // not this warp's
-      }
+      term = next;
     }
   }
 
-  template <int kBlock>
-  __device__ __forceinline__ void add_product(const int4& b, const int2& v) {
-    float c[4] = {d[4 * kBlock], d[4 * kBlock + 1], d[4 * kBlock + 2], d[4 * kBlock + 3]};
-    mma_16x8x16(c, b.x, b.y, b.z, b.w, v.x, v.y);
-    d[4 * kBlock] = c[0];
-    d[4 * kBlock + 1] = c[1];
-    d[4 * kBlock + 2] = c[2];
-    d[4 * kBlock + 3] = c[3];
+  // The same in every lane.
+  static __device__ __forceinline__ void mma_16x8x16_if(bool does, float& c0, float& c1, float& c2,
+                                                        float& c3, const int4& a, const int2& b) {
+    asm volatile(
+        "{\n"
+        ".reg .pred does;\n"
+        "setp.ne.s32 does, %10, 0;\n"
+        "@does mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
+        "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+        "}\n"
+        : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y),
+          "r"(static_cast<int>(does)));
   }
 
   // d = silu(gate) * up: the first half of the tile has gate, the second the same rows of up. Each
@@ -285,13 +283,14 @@ struct StreamConsumer {
 
   // Nothing is stored before x has come, so before the kernels ahead have ended.
   __device__ void run() {
-    const bool gated = block.p.gated != 0;
+    uint32_t adapted = 0;
+    if constexpr (kLora) adapted = adapted_parts();
     for (BlockCursor tile(block.p.schedule, blockIdx.x); tile.valid(); tile.next_tile()) {
       multiply(tile);
       if (threadIdx.x == 0) trace(block.p, TraceEvent::kLastBlock);
-      if constexpr (kLora) expand_lora(tile);
+      if constexpr (kLora) expand_lora(tile, adapted);
       const int row = tile.row(warp / 4) + warp % 4 * 16;
-      if (gated) {
+      if (block.p.gated != 0) {
         gate(row, tile.row() + warp % 4 * 16);
       } else {
         store(row, tile.part);

@@ -215,90 +215,107 @@ class StreamShrink {
                        __uint_as_float(sum.z & ~0xffu), __uint_as_float(w));
   }
 
-  // The v of one unit on its way to a slot: this lane's row g, ranks 4 t .. 4 t + 3.
-  struct Arriving {
-    uint4 piece[LoraUnit::kPieces];
-    int unit_index = 0;
-    float factor = 0.0f;
-    int row = -1;  // in the slot; -1: none
+  // A slot of the set being collected, held by the lane of its number.
+  struct Slot {
+    int first_unit = 0;
+    int rows_begin = 0;  // of the item
+    int first = 0;       // of its rows in the slot, counted in the item
+    int first_row = 0;   // of the slot's blocks
+    int at = 0;          // of its first row among all of the set
+    float scale = 0.0f;
   };
 
-  // Fills the sets of the LoRA ring with v, a warp every fourth slot. Rows of other adapters are
-  // zeros.
+  // Fills the sets of the LoRA ring with v. All rows of a set are under way at once: 8 a warp and
+  // turn, whichever slots they belong to. Rows of other adapters are zeros.
   __device__ void build_v() const {
+    const int lane = thread_ % 32;
     RingPosition ring;
-    // A slot of one unit, the rule, is written when the next one's loads are under way.
-    Arriving before;
-    uint32_t v_before = 0;
+    Slot slot;
+    int next = 0;   // row of the item
+    int total = 0;  // rows of the set
     for_lora_chunks(block_, [&](const LoraChunk& chunk) {
-      if (chunk.slot == 0) {
-        ptx::barrier_wait(block_.barriers.lora_empty + 8 * ring.index, ring.parity ^ 1);
+      const LoraItem& item = chunk.item;
+      if (chunk.slot == 0) total = 0;
+      if (chunk.first_block == item.first_block) next = 0;
+      // Rows ascend: those of the slot follow those of the one before.
+      int count = item.rows_end - item.rows_begin - next;
+      if (item.num_blocks > kLoraChunkBlocks) {
+        const bool here = lane < min(count, kLoraChunkBlocks * 8) &&
+                          lora_.segment_rows[item.rows_begin + next + lane] <
+                              (chunk.first_block + chunk.num_blocks) * 8;
+        count = __popc(__ballot_sync(~0u, here));
       }
-      if (chunk.slot % kShrinkWarps == warp_) {
-        Arriving now;
-        load_unit(chunk, 0, now);
-        if (v_before != 0) store_unit(before, v_before);
-        v_before = block_.lora_v(block_.lora_slot(ring.index, chunk.slot));
-        before = now;
-        ptx::store_shared_int4(v_before + thread_ % 32 * 16, make_int4(0, 0, 0, 0));
-        __syncwarp();
-        const int rows = chunk.item.rows_end - chunk.item.rows_begin;
-        for (int i = 1; i * LoraUnit::kMaxRows < rows; ++i) {
-          store_unit(before, v_before);
-          load_unit(chunk, i, before);
-        }
+      if (lane == chunk.slot) {
+        slot = {item.first_unit, item.rows_begin, next, chunk.first_block * 8, total, item.scale};
       }
-      if (chunk.closes_set()) {
-        if (v_before != 0) store_unit(before, v_before);
-        v_before = 0;
-        __syncwarp();
-        if (thread_ % 32 == 0) ptx::barrier_arrive(block_.barriers.lora_full + 8 * ring.index);
-        ring.next(block_.p.lora_sets);
-      }
+      next += count;
+      total += count;
+      if (!chunk.closes_set()) return;
+      fill_set(ring.index, ring.parity, slot, chunk.slot + 1, total);
+      ring.next(block_.p.lora_sets);
     });
   }
 
-  // Unit `index` of the chunk's item, as far as its rows are in the chunk's blocks.
-  __device__ __forceinline__ void load_unit(const LoraChunk& chunk, int index, Arriving& to) const {
-    const int g = thread_ % 32 / 4;
-    const int at = chunk.item.rows_begin + index * LoraUnit::kMaxRows + g;
-    to.row = -1;
-    to.factor = 0.0f;
-    if (at < chunk.item.rows_end) {
-      const int row = lora_.segment_rows[at] - chunk.first_block * 8;
-      if (row >= 0 && row < chunk.num_blocks * 8) to.row = row;
-      to.factor = lora_.segment_weights[at] * chunk.item.scale;
+  __device__ __forceinline__ void fill_set(uint32_t set, uint32_t parity, const Slot& slot,
+                                           int num_slots, int total) const {
+    const int lane = thread_ % 32;
+    const int t = lane % 4;
+    ptx::barrier_wait(block_.barriers.lora_empty + 8 * set, parity ^ 1);
+    for (int i = warp_; i < num_slots; i += kShrinkWarps) {
+      ptx::store_shared_int4(block_.lora_v(block_.lora_slot(set, i)) + lane * 16,
+                             make_int4(0, 0, 0, 0));
     }
-    to.unit_index = chunk.item.first_unit + index;
-    load_pieces(to);
+    bool zeroed = false;
+    for (int turn = warp_ * 8; turn < total || !zeroed; turn += kShrinkWarps * 8) {
+      const int at = turn + lane / 4;
+      int owner = 0;
+      for (int i = 1; i < num_slots; ++i) {
+        if (at >= __shfl_sync(~0u, slot.at, i)) owner = i;
+      }
+      const int n = __shfl_sync(~0u, slot.first, owner) + at - __shfl_sync(~0u, slot.at, owner);
+      const int rows_begin = __shfl_sync(~0u, slot.rows_begin, owner);
+      const int first_unit = __shfl_sync(~0u, slot.first_unit, owner);
+      const int first_row = __shfl_sync(~0u, slot.first_row, owner);
+      const float scale = __shfl_sync(~0u, slot.scale, owner);
+      const bool exists = at < total;
+      const uint4* from = lora_.pieces +
+                          int64_t{first_unit + n / LoraUnit::kMaxRows} * LoraUnit::kPieces * 32 +
+                          n % LoraUnit::kMaxRows * 4 + t;
+      uint4 piece[LoraUnit::kPieces];
+      int row = 0;
+      float factor = 0.0f;
+      if (exists) {
+#pragma unroll
+        for (int p = 0; p < LoraUnit::kPieces; ++p) piece[p] = ptx::load_whole(from + p * 32);
+        row = lora_.segment_rows[rows_begin + n] - first_row;
+        factor = lora_.segment_weights[rows_begin + n] * scale;
+      }
+      if (!zeroed) barrier();
+      zeroed = true;
+      if (!exists) continue;
+      while (!all_there(piece)) {
+#pragma unroll
+        for (int p = 0; p < LoraUnit::kPieces; ++p) piece[p] = ptx::load_whole(from + p * 32);
+      }
+      float4 sum = unmarked(piece[0]);
+#pragma unroll
+      for (int p = 1; p < LoraUnit::kPieces; ++p) {
+        const float4 add = unmarked(piece[p]);
+        sum.x += add.x, sum.y += add.y, sum.z += add.z, sum.w += add.w;
+      }
+      ptx::store_shared_int2(block_.lora_v(block_.lora_slot(set, owner)) + row * 32 + t * 8,
+                             make_int2(bf16_pair(sum.x * factor, sum.y * factor),
+                                       bf16_pair(sum.z * factor, sum.w * factor)));
+    }
+    __syncwarp();
+    if (lane == 0) ptx::barrier_arrive(block_.barriers.lora_full + 8 * set);
   }
 
-  __device__ __forceinline__ void load_pieces(Arriving& unit) const {
+  __device__ __forceinline__ bool all_there(const uint4 (&piece)[LoraUnit::kPieces]) const {
+    bool there = true;
 #pragma unroll
-    for (int p = 0; p < LoraUnit::kPieces; ++p) {
-      unit.piece[p] = ptx::load_whole(piece_at(unit.unit_index, p));
-    }
-  }
-
-  // Once all of the unit's pieces are there.
-  __device__ __forceinline__ void store_unit(Arriving& unit, uint32_t v) const {
-    while (true) {
-      bool there = true;
-#pragma unroll
-      for (int p = 0; p < LoraUnit::kPieces; ++p) there &= unit.piece[p].w == mark_;
-      if (__all_sync(~0u, there)) break;
-      load_pieces(unit);
-    }
-    float4 sum = unmarked(unit.piece[0]);
-#pragma unroll
-    for (int p = 1; p < LoraUnit::kPieces; ++p) {
-      const float4 add = unmarked(unit.piece[p]);
-      sum.x += add.x, sum.y += add.y, sum.z += add.z, sum.w += add.w;
-    }
-    if (unit.row < 0) return;
-    ptx::store_shared_int2(v + unit.row * 32 + thread_ % 4 * 8,
-                           make_int2(bf16_pair(sum.x * unit.factor, sum.y * unit.factor),
-                                     bf16_pair(sum.z * unit.factor, sum.w * unit.factor)));
+    for (int p = 0; p < LoraUnit::kPieces; ++p) there &= piece[p].w == mark_;
+    return there;
   }
 
   const StreamBlock<kColumns>& block_;
