@@ -8,6 +8,7 @@
 #include "cuda/cuda_backend_impl.h"
 #include "cuda/embed.h"
 #include "cuda/export_samples.h"
+#include "cuda/lora_rope.h"
 #include "cuda/norm.h"
 #include "cuda/rope_kv.h"
 #include "cuda/silu_mul.h"
@@ -222,7 +223,6 @@ Activation CudaBackend::add_rms_norm(Activation& residual, const Activation& del
   const bool gathers = sampled_rows && issue_.bucket == 0;
   ready_ = {};
   if (delta.pending != nullptr) {
-    const auto& site = *static_cast<const LoraRowSite*>(delta.pending);
     auto* values = static_cast<__nv_bfloat16*>(delta.data);
     if (!gathers) {
       LoraNormArguments fused;
@@ -233,10 +233,11 @@ Activation CudaBackend::add_rms_norm(Activation& residual, const Activation& del
       fused.eps = eps;
       fused.rows = residual.rows;
       fused.hidden = residual.cols;
-      lora_add_rms_norm(row_lists_, site, issue_.arrays, fused, stream_);
+      lora_add_rms_norm(row_lists_, fused, stream_);
       return {fused.y, residual.rows, residual.cols};
     }
-    lora_expand(row_lists_, site, issue_.arrays, values, delta.rows, delta.cols, stream_);
+    const auto& site = *static_cast<const LoraRowSite*>(delta.pending);
+    lora_expand(row_lists_, site, values, delta.rows, delta.cols, stream_);
   }
   NormArguments arguments;
   arguments.residual = static_cast<float*>(residual.data);
@@ -282,6 +283,13 @@ void CudaBackend::rope_and_store_kv(Activation& qkv, int32_t layer, const Attent
   arguments.q_gain = floats(q_gain);
   arguments.k_gain = floats(k_gain);
   arguments.eps = eps;
+  if (qkv.pending != nullptr) {
+    if (lora_rope_takes(config.head_dim)) {
+      return lora_rope_and_store_kv(row_lists_, arguments, issue_.arrays, stream_);
+    }
+    const auto& site = *static_cast<const LoraRowSite*>(qkv.pending);
+    lora_expand(row_lists_, site, arguments.qkv, qkv.rows, qkv.cols, stream_);
+  }
   cuda::rope_and_store_kv(arguments, issue_.arrays, stream_);
 }
 
@@ -325,8 +333,7 @@ Activation CudaBackend::silu_mul(const Activation& gate_up) {
   auto* y = ensure<__nv_bfloat16>(silu_out_, max_rows_, inner);
   const auto* x = static_cast<const __nv_bfloat16*>(gate_up.data);
   if (gate_up.pending != nullptr) {
-    const auto& site = *static_cast<const LoraRowSite*>(gate_up.pending);
-    lora_silu_mul(row_lists_, site, issue_.arrays, x, y, gate_up.rows, inner, stream_);
+    lora_silu_mul(row_lists_, x, y, gate_up.rows, inner, stream_);
   } else {
     uint32_t* const ready = next_ready(false);
     ready_.count = silu_mul_blocks(gate_up.rows, inner);
