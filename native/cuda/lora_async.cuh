@@ -9,9 +9,9 @@
 
 namespace lorax::cuda {
 
-// Past the first-level cache.
+// Past the first-level cache; the second takes whole lines, whose rest is wanted soon.
 __device__ __forceinline__ void copy_async(void* to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(
                    static_cast<uint32_t>(__cvta_generic_to_shared(to))),
                "l"(from)
                : "memory");
@@ -19,7 +19,7 @@ __device__ __forceinline__ void copy_async(void* to, const void* from) {
 
 // Zeros where `exists` is false; `from` must be readable all the same.
 __device__ __forceinline__ void copy_async_or_zero(void* to, const void* from, bool exists) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(
                    static_cast<uint32_t>(__cvta_generic_to_shared(to))),
                "l"(from), "r"(exists ? 16 : 0)
                : "memory");

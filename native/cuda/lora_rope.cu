@@ -1,7 +1,7 @@
 // A block has 16 rows, a warp every eighth head of them, in strips of 32 columns: strip s of the
 // first half and strip s of the second lie in the same lanes, which rotate them. The next head's
 // columns are on their way into shared memory; each thread copies what it will read itself. cos and
-// sin are computed once a row, before the wait for the linear, and lie in the order of the lanes.
+// sin are computed once a row, while the first heads arrive, and lie in the order of the lanes.
 #include "cuda/launch.h"
 #include "cuda/lora_async.cuh"
 #include "cuda/lora_rope.h"
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kThreads, kStrips <= 2 ? 2 : 1)
   uint4* const ring =
       reinterpret_cast<uint4*>(table + table_floats(kStrips)) + threadIdx.x;  // this thread's
   let_next_start();
-
+  wait_for_previous();
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const int g = lane / 4;
@@ -59,6 +59,29 @@ __global__ void __launch_bounds__(kThreads, kStrips <= 2 ? 2 : 1)
   const int32_t tile = blockIdx.x;
   const int head_dim = args.pages.head_dim;
   const int half = head_dim / 2;
+  const int heads = args.num_heads + 2 * args.pages.num_kv_heads;
+  const auto qkv_at = [&](int h, int head) {  // this lane's row g + 8 h
+    return args.qkv + (int64_t{row_of(tile, h)} * heads + head) * head_dim;
+  };
+  const auto fetch = [&](int head, int turn) {
+    if (head < heads) {
+#pragma unroll
+      for (int s = 0; s < kStrips; ++s) {
+        const int column = s * 32 + t * 8;
+        if (column >= half) continue;
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          if (row_of(tile, h) >= args.rows) continue;
+          const __nv_bfloat16* from = qkv_at(h, head) + column;
+          uint4* const to = ring + ((turn * kStrips + s) * 4 + h) * kThreads;
+          copy_async(to, from);
+          copy_async(to + 2 * kThreads, from + half);
+        }
+      }
+    }
+    commit_copies();
+  };
+  fetch(warp, 0);
   const int32_t num_rows = min(step.counts->num_rows, args.rows);
   for (int i = threadIdx.x; i < kTileRows * kStrips * 32; i += kThreads) {
     const int column = i % (kStrips * 32);
@@ -83,31 +106,6 @@ __global__ void __launch_bounds__(kThreads, kStrips <= 2 ? 2 : 1)
         step.block_tables[block] * args.pages.page_bytes / int64_t{sizeof(__nv_bfloat16)} +
         position % KvPages::kBlockTokens * head_dim;
   }
-  wait_for_previous();
-
-  const int heads = args.num_heads + 2 * args.pages.num_kv_heads;
-  const auto qkv_at = [&](int h, int head) {  // this lane's row g + 8 h
-    return args.qkv + (int64_t{row_of(tile, h)} * heads + head) * head_dim;
-  };
-  const auto fetch = [&](int head, int turn) {
-    if (head < heads) {
-#pragma unroll
-      for (int s = 0; s < kStrips; ++s) {
-        const int column = s * 32 + t * 8;
-        if (column >= half) continue;
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          if (row_of(tile, h) >= num_rows) continue;
-          const __nv_bfloat16* from = qkv_at(h, head) + column;
-          uint4* const to = ring + ((turn * kStrips + s) * 4 + h) * kThreads;
-          copy_async(to, from);
-          copy_async(to + 2 * kThreads, from + half);
-        }
-      }
-    }
-    commit_copies();
-  };
-  fetch(warp, 0);
   const int32_t begin = lists.pair_begin[tile];
   const int32_t end = lists.pair_begin[tile + 1];
   const int known = min(end - begin, kMeetings);

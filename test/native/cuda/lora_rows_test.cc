@@ -201,7 +201,7 @@ TEST_F(LoraRowsTest, WideRows) {
 
 // More rows than blocks: a block of the norm goes on to further rows, one of silu to further tiles.
 TEST_F(LoraRowsTest, ManyRows) {
-  LoraStep step(shapes(1088, 64, 96), 10);
+  LoraStep step(shapes(1096, 64, 96), 10);
   for (int i = 0; i < 5; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
   step.add_adapter(std::vector(1, std::vector<int32_t>(7, 24)));
   std::vector<int32_t> adapters;
