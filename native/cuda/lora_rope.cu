@@ -2,6 +2,7 @@
 // first half and strip s of the second lie in the same lanes, which rotate them. The next head's
 // columns are on their way into shared memory; each thread copies what it will read itself. cos and
 // sin are computed once a row, while the first heads arrive, and lie in the order of the lanes.
+#include "cuda/device_shape.h"
 #include "cuda/launch.h"
 #include "cuda/lora_async.cuh"
 #include "cuda/lora_rope.h"
@@ -253,7 +254,10 @@ void launch(const LoraRowLists& lists, const RopeKv& args, const StepArrays& ste
 
 }  // namespace
 
-bool lora_rope_takes(int32_t head_dim) { return head_dim % 16 == 0 && head_dim <= 256; }
+bool lora_rope_takes(int32_t head_dim) {
+  if (head_dim % 16 != 0 || head_dim > 256) return false;
+  return head_dim <= 128 || device_shape().major >= 9;  // 160 KB of shared memory
+}
 
 void lora_rope_and_store_kv(const LoraRowLists& lists, const RopeKv& args, const StepArrays& step,
                             cudaStream_t stream) {

@@ -7,7 +7,8 @@
 
 namespace lorax::cuda {
 
-// Heads of a multiple of 16; otherwise lora_expand and rope_and_store_kv do it.
+// Heads of a multiple of 16, above 128 from sm_90 on; otherwise lora_expand and rope_and_store_kv
+// do it.
 bool lora_rope_takes(int32_t head_dim);
 
 // rope_and_store_kv of qkv + B v; parts 0, 1 and 2 of the site are q, k and v. Where a row's q goes
