@@ -2,6 +2,7 @@
 // first half and strip s of the second lie in the same lanes, which rotate them. The next head's
 // columns are on their way into shared memory; each thread copies what it will read itself. cos and
 // sin are computed once a row, while the first heads arrive, and lie in the order of the lanes.
+// Where one segment has the rows, with one rank group, the next head's B is on its way too.
 #include "cuda/device_shape.h"
 #include "cuda/launch.h"
 #include "cuda/lora_async.cuh"
@@ -19,7 +20,10 @@ constexpr int kParts = 3;
 // kStrips: of half a head.
 constexpr int table_floats(int strips) { return strips * 2 * 16 * 32; }
 constexpr int ring_bytes(int strips) { return 2 * strips * 4 * kThreads * 16; }
-constexpr int shared_bytes(int strips) { return table_floats(strips) * 4 + ring_bytes(strips); }
+constexpr int b_bytes(int strips) { return strips * 64 * 32; }  // of a head
+constexpr int shared_bytes(int strips) {
+  return table_floats(strips) * 4 + ring_bytes(strips) + kWarps * b_bytes(strips);
+}
 
 struct Head {
   int index = 0;
@@ -49,12 +53,15 @@ __global__ void __launch_bounds__(kThreads, kStrips <= 2 ? 2 : 1)
   extern __shared__ __align__(16) float table[];
   __shared__ int64_t page_offset[kTileRows];  // elements, with the slot's; of real rows
   __shared__ Meeting meetings[kParts][kMeetings];
+  __shared__ uint2 kept_v[kParts][kTileRows][4];  // of the only segment
   uint4* const ring =
       reinterpret_cast<uint4*>(table + table_floats(kStrips)) + threadIdx.x;  // this thread's
   let_next_start();
   wait_for_previous();
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
+  uint8_t* const kept_b = reinterpret_cast<uint8_t*>(table) + table_floats(kStrips) * 4 +
+                          ring_bytes(kStrips) + warp * b_bytes(kStrips);
   const int g = lane / 4;
   const int t = lane % 4;
   const int32_t tile = blockIdx.x;
@@ -115,13 +122,40 @@ __global__ void __launch_bounds__(kThreads, kStrips <= 2 ? 2 : 1)
       meetings[i / kMeetings][i % kMeetings] = look_up(lists, begin + i % kMeetings, i / kMeetings);
     }
   }
+  const bool alone = end - begin == 1;
+  if (alone && threadIdx.x < kParts * kTileRows * 4) {
+    const int part = threadIdx.x / (kTileRows * 4);
+    const int row = threadIdx.x / 4 % kTileRows;
+    const Meeting meeting = look_up(lists, begin, part);
+    if (meeting.slices.num_groups == 1) {
+      kept_v[part][row][t] = load_v(v_of_part(lists, part), meeting.pair, 0, row);
+    }
+  }
   __syncthreads();
+  const auto is_single = [&](int part) {
+    return alone && meetings[part][0].slices.num_groups == 1;
+  };
+  const auto fetch_b = [&](int index) {
+    if (index < heads) {
+      const Head head(index, args);
+      if (is_single(head.part)) {
+        const uint8_t* from = meetings[head.part][0].slices.first_b + head.column * 32 + lane * 16;
+        for (int i = 0; i < head_dim / 16; ++i) {
+          copy_async(kept_b + i * 512 + lane * 16, from + i * 512);
+        }
+      }
+    }
+    commit_copies();
+  };
+  fetch_b(warp);
 
   int turn = 0;
   for (int at = warp; at < heads; at += kWarps, turn ^= 1) {
     const Head head(at, args);
     fetch(at + kWarps, turn ^ 1);
+    const bool single = is_single(head.part);
     wait_for_copies<1>();
+    __syncwarp();               // B is copied by other lanes
     float x[2][kStrips][4][4];  // halves; of a strip as add_delta has it
 #pragma unroll
     for (int p = 0; p < 2; ++p) {
@@ -139,8 +173,23 @@ __global__ void __launch_bounds__(kThreads, kStrips <= 2 ? 2 : 1)
       }
     }
 
+    if (single) {
+      const uint2 upper = kept_v[head.part][g][t];
+      const uint2 lower = kept_v[head.part][g + 8][t];
+#pragma unroll
+      for (int p = 0; p < 2; ++p) {
+#pragma unroll
+        for (int s = 0; s < kStrips; ++s) {
+          uint2 b[4];
+          load_shared_b(kept_b, p * half + s * 32, (p + 1) * half, b);
+          add_delta(upper, lower, b, x[p][s]);
+        }
+      }
+    }
+    __syncwarp();
+    fetch_b(at + kWarps);
     const __nv_bfloat16* part_v = v_of_part(lists, head.part);
-    for (int32_t m = 0; m < end - begin; ++m) {
+    for (int32_t m = single ? 1 : 0; m < end - begin; ++m) {
       const Meeting meeting =
           m < known ? meetings[head.part][m] : look_up(lists, begin + m, head.part);
       for (int32_t group = 0; group < meeting.slices.num_groups; ++group) {
@@ -256,7 +305,7 @@ void launch(const LoraRowLists& lists, const RopeKv& args, const StepArrays& ste
 
 bool lora_rope_takes(int32_t head_dim) {
   if (head_dim % 16 != 0 || head_dim > 256) return false;
-  return head_dim <= 128 || device_shape().major >= 9;  // 160 KB of shared memory
+  return head_dim <= 64 || device_shape().major >= 9;  // more than 100 KB of shared memory
 }
 
 void lora_rope_and_store_kv(const LoraRowLists& lists, const RopeKv& args, const StepArrays& step,

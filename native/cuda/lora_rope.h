@@ -7,7 +7,7 @@
 
 namespace lorax::cuda {
 
-// Heads of a multiple of 16, above 128 from sm_90 on; otherwise lora_expand and rope_and_store_kv
+// Heads of a multiple of 16, above 64 from sm_90 on; otherwise lora_expand and rope_and_store_kv
 // do it.
 bool lora_rope_takes(int32_t head_dim);
 
