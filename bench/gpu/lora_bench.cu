@@ -3,12 +3,15 @@
 //
 // Adapters of several layers are walked in turn, so that A and B come from device memory; x and y
 // are as hot as the kernel before leaves them (few rows) or rotate too (many rows). Prints CSV:
-// kernel,site,rows,adapters,rank,us,GB/s. Arguments: few, many; none = both.
+// kernel,site,rows,adapters,rank,us,GB/s,of_copy, the last one the share of --copy=<GB/s> (a device
+// copy's, bytes read and written). Arguments: few, many; none = both. rows: the many rows of a
+// prefill alone, each LoRA kernel beside its plain form and the sum of a layer.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <string>
@@ -18,8 +21,10 @@
 #include "cuda/adapter_image.h"
 #include "cuda/check.h"
 #include "cuda/lora_items.h"
+#include "cuda/lora_rope.h"
 #include "cuda/lora_rows.h"
 #include "cuda/norm.h"
+#include "cuda/rope_kv.h"
 #include "cuda/silu_mul.h"
 
 namespace lorax::cuda {
@@ -131,10 +136,13 @@ Step make_step(const std::vector<const AdapterTable*>& adapters, int32_t rows, b
   return out;
 }
 
+double copy_speed = 4300;  // GB/s
+
 void print(const char* kernel, const char* site, int32_t rows, int adapters, int32_t rank,
            double us, double bytes) {
-  std::printf("%s,%s,%d,%d,%d,%.2f,%.0f\n", kernel, site, rows, adapters, rank, us,
-              bytes / us * 1e-3);
+  const double speed = bytes / us * 1e-3;
+  std::printf("%s,%s,%d,%d,%d,%.2f,%.0f,%.3f\n", kernel, site, rows, adapters, rank, us, speed,
+              speed / copy_speed);
 }
 
 void few(cudaStream_t stream) {
@@ -180,102 +188,162 @@ void few(cudaStream_t stream) {
   }
 }
 
-void many(cudaStream_t stream) {
-  struct Case {
-    int32_t rows;
-    int adapters;
-    int32_t rank;
+// Rows as sequences of 1024 tokens, and a layer's pages for them.
+RopeKv make_prompts(int32_t rows, StepArrays& arrays) {
+  constexpr int32_t kPrompt = 1024, kHeadDim = 128, kHeads = 32, kKvHeads = 8;
+  std::vector<DeviceSpan> spans;
+  std::vector<int32_t> positions, row_span, tables;
+  for (int32_t row = 0; row < rows; ++row) {
+    if (row % kPrompt == 0) {
+      const int32_t blocks = std::min(kPrompt, rows - row) / 16;
+      spans.push_back({row, blocks * 16, 0, row / 16, blocks});
+    }
+    positions.push_back(row % kPrompt);
+    row_span.push_back(row / kPrompt);
+    if (row % 16 == 0) tables.push_back(row / 16);
+  }
+  arrays.positions = device_copy(positions);
+  arrays.row_span = device_copy(row_span);
+  arrays.spans = device_copy(spans);
+  arrays.block_tables = device_copy(tables);
+  RopeKv out;
+  out.rows = rows;
+  out.num_heads = kHeads;
+  out.pages.page_bytes = int64_t{2} * kKvHeads * 16 * kHeadDim * 2;
+  out.pages.pool = device_array<uint8_t>(rows / 16 * out.pages.page_bytes);
+  out.pages.num_kv_heads = kKvHeads;
+  out.pages.head_dim = kHeadDim;
+  out.inv_freq = device_copy(std::vector<float>(kHeadDim / 2, 0.01f));
+  return out;
+}
+
+struct RowsCase {
+  int32_t rows;
+  int adapters;
+  int32_t rank;
+};
+
+// One LoRA kernel a site, and what base rows would take there.
+void time_rows(const RowsCase& c, bool alone_too, cudaStream_t stream) {
+  const int32_t layers = 2;
+  const auto adapters = make_adapters(c.adapters, layers, c.rank);
+  const int32_t groups = (c.rank + 15) / 16;
+  Step step = make_step(adapters, c.rows, true, groups);
+  RopeKv rope = make_prompts(c.rows, step.arrays);
+  LoraRowLists lists;
+  lists.capacity = {c.rows, step.segments, c.rows, step.load.row_groups};
+  lists.v_begin = device_array<int64_t>(step.segments);
+  lists.num_tiles = device_array<int32_t>(1);
+  lists.tiles = device_array<LoraRowTile>(lists.capacity.max_tiles());
+  lists.pair_begin = device_array<int32_t>((c.rows + 15) / 16 + 1);
+  lists.pairs = device_array<LoraRowPair>(c.rows);
+  lists.slices = device_array<LoraRowSlices>(int64_t{step.segments} * LoraSiteItems::kMaxParts);
+  lists.v = device_array<__nv_bfloat16>(lists.capacity.v_bytes() / 2);
+  const auto site_of = [&](int s, int i) {
+    LoraRowSite site;
+    site.layer = i % layers;
+    int32_t column = 0;
+    for (const int32_t m : kSites[s].modules) {
+      site.modules[site.num_parts] = m;
+      site.column[site.num_parts] = column;
+      site.columns[site.num_parts++] = kDOut[m];
+      column += kDOut[m];
+    }
+    return site;
   };
-  for (const Case& c : {Case{256, 1, 16}, Case{1024, 1, 16}, Case{2048, 2, 16}, Case{8192, 1, 16},
-                        Case{8192, 8, 16}, Case{8192, 64, 16}, Case{8192, 8, 64}}) {
-    const int32_t layers = 2;
-    const auto adapters = make_adapters(c.adapters, layers, c.rank);
-    const int32_t groups = (c.rank + 15) / 16;
-    const Step step = make_step(adapters, c.rows, true, groups);
-    LoraRowLists lists;
-    lists.capacity = {c.rows, step.segments, c.rows, step.load.row_groups};
-    lists.v_begin = device_array<int64_t>(step.segments);
-    lists.num_tiles = device_array<int32_t>(1);
-    lists.tiles = device_array<LoraRowTile>(lists.capacity.max_tiles());
-    lists.pair_begin = device_array<int32_t>((c.rows + 15) / 16 + 1);
-    lists.pairs = device_array<LoraRowPair>(c.rows);
-    lists.v = device_array<__nv_bfloat16>(lists.capacity.v_bytes() / 2);
-    print("rows_lists", "all", c.rows, c.adapters, c.rank,
-          micros(4, stream, [&](int) { make_lora_rows(lists, step.arrays, c.rows, stream); }), 0);
-    const auto site_of = [&](int s, int i) {
-      LoraRowSite site;
-      site.layer = i % layers;
-      int32_t column = 0;
-      for (const int32_t m : kSites[s].modules) {
-        site.modules[site.num_parts] = m;
-        site.column[site.num_parts] = column;
-        site.columns[site.num_parts++] = kDOut[m];
-        column += kDOut[m];
-      }
-      return site;
-    };
-    // Two of each buffer: at 8192 rows each is larger than the cache, at 256 both stay in it.
-    const int64_t wide = int64_t{c.rows} * 2 * kInner;
-    __nv_bfloat16* buffers[2] = {random_bf16(wide), random_bf16(wide)};
-    __nv_bfloat16* out = random_bf16(int64_t{c.rows} * kInner);
-    float* residual = device_array<float>(int64_t{c.rows} * kHidden);
-    LORAX_CUDA(cudaMemset(residual, 0, static_cast<size_t>(c.rows) * kHidden * 4));
-    const float* gain = device_copy(std::vector<float>(kHidden, 1.0f));
-    double sum = 0;
-    for (int s = 0; s < 4; ++s) {
-      const int32_t k = kDIn[kSites[s].modules[0]];
-      const double us = micros(6, stream, [&](int i) {
-        lora_shrink_rows(lists, site_of(s, i), step.arrays, buffers[i % 2], c.rows, k, stream);
-      });
-      sum += us;
-      print("shrink_rows", kSites[s].name, c.rows, c.adapters, c.rank, us, 2.0 * c.rows * k);
-    }
-    print("shrink_rows", "layer", c.rows, c.adapters, c.rank, sum, 0);
-    for (int s = 0; s < 4; ++s) {
-      int32_t n = 0;
-      for (const int32_t m : kSites[s].modules) n += kDOut[m];
-      print("expand", kSites[s].name, c.rows, c.adapters, c.rank,
-            micros(6, stream,
-                   [&](int i) {
-                     lora_expand(lists, site_of(s, i), step.arrays, buffers[i % 2], c.rows, n,
-                                 stream);
-                   }),
-            4.0 * c.rows * n);
-    }
-    print("silu_plain", "gate_up", c.rows, c.adapters, c.rank,
-          micros(6, stream, [&](int i) { silu_mul(buffers[i % 2], out, c.rows, kInner, stream); }),
-          6.0 * c.rows * kInner);
-    print("silu_lora", "gate_up", c.rows, c.adapters, c.rank,
-          micros(6, stream,
-                 [&](int i) {
-                   lora_silu_mul(lists, site_of(2, i), step.arrays, buffers[i % 2], out, c.rows,
-                                 kInner, stream);
-                 }),
-          6.0 * c.rows * kInner);
-    print("norm_plain", "down", c.rows, c.adapters, c.rank,
-          micros(6, stream,
-                 [&](int i) {
-                   NormArguments args;
-                   args.residual = residual;
-                   args.delta = buffers[i % 2];
-                   args.gain = gain;
-                   args.y = out;
-                   args.rows = c.rows;
-                   args.hidden = kHidden;
-                   rms_norm(args, stream);
-                 }),
-          12.0 * c.rows * kHidden);
-    print("norm_lora", "down", c.rows, c.adapters, c.rank,
-          micros(6, stream,
-                 [&](int i) {
-                   lora_add_rms_norm(lists, site_of(3, i), step.arrays,
-                                     {residual, buffers[i % 2], gain, out, 1e-5f, c.rows, kHidden},
-                                     stream);
-                 }),
-          12.0 * c.rows * kHidden);
-    std::fflush(stdout);
-    LORAX_CUDA(cudaFree(buffers[0]));
-    LORAX_CUDA(cudaFree(buffers[1]));
+  // Two of each buffer: at 8192 rows each is larger than the cache, at 256 both stay in it.
+  const int64_t wide = int64_t{c.rows} * 2 * kInner;
+  __nv_bfloat16* buffers[2] = {random_bf16(wide), random_bf16(wide)};
+  __nv_bfloat16* out = random_bf16(int64_t{c.rows} * kInner);
+  float* residual = device_array<float>(int64_t{c.rows} * kHidden);
+  LORAX_CUDA(cudaMemset(residual, 0, static_cast<size_t>(c.rows) * kHidden * 4));
+  const float* gain = device_copy(std::vector<float>(kHidden, 1.0f));
+  const auto time = [&](const char* kernel, const char* site, double bytes,
+                        const std::function<void(int)>& launch) {
+    const double us = micros(6, stream, launch);
+    print(kernel, site, c.rows, c.adapters, c.rank, us, bytes);
+    return us;
+  };
+  const auto shrink = [&](int s, int i) {
+    lora_shrink_rows(lists, site_of(s, i), step.arrays, buffers[i % 2], c.rows,
+                     kDIn[kSites[s].modules[0]], stream);
+  };
+  time("rows_lists", "all", 0, [&](int) { make_lora_rows(lists, step.arrays, c.rows, stream); });
+  // The slices and v of a site are those of its shrink: it comes before what reads them.
+  const auto after = [&](int s) {
+    shrink(s, 0);
+    LORAX_CUDA(cudaStreamSynchronize(stream));
+  };
+  double shrinks = 0;
+  for (int s = 0; s < 4; ++s) {
+    const double x_bytes = 2.0 * c.rows * kDIn[kSites[s].modules[0]];
+    shrinks += time("shrink_rows", kSites[s].name, x_bytes, [&](int i) { shrink(s, i); });
+    if (!alone_too) continue;
+    int32_t n = 0;
+    for (const int32_t m : kSites[s].modules) n += kDOut[m];
+    time("expand", kSites[s].name, 4.0 * c.rows * n,
+         [&](int i) { lora_expand(lists, site_of(s, i), buffers[i % 2], c.rows, n, stream); });
+  }
+  print("shrink_rows", "layer", c.rows, c.adapters, c.rank, shrinks,
+        2.0 * c.rows * (3 * kHidden + kInner));
+
+  after(0);
+  const auto rope_of = [&](int i) {
+    rope.qkv = buffers[i % 2];
+    return rope;
+  };
+  const double rope_bytes = 4.0 * c.rows * (kHidden + 2 * kKv);
+  const double rope_plain = time("rope_plain", "qkv", rope_bytes, [&](int i) {
+    rope_and_store_kv(rope_of(i), step.arrays, stream);
+  });
+  const double rope_lora = time("rope_lora", "qkv", rope_bytes, [&](int i) {
+    lora_rope_and_store_kv(lists, rope_of(i), step.arrays, stream);
+  });
+  after(2);
+  const double silu_bytes = 6.0 * c.rows * kInner;
+  const double silu_plain = time("silu_plain", "gate_up", silu_bytes, [&](int i) {
+    silu_mul(buffers[i % 2], out, c.rows, kInner, stream);
+  });
+  const double silu_lora = time("silu_lora", "gate_up", silu_bytes, [&](int i) {
+    lora_silu_mul(lists, buffers[i % 2], out, c.rows, kInner, stream);
+  });
+  after(3);
+  const double norm_bytes = 12.0 * c.rows * kHidden;
+  const double norm_plain = time("norm_plain", "down", norm_bytes, [&](int i) {
+    NormArguments args;
+    args.residual = residual;
+    args.delta = buffers[i % 2];
+    args.gain = gain;
+    args.y = out;
+    args.rows = c.rows;
+    args.hidden = kHidden;
+    rms_norm(args, stream);
+  });
+  const double norm_lora = time("norm_lora", "down", norm_bytes, [&](int i) {
+    lora_add_rms_norm(lists, {residual, buffers[i % 2], gain, out, 1e-5f, c.rows, kHidden}, stream);
+  });
+  const double plain = rope_plain + silu_plain + 2 * norm_plain;
+  const double lora = rope_lora + silu_lora + 2 * norm_lora + shrinks;
+  std::printf("# %d rows, %d adapters: %.1f us a layer more than the base's %.1f\n", c.rows,
+              c.adapters, lora - plain, plain);
+  std::fflush(stdout);
+  for (void* data : {static_cast<void*>(buffers[0]), static_cast<void*>(buffers[1]),
+                     static_cast<void*>(out), static_cast<void*>(residual)}) {
+    LORAX_CUDA(cudaFree(data));
+  }
+}
+
+void many(cudaStream_t stream) {
+  for (const RowsCase& c :
+       {RowsCase{256, 1, 16}, RowsCase{1024, 1, 16}, RowsCase{2048, 2, 16}, RowsCase{8192, 1, 16},
+        RowsCase{8192, 8, 16}, RowsCase{8192, 64, 16}, RowsCase{8192, 8, 64}}) {
+    time_rows(c, true, stream);
+  }
+}
+
+void prefill_rows(cudaStream_t stream) {
+  for (const int32_t rows : {2048, 8192}) {
+    for (const int adapters : {1, 8, 64}) time_rows({rows, adapters, 16}, false, stream);
   }
 }
 
@@ -283,19 +351,24 @@ void many(cudaStream_t stream) {
 }  // namespace lorax::cuda
 
 int main(int argc, char** argv) {
-  const auto wants = [&](const char* part) {
-    if (argc == 1) return true;
-    for (int i = 1; i < argc; ++i) {
-      if (std::strcmp(argv[i], part) == 0) return true;
+  bool any = false;
+  for (int i = 1; i < argc; ++i) {
+    if (std::strncmp(argv[i], "--copy=", 7) == 0) {
+      lorax::cuda::copy_speed = std::atof(argv[i] + 7);
+    } else {
+      any = true;
     }
-    return false;
+  }
+  const auto wants = [&](const char* part) {
+    return std::any_of(argv + 1, argv + argc, [&](char* a) { return std::strcmp(a, part) == 0; });
   };
   try {
     cudaStream_t stream;
     LORAX_CUDA(cudaStreamCreate(&stream));
-    std::printf("kernel,site,rows,adapters,rank,us,GB/s\n");
-    if (wants("few")) lorax::cuda::few(stream);
-    if (wants("many")) lorax::cuda::many(stream);
+    std::printf("kernel,site,rows,adapters,rank,us,GB/s,of_copy\n");
+    if (!any || wants("few")) lorax::cuda::few(stream);
+    if (!any || wants("many")) lorax::cuda::many(stream);
+    if (wants("rows")) lorax::cuda::prefill_rows(stream);
   } catch (const lorax::Error& error) {
     std::printf("%s\n", error.what());
     return 1;

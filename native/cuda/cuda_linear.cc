@@ -3,8 +3,8 @@
 //   y = x W^T + bias, then y[rows of a] += weight * scale_a (x A_a^T) B_a^T
 //
 // Few rows: all of it is one launch of the streaming GEMM; where W has too few rows to fill the
-// device, the parts of k are left for the next operation to add. Many rows: shrink and expand are
-// kernels of their own (lora_rows.h).
+// device, the parts of k are left for the next operation to add. Many rows: shrink is a kernel of its
+// own, and the operation that follows adds the expand (lora_rows.h).
 #include <algorithm>
 #include <stdexcept>
 
@@ -118,6 +118,8 @@ void CudaBackend::lay_out_row_lists() {
   const int64_t tiles_at = take(capacity.max_tiles(), sizeof(LoraRowTile));
   const int64_t pair_begin_at = take((max_rows_ + 15) / 16 + 1, sizeof(int32_t));
   const int64_t pairs_at = take(capacity.segment_rows, sizeof(LoraRowPair));
+  const int64_t slices_at =
+      take(int64_t{capacity.segments} * LoraSiteItems::kMaxParts, sizeof(LoraRowSlices));
   const int64_t v_at = take(capacity.v_bytes(), 1);
   row_list_storage_ = DeviceBuffer(bytes, "lists of adapters' work");
   uint8_t* base = row_list_storage_.as<uint8_t>();
@@ -126,6 +128,7 @@ void CudaBackend::lay_out_row_lists() {
   row_lists_.tiles = reinterpret_cast<LoraRowTile*>(base + tiles_at);
   row_lists_.pair_begin = reinterpret_cast<int32_t*>(base + pair_begin_at);
   row_lists_.pairs = reinterpret_cast<LoraRowPair*>(base + pairs_at);
+  row_lists_.slices = reinterpret_cast<LoraRowSlices*>(base + slices_at);
   row_lists_.v = reinterpret_cast<__nv_bfloat16*>(base + v_at);
 }
 
@@ -234,17 +237,13 @@ void CudaBackend::run_many(const Activation& x, const DeviceWeight& weight, bool
   operands.weight = weight.values.as<__nv_bfloat16>();
   operands.bias = weight.bias_bf16.as<void>();
   operands.y = y;
-  cublaslt_.matmul(shape, x.rows, operands, stream_);
-  if (index < 0) return;
-  const LoraRowSite& modules = sites_[index];
-  lora_shrink_rows(row_lists_, modules, issue_.arrays, operands.x, x.rows, shape.k, stream_);
-  // q, k and v are needed at once; silu_mul and add_rms_norm add the rest in passing.
-  if (modules.num_parts < 3) {
-    pending_.site = &modules;
-    return;
+  if (index >= 0) {
+    // Ahead of the product, whose y the next operation then finds in the cache.
+    pending_.site = &sites_[index];
+    lora_shrink_rows(row_lists_, sites_[index], issue_.arrays, operands.x, x.rows, shape.k,
+                     stream_);
   }
-  lora_expand(row_lists_, modules, issue_.arrays, static_cast<__nv_bfloat16*>(y), x.rows, shape.n,
-              stream_);
+  cublaslt_.matmul(shape, x.rows, operands, stream_);
 }
 
 // Tells cuBLASLt the shapes of steps with many rows, once all linears have been issued.

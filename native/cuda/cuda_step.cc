@@ -8,6 +8,7 @@
 #include "cuda/cuda_backend_impl.h"
 #include "cuda/embed.h"
 #include "cuda/export_samples.h"
+#include "cuda/lora_rope.h"
 #include "cuda/norm.h"
 #include "cuda/rope_kv.h"
 #include "cuda/silu_mul.h"
@@ -219,7 +220,6 @@ Activation CudaBackend::add_rms_norm(Activation& residual, const Activation& del
   const bool gathers = sampled_rows && issue_.bucket == 0;
   const auto* pending = static_cast<const Pending*>(delta.pending);
   if (pending != nullptr && pending->site != nullptr) {
-    const LoraRowSite& site = *pending->site;
     auto* values = static_cast<__nv_bfloat16*>(delta.data);
     if (!gathers) {
       LoraNormArguments fused;
@@ -230,10 +230,11 @@ Activation CudaBackend::add_rms_norm(Activation& residual, const Activation& del
       fused.eps = eps;
       fused.rows = residual.rows;
       fused.hidden = residual.cols;
-      lora_add_rms_norm(row_lists_, site, issue_.arrays, fused, stream_);
+      lora_add_rms_norm(row_lists_, fused, stream_);
       return {fused.y, residual.rows, residual.cols};
     }
-    lora_expand(row_lists_, site, issue_.arrays, values, delta.rows, delta.cols, stream_);
+    const LoraRowSite& site = *pending->site;
+    lora_expand(row_lists_, site, values, delta.rows, delta.cols, stream_);
   }
   NormArguments arguments;
   arguments.residual = static_cast<float*>(residual.data);
@@ -271,8 +272,9 @@ void CudaBackend::rope_and_store_kv(Activation& qkv, int32_t layer, const Attent
                                     const Vector* q_gain, const Vector* k_gain, float eps) {
   RopeKv arguments;
   arguments.qkv = static_cast<__nv_bfloat16*>(qkv.data);
-  if (qkv.pending != nullptr) arguments.split = static_cast<const Pending*>(qkv.pending)->split;
+  const auto* pending = static_cast<const Pending*>(qkv.pending);
   qkv.pending = nullptr;
+  if (pending != nullptr) arguments.split = pending->split;
   arguments.rows = qkv.rows;
   arguments.num_heads = config.num_heads;
   arguments.pages = kv_pages(layer);
@@ -281,6 +283,12 @@ void CudaBackend::rope_and_store_kv(Activation& qkv, int32_t layer, const Attent
   arguments.q_gain = floats(q_gain);
   arguments.k_gain = floats(k_gain);
   arguments.eps = eps;
+  if (pending != nullptr && pending->site != nullptr) {
+    if (lora_rope_takes(config.head_dim)) {
+      return lora_rope_and_store_kv(row_lists_, arguments, issue_.arrays, stream_);
+    }
+    lora_expand(row_lists_, *pending->site, arguments.qkv, qkv.rows, qkv.cols, stream_);
+  }
   cuda::rope_and_store_kv(arguments, issue_.arrays, stream_);
 }
 
@@ -323,7 +331,7 @@ Activation CudaBackend::silu_mul(const Activation& gate_up) {
   auto* y = ensure<__nv_bfloat16>(silu_out_, max_rows_, inner);
   const auto* x = static_cast<const __nv_bfloat16*>(gate_up.data);
   if (pending != nullptr) {
-    lora_silu_mul(row_lists_, *pending->site, issue_.arrays, x, y, gate_up.rows, inner, stream_);
+    lora_silu_mul(row_lists_, x, y, gate_up.rows, inner, stream_);
   } else {
     cuda::silu_mul(x, y, gate_up.rows, inner, stream_);
   }

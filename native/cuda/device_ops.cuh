@@ -34,6 +34,12 @@ __device__ __forceinline__ float exp2_fast(float x) {
   return y;
 }
 
+__device__ __forceinline__ float reciprocal_fast(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // cap * tanh(score / cap): tanh(x) = 1 - 2 / (e^2x + 1), exact enough where tanh.approx (2^-11 of
 // the cap) is not.
 __device__ __forceinline__ float soft_capped(float score, float cap) {

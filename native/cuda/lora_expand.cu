@@ -1,5 +1,5 @@
-// y += B v and out = silu(gate) * up with the deltas of both: a warp has a strip of 32 columns and
-// walks down 256 rows of it, y of the next 16 rows on its way while it adds to these.
+// y += B v: a warp has a strip of 32 columns and walks down 256 rows of it, y of the next 16 rows
+// on its way while it adds to these.
 #include "cuda/launch.h"
 #include "cuda/lora_row_delta.cuh"
 #include "cuda/lora_rows.h"
@@ -47,29 +47,10 @@ bool all_multiples_of_8(const LoraRowSite& site, int32_t n) {
   return out;
 }
 
-// This lane's place in rows of 8 values: where it has none it reads another's, and does not write.
-struct Lane {
-  int32_t column = 0;  // in the part
-  int32_t valid = 0;   // columns from there on; <= 0: none
-  int32_t load_column = 0;
-
-  __device__ Lane(int32_t first, int32_t columns, bool aligned)
-      : column(first + static_cast<int32_t>(threadIdx.x % 4) * 8),
-        valid(columns - column),
-        load_column(valid > 0 ? column
-                    : aligned ? columns - 8
-                              : 0) {}
-};
-
-__device__ __forceinline__ int32_t row_of(int32_t tile, int h) {
-  return tile * kTileRows + static_cast<int32_t>(threadIdx.x % 32 / 4) + 8 * h;
-}
-
 template <bool kAligned>
 __global__ void __launch_bounds__(kThreads, 2)
     lora_expand_kernel(const __grid_constant__ LoraRowLists lists,
-                       const __grid_constant__ LoraRowSite site,
-                       const __grid_constant__ StepArrays step, __nv_bfloat16* y, int32_t rows,
+                       const __grid_constant__ LoraRowSite site, __nv_bfloat16* y, int32_t rows,
                        int32_t n) {
   let_next_start();
   wait_for_previous();
@@ -80,8 +61,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   __nv_bfloat16* const part = y + site.column[strip.part];
   const int32_t first_tile = blockIdx.y * kTiles;
   const int32_t last_tile = min(first_tile + kTiles, (rows + kTileRows - 1) / kTileRows);
-  StripWalk<1> walk(lists, site, step, strip.part, strip.first, strip.columns, first_tile,
-                    last_tile);
+  StripWalk<1> walk(lists, strip.part, strip.first, strip.columns, first_tile, last_tile);
 
   uint4 next[2];
   const auto load = [&](int32_t tile) {
@@ -112,56 +92,6 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-template <bool kAligned>
-__global__ void __launch_bounds__(kThreads, 2)
-    lora_silu_mul_kernel(const __grid_constant__ LoraRowLists lists,
-                         const __grid_constant__ LoraRowSite site,
-                         const __grid_constant__ StepArrays step, const __nv_bfloat16* x,
-                         __nv_bfloat16* out, int32_t rows, int32_t inner) {
-  let_next_start();
-  wait_for_previous();
-  const int32_t first = (blockIdx.x * kWarps + threadIdx.x / 32) * kStripColumns;
-  if (first >= inner) return;
-  const Lane lane(first, inner, kAligned);
-  const int32_t first_tile = blockIdx.y * kTiles;
-  const int32_t last_tile = min(first_tile + kTiles, (rows + kTileRows - 1) / kTileRows);
-  StripWalk<2> walk(lists, site, step, 0, first, inner, first_tile, last_tile);
-
-  uint4 next_gate[2], next_up[2];
-  const auto load = [&](int32_t tile) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int64_t row = min(row_of(tile, h), rows - 1);
-      const __nv_bfloat16* from = x + row * 2 * inner + lane.load_column;
-      next_gate[h] = load_eight<kAligned>(from, lane.valid);
-      next_up[h] = load_eight<kAligned>(from + inner, lane.valid);
-    }
-  };
-  load(first_tile);
-  for (int32_t tile = first_tile; tile < last_tile; ++tile) {
-    const uint4 gate[2] = {next_gate[0], next_gate[1]};
-    const uint4 up[2] = {next_up[0], next_up[1]};
-    load(tile + 1);
-    float delta[2][4][4] = {};
-    walk.add_and_advance(delta);
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      float y[8];
-#pragma unroll
-      for (int c = 0; c < 8; ++c) {
-        const float z = eight_at(gate[h], c) + delta[0][c / 2][2 * h + c % 2];
-        // exp overflows to infinity for gates below -88, and z / inf is 0 as it should be.
-        y[c] = __fdividef(z, 1.0f + __expf(-z)) *
-               (eight_at(up[h], c) + delta[1][c / 2][2 * h + c % 2]);
-      }
-      const int64_t row = row_of(tile, h);
-      if (row < rows && lane.valid > 0) {
-        store_eight<kAligned>(y, lane.valid, out + row * inner + lane.column);
-      }
-    }
-  }
-}
-
 dim3 grid_of(int32_t strips, int32_t rows) {
   constexpr int32_t kRows = kTiles * kTileRows;
   return dim3((strips + kWarps - 1) / kWarps, (rows + kRows - 1) / kRows);
@@ -169,24 +99,13 @@ dim3 grid_of(int32_t strips, int32_t rows) {
 
 }  // namespace
 
-void lora_expand(const LoraRowLists& lists, const LoraRowSite& site, const StepArrays& step,
-                 __nv_bfloat16* y, int32_t rows, int32_t n, cudaStream_t stream) {
+void lora_expand(const LoraRowLists& lists, const LoraRowSite& site, __nv_bfloat16* y, int32_t rows,
+                 int32_t n, cudaStream_t stream) {
   if (rows == 0) return;
   const LaunchShape shape{.grid = grid_of(num_strips(site), rows), .block = dim3(kThreads)};
   const auto kernel =
       all_multiples_of_8(site, n) ? lora_expand_kernel<true> : lora_expand_kernel<false>;
-  launch_overlapping("lora_expand", kernel, shape, stream, lists, site, step, y, rows, n);
-}
-
-void lora_silu_mul(const LoraRowLists& lists, const LoraRowSite& site, const StepArrays& step,
-                   const __nv_bfloat16* x, __nv_bfloat16* out, int32_t rows, int32_t inner,
-                   cudaStream_t stream) {
-  if (rows == 0) return;
-  const int32_t strips = (inner + kStripColumns - 1) / kStripColumns;
-  const LaunchShape shape{.grid = grid_of(strips, rows), .block = dim3(kThreads)};
-  const auto kernel = inner % 8 == 0 ? lora_silu_mul_kernel<true> : lora_silu_mul_kernel<false>;
-  launch_overlapping("lora_silu_mul", kernel, shape, stream, lists, site, step, x, out, rows,
-                     inner);
+  launch_overlapping("lora_expand", kernel, shape, stream, lists, site, y, rows, n);
 }
 
 }  // namespace lorax::cuda

@@ -9,7 +9,6 @@
 
 #include <cstdint>
 
-#include "cuda/lora_lookup.cuh"
 #include "cuda/lora_mma.cuh"
 #include "cuda/lora_rows.h"
 
@@ -18,19 +17,35 @@ namespace lorax::cuda {
 constexpr int kStripColumns = 32;
 constexpr int kTileRows = 16;
 
-// B of one rank group for the 32 columns from first_column on of a part with `columns`: fragment j,
-// column n of the mma is column 8 (n / 2) + 2 j + n % 2.
-__device__ __forceinline__ void load_b(const uint8_t* b, int32_t first_column, int32_t columns,
-                                       uint2 (&out)[4]) {
+template <typename Load>
+__device__ __forceinline__ void load_b_with(const uint8_t* b, int32_t first_column, int32_t columns,
+                                            const Load& load, uint2 (&out)[4]) {
   const int g = threadIdx.x % 32 / 4;
-  const int32_t tile = first_column / 16 + g / 4;
-  const uint8_t* from = b + int64_t{tile} * 512 + (g % 2 * 4 + threadIdx.x % 4) * 16;
+  const int32_t eight = first_column / 8 + g / 2;  // half a tile of 16
+  const uint8_t* from = b + int64_t{eight / 2} * 512 + (g % 2 * 4 + threadIdx.x % 4) * 16;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     uint4 both = make_uint4(0, 0, 0, 0);
-    if (tile * 16 < columns) both = *reinterpret_cast<const uint4*>(from + j * 128);
-    out[j] = g / 2 % 2 == 1 ? make_uint2(both.y, both.w) : make_uint2(both.x, both.z);
+    if (eight * 8 < columns) both = load(from + j * 128);
+    out[j] = eight % 2 == 1 ? make_uint2(both.y, both.w) : make_uint2(both.x, both.z);
   }
+}
+
+// B of one rank group for the 32 columns from first_column on, a multiple of 8, of a part with
+// `columns`: fragment j, column n of the mma is column 8 (n / 2) + 2 j + n % 2.
+__device__ __forceinline__ void load_b(const uint8_t* b, int32_t first_column, int32_t columns,
+                                       uint2 (&out)[4]) {
+  load_b_with(
+      b, first_column, columns,
+      [](const uint8_t* from) { return __ldg(reinterpret_cast<const uint4*>(from)); }, out);
+}
+
+// The same of a slice, or of a piece from some multiple of 16 columns on, in shared memory.
+__device__ __forceinline__ void load_shared_b(const uint8_t* b, int32_t first_column,
+                                              int32_t columns, uint2 (&out)[4]) {
+  load_b_with(
+      b, first_column, columns,
+      [](const uint8_t* from) { return *reinterpret_cast<const uint4*>(from); }, out);
 }
 
 // v of this lane's row (bit `row` of the pair's mask) and ranks; zeros where the segment has it
@@ -52,6 +67,34 @@ __device__ __forceinline__ void add_delta(uint2 upper, uint2 lower, const uint2 
   }
 }
 
+__device__ __forceinline__ LoraRowPair load_pair_at(const LoraRowLists& lists, int32_t i) {
+  const int4 raw = *reinterpret_cast<const int4*>(lists.pairs + i);
+  return {raw.x, static_cast<uint32_t>(raw.y), raw.z, raw.w};
+}
+
+__device__ __forceinline__ const __nv_bfloat16* v_of_part(const LoraRowLists& lists, int part) {
+  return lists.v + part * lists.capacity.row_groups * 16;
+}
+
+__device__ __forceinline__ LoraRowSlices load_slices(const LoraRowLists& lists, int32_t segment,
+                                                     int part) {
+  return lists.slices[segment * LoraSiteItems::kMaxParts + part];
+}
+
+// A segment that has some of 16 rows, and its slices at one part: what a block looks up once for
+// all columns.
+struct alignas(16) Meeting {
+  LoraRowPair pair;
+  LoraRowSlices slices;
+};
+
+__device__ __forceinline__ Meeting look_up(const LoraRowLists& lists, int32_t pair, int part) {
+  Meeting out;
+  out.pair = load_pair_at(lists, pair);
+  out.slices = load_slices(lists, out.pair.segment, part);
+  return out;
+}
+
 // Walks down the row tiles of one strip of 32 columns of kParts parts (gate and up have the same
 // columns). What a tile needs is asked for while the tiles before it are computed: its pairs' place
 // three tiles ahead, its first pair two, that pair's v one. While one segment of at most one rank
@@ -59,12 +102,10 @@ __device__ __forceinline__ void add_delta(uint2 upper, uint2 lower, const uint2 
 template <int kParts>
 class StripWalk {
  public:
-  __device__ __forceinline__ StripWalk(const LoraRowLists& lists, const LoraRowSite& site,
-                                       const StepArrays& step, int first_part, int32_t first_column,
-                                       int32_t columns, int32_t first_tile, int32_t last_tile)
+  __device__ __forceinline__ StripWalk(const LoraRowLists& lists, int first_part,
+                                       int32_t first_column, int32_t columns, int32_t first_tile,
+                                       int32_t last_tile)
       : lists_(lists),
-        site_(site),
-        step_(step),
         first_part_(first_part),
         first_column_(first_column),
         columns_(columns),
@@ -93,7 +134,7 @@ class StripWalk {
 #pragma unroll
         for (int p = 0; p < kParts; ++p) add_delta(v0_[p][0], v0_[p][1], b_[p], delta[p]);
       } else {
-        for (int32_t i = range_.x; i < range_.y; ++i) add_pair(lists_.pairs[i], delta);
+        for (int32_t i = range_.x; i < range_.y; ++i) add_pair(load_pair_at(lists_, i), delta);
       }
     }
     ++tile_;
@@ -112,15 +153,10 @@ class StripWalk {
     return make_int2(from[0], from[1]);
   }
   __device__ __forceinline__ LoraRowPair load_pair(int2 range) const {
-    LoraRowPair out;
-    if (range.x < range.y) {
-      const int4 raw = *reinterpret_cast<const int4*>(lists_.pairs + range.x);
-      out = {raw.x, static_cast<uint32_t>(raw.y), raw.z, raw.w};
-    }
-    return out;
+    return range.x < range.y ? load_pair_at(lists_, range.x) : LoraRowPair{};
   }
   __device__ __forceinline__ const __nv_bfloat16* part_v(int p) const {
-    return lists_.v + (first_part_ + p) * lists_.capacity.row_groups * 16;
+    return v_of_part(lists_, first_part_ + p);
   }
   __device__ __forceinline__ void load_fragments(const LoraRowPair& pair, int32_t group,
                                                  uint2 (&out)[kParts][2]) const {
@@ -131,20 +167,17 @@ class StripWalk {
       out[p][1] = load_v(part_v(p), pair, group, g + 8);
     }
   }
-  __device__ __forceinline__ AdapterEntry entry_of(int32_t segment, int p) const {
-    return find_entry(step_.segments[segment].adapter, site_.layer, site_.modules[first_part_ + p]);
-  }
   // B of all parts stays in registers where each has one rank group or none.
   __device__ __forceinline__ void enter(int32_t segment) {
     segment_ = segment;
     single_ = true;
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
-      const AdapterEntry entry = entry_of(segment, p);
-      single_ = single_ && entry.num_groups <= 1;
+      const LoraRowSlices slices = load_slices(lists_, segment, first_part_ + p);
+      single_ = single_ && slices.num_groups <= 1;
 #pragma unroll
       for (int j = 0; j < 4; ++j) b_[p][j] = make_uint2(0, 0);
-      if (entry.num_groups == 1) load_b(entry.groups[0].b, first_column_, columns_, b_[p]);
+      if (slices.num_groups == 1) load_b(slices.first_b, first_column_, columns_, b_[p]);
     }
   }
   __device__ __forceinline__ void add_pair(const LoraRowPair& pair,
@@ -152,10 +185,10 @@ class StripWalk {
     const int g = threadIdx.x % 32 / 4;
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
-      const AdapterEntry entry = entry_of(pair.segment, p);
-      for (int32_t group = 0; group < entry.num_groups; ++group) {
+      const LoraRowSlices slices = load_slices(lists_, pair.segment, first_part_ + p);
+      for (int32_t group = 0; group < slices.num_groups; ++group) {
         uint2 b[4];
-        load_b(entry.groups[group].b, first_column_, columns_, b);
+        load_b(slices.groups[group].b, first_column_, columns_, b);
         add_delta(load_v(part_v(p), pair, group, g), load_v(part_v(p), pair, group, g + 8), b,
                   delta[p]);
       }
@@ -163,8 +196,6 @@ class StripWalk {
   }
 
   const LoraRowLists& lists_;
-  const LoraRowSite& site_;
-  const StepArrays& step_;
   const int first_part_;
   const int32_t first_column_;
   const int32_t columns_;
@@ -177,6 +208,24 @@ class StripWalk {
   bool single_ = false;
   uint2 b_[kParts][4];
 };
+
+// This lane's place in rows of 8 values: where it has none it reads another's, and does not write.
+struct Lane {
+  int32_t column = 0;  // in the part
+  int32_t valid = 0;   // columns from there on; <= 0: none
+  int32_t load_column = 0;
+
+  __device__ Lane(int32_t first, int32_t columns, bool aligned)
+      : column(first + static_cast<int32_t>(threadIdx.x % 4) * 8),
+        valid(columns - column),
+        load_column(valid > 0 ? column
+                    : aligned ? columns - 8
+                              : 0) {}
+};
+
+__device__ __forceinline__ int32_t row_of(int32_t tile, int h) {
+  return tile * kTileRows + static_cast<int32_t>(threadIdx.x % 32 / 4) + 8 * h;
+}
 
 // Eight neighbours of a row, 16 bytes at once where kAligned.
 template <bool kAligned>

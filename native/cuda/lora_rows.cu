@@ -48,12 +48,14 @@ __global__ void __launch_bounds__(kThreads)
     int32_t begin = 0;
     int32_t end = 0;
     int64_t room = 0;
+    const AdapterTable* adapter = nullptr;
     if (s < num_segments) {
       const DeviceSegment segment = step.segments[s];
-      if (segment.adapter != nullptr) {
+      adapter = segment.adapter;
+      if (adapter != nullptr) {
         begin = segment.rows_begin;
         end = max(begin, segment.rows_end);
-        room = int64_t{segment.adapter->max_groups} * (end - begin);
+        room = int64_t{adapter->max_groups} * (end - begin);
       }
     }
     const int32_t tiles = (end - begin + LoraRowTile::kRows - 1) / LoraRowTile::kRows;
@@ -66,7 +68,14 @@ __global__ void __launch_bounds__(kThreads)
       const bool fits = (at >> kTileBits) + room <= lists.capacity.row_groups;
       const auto first_tile = static_cast<int32_t>(at & ((1 << kTileBits) - 1));
       for (int32_t i = 0; i < tiles; ++i) {
-        lists.tiles[first_tile + i] = {fits ? s : -1, begin + i * LoraRowTile::kRows};
+        const int32_t before = i * LoraRowTile::kRows;
+        lists.tiles[first_tile + i] = {fits ? adapter : nullptr,
+                                       s,
+                                       i,
+                                       begin + before,
+                                       min(end - begin - before, LoraRowTile::kRows),
+                                       end - begin,
+                                       static_cast<int32_t>(at >> kTileBits) + before};
       }
     }
   }

@@ -4,8 +4,9 @@
 //   v[s][row] = weight * scale * A x[row]         lora_shrink_rows, for the rows of segment s
 //   y[row] += sum over s of B v[s][row]           lora_expand, or the kernel that follows anyway
 //
-// make_lora_rows lists once per step what all sites need; a site finds its slices through the
-// adapters' tables. Sums have one order for one site: k is split by its length, segments ascend.
+// make_lora_rows lists once per step what all sites need; shrink finds a site's slices through the
+// adapters' tables and leaves them for the expand. Sums have one order for one site: k is split by
+// its length, segments ascend.
 // v is bf16: part p's rows begin at p * capacity.row_groups, segment s's at v_begin[s], then
 // [max_groups][its rows][16 ranks]. Capturable: counts are read on the device, grids follow `rows`.
 #pragma once
@@ -19,11 +20,16 @@
 
 namespace lorax::cuda {
 
-// Rows [first, first + kRows) of a segment, as far as it goes.
-struct LoraRowTile {
+// Rows of a segment that are shrunk together.
+struct alignas(16) LoraRowTile {
   static constexpr int32_t kRows = 128;
+  const AdapterTable* adapter = nullptr;  // null: v has no room for the segment
   int32_t segment = 0;
-  int32_t first = 0;  // into segment_rows
+  int32_t index = 0;         // of this tile in the segment
+  int32_t first = 0;         // into segment_rows
+  int32_t num_rows = 0;      // from there on, at most kRows
+  int32_t segment_rows = 0;  // of the whole segment
+  int32_t v_row = 0;         // of `first`, in the part
 };
 
 // Which of 16 rows of y a segment has: bit i of `mask` is row 16 * tile + i. Their v of group j are
@@ -33,6 +39,13 @@ struct alignas(16) LoraRowPair {
   uint32_t mask = 0;
   int32_t v_row = 0;     // in the part
   int32_t num_rows = 0;  // of the segment
+};
+
+// A segment's adapter at one part of the site that was shrunk last.
+struct alignas(16) LoraRowSlices {
+  const RankGroup* groups = nullptr;
+  const uint8_t* first_b = nullptr;  // of group 0
+  int32_t num_groups = 0;            // 0: the part is not adapted
 };
 
 struct LoraRowsCapacity {
@@ -48,12 +61,13 @@ struct LoraRowsCapacity {
 // Buffers of the backend's, for one step at a time.
 struct LoraRowLists {
   LoraRowsCapacity capacity;
-  int64_t* v_begin = nullptr;     // [segments], rows of v
-  int32_t* num_tiles = nullptr;   // [1]
-  LoraRowTile* tiles = nullptr;   // [max_tiles()]
-  int32_t* pair_begin = nullptr;  // [rows / 16 rounded up, + 1]
-  LoraRowPair* pairs = nullptr;   // [segment_rows]: of row tile i [pair_begin[i], [i + 1])
-  __nv_bfloat16* v = nullptr;     // [v_bytes()]
+  int64_t* v_begin = nullptr;       // [segments], rows of v
+  int32_t* num_tiles = nullptr;     // [1]
+  LoraRowTile* tiles = nullptr;     // [max_tiles()]
+  int32_t* pair_begin = nullptr;    // [rows / 16 rounded up, + 1]
+  LoraRowPair* pairs = nullptr;     // [segment_rows]: of row tile i [pair_begin[i], [i + 1])
+  LoraRowSlices* slices = nullptr;  // [segments][LoraSiteItems::kMaxParts], of segments with rows
+  __nv_bfloat16* v = nullptr;       // [v_bytes()]
 };
 
 // A fused linear of one layer: its parts are modules and the columns of y they write.
@@ -69,19 +83,18 @@ struct LoraRowSite {
 void make_lora_rows(const LoraRowLists& lists, const StepArrays& step, int32_t rows,
                     cudaStream_t stream);
 
-// x [rows, k]; fills lists.v for the site.
+// x [rows, k]; fills lists.v and lists.slices for the site, which the operations below then read.
 void lora_shrink_rows(const LoraRowLists& lists, const LoraRowSite& site, const StepArrays& step,
                       const __nv_bfloat16* x, int32_t rows, int32_t k, cudaStream_t stream);
 
 // y [rows, n] += B v
-void lora_expand(const LoraRowLists& lists, const LoraRowSite& site, const StepArrays& step,
-                 __nv_bfloat16* y, int32_t rows, int32_t n, cudaStream_t stream);
+void lora_expand(const LoraRowLists& lists, const LoraRowSite& site, __nv_bfloat16* y, int32_t rows,
+                 int32_t n, cudaStream_t stream);
 
 // out = silu(gate + B v) * (up + B v), x [rows, 2 inner] = [gate | up] (parts 0 and 1 of the site),
 // out [rows, inner]; x stays as it is.
-void lora_silu_mul(const LoraRowLists& lists, const LoraRowSite& site, const StepArrays& step,
-                   const __nv_bfloat16* x, __nv_bfloat16* out, int32_t rows, int32_t inner,
-                   cudaStream_t stream);
+void lora_silu_mul(const LoraRowLists& lists, const __nv_bfloat16* x, __nv_bfloat16* out,
+                   int32_t rows, int32_t inner, cudaStream_t stream);
 
 struct LoraNormArguments {
   float* residual = nullptr;             // [rows, hidden]
@@ -95,7 +108,7 @@ struct LoraNormArguments {
 
 // residual += delta + B v, then y = residual / sqrt(mean(residual^2) + eps) * gain; the site has
 // one part.
-void lora_add_rms_norm(const LoraRowLists& lists, const LoraRowSite& site, const StepArrays& step,
-                       const LoraNormArguments& arguments, cudaStream_t stream);
+void lora_add_rms_norm(const LoraRowLists& lists, const LoraNormArguments& arguments,
+                       cudaStream_t stream);
 
 }  // namespace lorax::cuda

@@ -1,12 +1,14 @@
-// A cluster of 8 blocks takes a tile of 128 rows of one segment, each block an eighth of k: x is
-// read once for up to 6 rank groups of all parts. Warp w has rows 16 w .. 16 w + 15 of the tile; x
-// goes straight to registers, A through a ring in shared memory. Partial sums are added in the
-// blocks' order. Before sm_90 a block is its own cluster.
+// A cluster of 4 blocks takes a tile of 128 rows of one segment: x is read once for up to 6 rank
+// groups of all parts. Both x and A go through rings in shared memory, x from before A's place is
+// known. Block r has every fourth 64 columns of k, so that together they read 512 neighbouring
+// bytes of a row. Partial sums are added in the blocks' order. Before sm_90 a block is its own
+// cluster.
 #include <algorithm>
 
 #include "cuda/cluster.cuh"
 #include "cuda/device_shape.h"
 #include "cuda/launch.h"
+#include "cuda/lora_async.cuh"
 #include "cuda/lora_lookup.cuh"
 #include "cuda/lora_mma.cuh"
 #include "cuda/lora_rows.h"
@@ -17,28 +19,35 @@ namespace {
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * 32;
 constexpr int kMaxGroups = 6;  // at once: rank 32 on three parts
-constexpr int kStages = 3;     // of the ring
 constexpr int kRows = LoraRowTile::kRows;
 constexpr int kParts = LoraSiteItems::kMaxParts;
 constexpr int kPad = 4;  // floats, between rows of partial sums
 
-static_assert(kRows == kWarps * 16);
+constexpr int kStageColumns = 64;                 // of x
+constexpr int kStageBlocks = kStageColumns / 32;  // of A, a group
+constexpr int kRowBytes = kStageColumns * 2;      // of x in a stage
+constexpr int kXBytes = kRows * kRowBytes;        // a stage
+constexpr int kRowsApart = kThreads / 8;          // 8 threads copy a row's part
+constexpr int kCopies = kRows / kRowsApart;       // of a thread, a stage
 
+// Two blocks share a multiprocessor from sm_90 on; before, some devices give a block 99 KB.
+template <int kCluster>
+constexpr int kSharedBytes = (kCluster > 1 ? 110 : 96) * 1024;
+template <int kCluster>
+constexpr int stages_of(int groups) {
+  return kSharedBytes<kCluster> / (kXBytes + kStageBlocks * groups * 1024);
+}
+constexpr int kEarlyStages = 2;  // x of these is asked for before the number of groups is known
+
+// Few groups: a warp has 32 rows and every other 32 columns, which reads A half as often. Many: 16
+// rows and all columns, for want of registers.
+constexpr int splits_of(int groups) { return groups <= 3 ? 2 : 1; }
 constexpr int partial_stride(int groups) { return groups * 16 + kPad; }
-// Of 32 columns, in a stage: more where there are registers for x.
-constexpr int stage_blocks(int groups) { return groups <= 3 ? 4 : 2; }
-constexpr size_t ring_bytes(int groups) {
-  return static_cast<size_t>(kStages * stage_blocks(groups) * groups * 1024);
+constexpr size_t partial_bytes(int groups) {
+  return sizeof(float) * splits_of(groups) * kRows * partial_stride(groups);
 }
-constexpr size_t kSharedBytes = std::max(
-    {sizeof(float) * kRows * partial_stride(kMaxGroups), ring_bytes(kMaxGroups), ring_bytes(3)});
-
-__device__ __forceinline__ void copy_async(void* to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                   static_cast<uint32_t>(__cvta_generic_to_shared(to))),
-               "l"(from)
-               : "memory");
-}
+static_assert(partial_bytes(3) <= kSharedBytes<1> && partial_bytes(kMaxGroups) <= kSharedBytes<1>);
+static_assert(stages_of<1>(kMaxGroups) > kEarlyStages);
 
 // The slices of one segment at one site, numbered part by part.
 struct Slots {
@@ -76,86 +85,120 @@ struct Chunk {    // of slots, in shared memory
   float scale[kMaxGroups];
 };
 
-// partial [128 rows][kGroups * 16] = x A^T over blocks [first, last) of 32 columns.
-template <int kGroups, bool kAligned>
-__device__ void multiply(const __nv_bfloat16* const (&x)[2], int32_t k, const Chunk& chunk,
-                         int32_t first, int32_t last, bool has_rows, uint8_t* shared) {
+// What a thread copies of x: 16 bytes of each of four rows a stage.
+template <int kCluster, bool kAligned>
+class XCopies {
+ public:
+  __device__ XCopies(const LoraRowTile& tile, const int32_t* segment_rows, const __nv_bfloat16* x,
+                     int32_t k, int rank)
+      : k_(k), column_(rank * kStageColumns + static_cast<int32_t>(threadIdx.x % 8) * 8) {
+    const int row = threadIdx.x / 8;
+    // Neighbouring rows in the two halves of the banks.
+    to_ = row * kRowBytes + ((threadIdx.x % 8) ^ (row % 2 * 4)) * 16;
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      const int32_t at = row + i * kRowsApart;
+      rows_[i] = at < tile.num_rows ? x + int64_t{segment_rows[tile.first + at]} * k : nullptr;
+    }
+  }
+  // Zeros past k. Rows that do not exist are left as they are: no other row's sums read them.
+  __device__ __forceinline__ void fetch(int32_t stage, uint8_t* ring_slot) const {
+    const int32_t column = stage * kCluster * kStageColumns + column_;
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      if (rows_[i] == nullptr) continue;
+      uint8_t* to = ring_slot + to_ + i * kRowsApart * kRowBytes;
+      if constexpr (kAligned) {
+        copy_async_or_zero(to, column < k_ ? rows_[i] + column : rows_[i], column < k_);
+      } else {
+        *reinterpret_cast<uint4*>(to) = load_row_part<false>(rows_[i], column, k_);
+      }
+    }
+  }
+
+ private:
+  const int32_t k_;
+  const int32_t column_;  // of stage 0
+  int to_;
+  const __nv_bfloat16* rows_[kCopies];
+};
+
+// partial [splits][128 rows][kGroups * 16] = x A^T over this block's columns.
+template <int kCluster, int kGroups, bool kAligned>
+__device__ void multiply(const XCopies<kCluster, kAligned>& copies, int32_t k, const Chunk& chunk,
+                         int rank, int32_t num_rows, uint8_t* shared) {
+  constexpr int kStages = stages_of<kCluster>(kGroups);
+  constexpr int kSplits = splits_of(kGroups);
+  constexpr int kEights = 2 * kSplits;  // of rows, a warp
+  constexpr int kABytes = kStageBlocks * kGroups * 1024;
   const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
   const int g = lane / 4;
   const int t = lane % 4;
-  constexpr int kStageBlocks = stage_blocks(kGroups);
-  const int32_t stages = (last - first + kStageBlocks - 1) / kStageBlocks;
-  float c[kGroups][2][4] = {};
+  const int split = threadIdx.x / 32 / (kWarps / kSplits);
+  const int first_row = threadIdx.x / 32 % (kWarps / kSplits) * (kEights * 8);
+  const bool has_rows = first_row < num_rows;
+  const int32_t blocks = (k + 31) / 32;
+  const int32_t stages =
+      (blocks + kCluster * kStageBlocks - 1) / (kCluster * kStageBlocks);  // as for any block
+  uint8_t* const a_ring = shared + kStages * kXBytes;
+  float c[kGroups][kEights][4] = {};
 
-  const auto fetch = [&](int32_t stage) {
+  const auto first_block = [&](int32_t stage) { return (stage * kCluster + rank) * kStageBlocks; };
+  const auto fetch = [&](int32_t stage, bool has_x) {
     if (stage < stages) {
-      uint8_t* to = shared + stage % kStages * (kStageBlocks * kGroups * 1024);
-      for (int i = threadIdx.x; i < kStageBlocks * kGroups * 64; i += kThreads) {
-        const int block = i / 64 % kStageBlocks;
-        const int group = i / 64 / kStageBlocks;
-        const int32_t at = first + stage * kStageBlocks + block;
-        if (at < last) {
-          copy_async(to + i * 16, chunk.a[group] + int64_t{at} * 1024 + i % 64 * 16);
-        }
+      if (!has_x) copies.fetch(stage, shared + stage % kStages * kXBytes);
+      uint8_t* to = a_ring + stage % kStages * kABytes;
+      for (int i = threadIdx.x; i < kABytes / 16; i += kThreads) {
+        const int group = i / (kStageBlocks * 64);
+        const int32_t at = first_block(stage) + i / 64 % kStageBlocks;
+        if (at < blocks) copy_async(to + i * 16, chunk.a[group] + int64_t{at} * 1024 + i % 64 * 16);
       }
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
-  };
-  uint4 xs[kStageBlocks][2];
-  const auto load_x = [&](int32_t stage) {
-#pragma unroll
-    for (int b = 0; b < kStageBlocks; ++b) {
-      const int32_t at = first + stage * kStageBlocks + b;
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        xs[b][j] = load_row_part<kAligned>(at < last ? x[j] : nullptr, at * 32 + 8 * t, k);
-      }
-    }
+    commit_copies();
   };
 
-  for (int s = 0; s < kStages - 1; ++s) fetch(s);
-  load_x(0);
+  for (int s = 0; s < kStages - 1; ++s) fetch(s, s < kEarlyStages);
   for (int32_t s = 0; s < stages; ++s) {
-    asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
+    wait_for_copies<kStages - 2>();
     __syncthreads();
-    fetch(s + kStages - 1);
-    uint4 now[kStageBlocks][2];
-#pragma unroll
-    for (int b = 0; b < kStageBlocks; ++b) {
-#pragma unroll
-      for (int j = 0; j < 2; ++j) now[b][j] = xs[b][j];
-    }
-    load_x(s + 1);
+    fetch(s + kStages - 1, false);
     if (!has_rows) continue;
-    const uint8_t* from = shared + s % kStages * (kStageBlocks * kGroups * 1024) + lane * 16;
+    const uint8_t* xs = shared + s % kStages * kXBytes + (first_row + g) * kRowBytes;
+    const uint8_t* as = a_ring + s % kStages * kABytes + lane * 16;
 #pragma unroll
-    for (int b = 0; b < kStageBlocks; ++b) {
-      if (first + s * kStageBlocks + b >= last) break;
+    for (int i = 0; i < kStageBlocks / kSplits; ++i) {
+      const int b = i + split;
+      if (first_block(s) + b >= blocks) break;
+      uint4 x[kEights];
+#pragma unroll
+      for (int j = 0; j < kEights; ++j) {
+        x[j] = *reinterpret_cast<const uint4*>(xs + j * 8 * kRowBytes +
+                                               ((b * 4 + t) ^ (g % 2 * 4)) * 16);
+      }
 #pragma unroll
       for (int q = 0; q < kGroups; ++q) {
-        const uint8_t* block = from + (q * kStageBlocks + b) * 1024;
+        const uint8_t* block = as + (q * kStageBlocks + b) * 1024;
         const uint4 low = *reinterpret_cast<const uint4*>(block);
         const uint4 high = *reinterpret_cast<const uint4*>(block + 512);
 #pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          lora_mma(c[q][j], low.x, high.x, low.y, high.y, now[b][j].x, now[b][j].y);
-          lora_mma(c[q][j], low.z, high.z, low.w, high.w, now[b][j].z, now[b][j].w);
+        for (int j = 0; j < kEights; ++j) {
+          lora_mma(c[q][j], low.x, high.x, low.y, high.y, x[j].x, x[j].y);
+          lora_mma(c[q][j], low.z, high.z, low.w, high.w, x[j].z, x[j].w);
         }
       }
     }
   }
-  asm volatile("cp.async.wait_group 0;" ::: "memory");
-  __syncthreads();  // the ring is read, and becomes the partial sums
+  wait_for_copies<0>();
+  __syncthreads();  // the rings are read, and become the partial sums
   if (!has_rows) return;
-  auto* partial = reinterpret_cast<float*>(shared);
+  auto* partial = reinterpret_cast<float*>(shared) + split * kRows * partial_stride(kGroups);
 #pragma unroll
   for (int q = 0; q < kGroups; ++q) {
 #pragma unroll
-    for (int j = 0; j < 2; ++j) {
+    for (int j = 0; j < kEights; ++j) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        partial[(warp * 16 + 8 * j + 2 * t + i % 2) * partial_stride(kGroups) + q * 16 + g +
+        partial[(first_row + 8 * j + 2 * t + i % 2) * partial_stride(kGroups) + q * 16 + g +
                 i / 2 * 8] = c[q][j][i];
       }
     }
@@ -178,9 +221,13 @@ __device__ void reduce(const Chunk& chunk, int32_t groups, const float* weights,
     float4 sum = {};
 #pragma unroll
     for (int block = 0; block < kCluster; ++block) {
-      const float4 add = load_from_block<kCluster>(
-          partial + row * partial_stride(kGroups) + group * 16 + quad * 4, block);
-      sum.x += add.x, sum.y += add.y, sum.z += add.z, sum.w += add.w;
+#pragma unroll
+      for (int split = 0; split < splits_of(kGroups); ++split) {
+        const float4 add = load_from_block<kCluster>(
+            partial + (split * kRows + row) * partial_stride(kGroups) + group * 16 + quad * 4,
+            block);
+        sum.x += add.x, sum.y += add.y, sum.z += add.z, sum.w += add.w;
+      }
     }
     const float factor = weights[row] * chunk.scale[group];
     *reinterpret_cast<uint2*>(chunk.v[group] + row * 16 + quad * 4) = make_uint2(
@@ -190,34 +237,25 @@ __device__ void reduce(const Chunk& chunk, int32_t groups, const float* weights,
 
 template <int kCluster, bool kAligned>
 __global__ void __launch_bounds__(kThreads, 2)
-    lora_shrink_rows_kernel(const LoraRowLists lists, const LoraRowSite site, const StepArrays step,
-                            const __nv_bfloat16* x, int32_t k) {
-  extern __shared__ __align__(16) uint8_t shared[];
+    lora_shrink_rows_kernel(const __grid_constant__ LoraRowLists lists,
+                            const __grid_constant__ LoraRowSite site,
+                            const __grid_constant__ StepArrays step, const __nv_bfloat16* x,
+                            int32_t k) {
+  extern __shared__ __align__(128) uint8_t shared[];
   __shared__ Chunk chunk;
   let_next_start();
   wait_for_previous();
   const int rank = cluster_rank<kCluster>();
-  const int warp = threadIdx.x / 32;
-  const int g = threadIdx.x % 32 / 4;
-  const int32_t blocks = (k + 31) / 32;
-  const int32_t first = blocks * rank / kCluster;
-  const int32_t last = blocks * (rank + 1) / kCluster;
   const int32_t num_tiles = *lists.num_tiles;
   for (int32_t i = blockIdx.x / kCluster; i < num_tiles; i += gridDim.x / kCluster) {
     const LoraRowTile tile = lists.tiles[i];
-    if (tile.segment < 0) continue;
-    const DeviceSegment segment = step.segments[tile.segment];
-    const int32_t num_rows = min(segment.rows_end - tile.first, kRows);
-    const int64_t segment_rows = segment.rows_end - segment.rows_begin;
-    const __nv_bfloat16* rows[2];
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      const int32_t row = warp * 16 + 8 * j + g;
-      rows[j] = row < num_rows ? x + int64_t{step.segment_rows[tile.first + row]} * k : nullptr;
-    }
+    const XCopies<kCluster, kAligned> copies(tile, step.segment_rows, x, k, rank);
     for (int32_t slot = 0;; slot += kMaxGroups) {
+      if (tile.adapter != nullptr) {
+        for (int s = 0; s < kEarlyStages; ++s) copies.fetch(s, shared + s * kXBytes);
+      }
       if (threadIdx.x < kMaxGroups) {
-        const Slots slots(segment.adapter, site);
+        const Slots slots(tile.adapter, site);
         const int32_t groups = min(slots.total - slot, kMaxGroups);
         // Past the last group: the first again, whose sums are not used.
         int part = 0;
@@ -227,23 +265,33 @@ __global__ void __launch_bounds__(kThreads, 2)
         if (threadIdx.x == 0) chunk.total = slots.total;
         chunk.a[threadIdx.x] = slots.find(slot + mine, part, group, scale);
         chunk.scale[threadIdx.x] = scale;
-        const int64_t v_row = part * lists.capacity.row_groups + lists.v_begin[tile.segment] +
-                              group * segment_rows + (tile.first - segment.rows_begin);
+        const int64_t v_row =
+            part * lists.capacity.row_groups + tile.v_row + int64_t{group} * tile.segment_rows;
         chunk.v[threadIdx.x] = lists.v + v_row * 16;
+        if (slot == 0 && tile.index == 0 && rank == 0 && threadIdx.x == 0) {
+#pragma unroll
+          for (int p = 0; p < kParts; ++p) {
+            const AdapterEntry& entry = slots.entries[p];
+            LoraRowSlices& to = lists.slices[tile.segment * kParts + p];
+            to.groups = entry.groups;
+            to.first_b = entry.num_groups > 0 ? entry.groups[0].b : nullptr;
+            to.num_groups = entry.num_groups;
+          }
+        }
       }
       __syncthreads();
       const int32_t total = chunk.total;
       if (total == 0) {  // the same for the whole cluster
+        wait_for_copies<0>();
         __syncthreads();
         break;
       }
       const int32_t groups = min(total - slot, kMaxGroups);
       const float* weights = step.segment_weights + tile.first;
-      const bool has_rows = warp * 16 < num_rows;
       const auto run = [&]<int kGroups>() {
-        multiply<kGroups, kAligned>(rows, k, chunk, first, last, has_rows, shared);
+        multiply<kCluster, kGroups, kAligned>(copies, k, chunk, rank, tile.num_rows, shared);
         cluster_barrier<kCluster>();
-        reduce<kCluster, kGroups>(chunk, groups, weights, num_rows, shared);
+        reduce<kCluster, kGroups>(chunk, groups, weights, tile.num_rows, shared);
       };
       if (groups == 1) {
         run.template operator()<1>();
@@ -266,7 +314,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 // Clusters that run at the same time: each takes every so-manieth tile.
 template <int kCluster, bool kAligned>
 int resident_clusters(const LaunchShape& shape, int multiprocessors) {
-  if constexpr (kCluster == 1) return multiprocessors * 2;
+  if constexpr (kCluster == 1) return multiprocessors;
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim.x = kCluster;
@@ -287,12 +335,16 @@ template <int kCluster, bool kAligned>
 void launch(const LoraRowLists& lists, const LoraRowSite& site, const StepArrays& step,
             const __nv_bfloat16* x, int32_t k, int multiprocessors, cudaStream_t stream) {
   const auto kernel = lora_shrink_rows_kernel<kCluster, kAligned>;
-  LaunchShape shape{
-      .grid = dim3(1), .block = dim3(kThreads), .shared_bytes = kSharedBytes, .cluster = kCluster};
-  LORAX_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  static_cast<int>(kSharedBytes)));
+  LaunchShape shape{.grid = dim3(1),
+                    .block = dim3(kThreads),
+                    .shared_bytes = kSharedBytes<kCluster>,
+                    .cluster = kCluster};
   // One kind of device a process: asked once.
-  static const int clusters = resident_clusters<kCluster, kAligned>(shape, multiprocessors);
+  static const int clusters = [&] {
+    LORAX_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    kSharedBytes<kCluster>));
+    return resident_clusters<kCluster, kAligned>(shape, multiprocessors);
+  }();
   shape.grid = dim3(static_cast<unsigned>(clusters * kCluster));
   launch_overlapping("lora_shrink_rows", kernel, shape, stream, lists, site, step, x, k);
 }
@@ -305,7 +357,7 @@ void lora_shrink_rows(const LoraRowLists& lists, const LoraRowSite& site, const 
   const DeviceShape device = device_shape();
   const bool aligned = k % 8 == 0;
   if (device.major >= 9) {
-    (aligned ? launch<8, true> : launch<8, false>)(lists, site, step, x, k, device.multiprocessors,
+    (aligned ? launch<4, true> : launch<4, false>)(lists, site, step, x, k, device.multiprocessors,
                                                    stream);
   } else {
     (aligned ? launch<1, true> : launch<1, false>)(lists, site, step, x, k, device.multiprocessors,

@@ -4,68 +4,10 @@
 
 #include <gtest/gtest.h>
 
-#include "cuda/lora_step.h"
+#include "cuda/lora_row_lists.h"
 
 namespace lorax::cuda_test {
 namespace {
-
-using cuda::LoraRowSite;
-
-const __nv_bfloat16* bf16(const Device<uint16_t>& buffer) {
-  return reinterpret_cast<const __nv_bfloat16*>(buffer.data());
-}
-__nv_bfloat16* mutable_bf16(const Device<uint16_t>& buffer) {
-  return reinterpret_cast<__nv_bfloat16*>(buffer.data());
-}
-
-// The lists of one step.
-struct Lists {
-  explicit Lists(const LoraStep& step)
-      : capacity{step.num_rows(), static_cast<int32_t>(step.segments().size()), step.segment_rows(),
-                 step.load().row_groups},
-        v_begin(step.segments().size()),
-        num_tiles(1),
-        tiles(static_cast<size_t>(capacity.max_tiles())),
-        pair_begin(static_cast<size_t>((step.num_rows() + 15) / 16 + 1)),
-        pairs(static_cast<size_t>(step.segment_rows())),
-        v(static_cast<size_t>(capacity.v_bytes() / 2)) {
-    lists = {capacity,          v_begin.data(), num_tiles.data(), tiles.data(),
-             pair_begin.data(), pairs.data(),   mutable_bf16(v)};
-    cuda::make_lora_rows(lists, step.arrays(), step.num_rows(), nullptr);
-  }
-  cuda::LoraRowsCapacity capacity;
-  Device<int64_t> v_begin;
-  Device<int32_t> num_tiles;
-  Device<cuda::LoraRowTile> tiles;
-  Device<int32_t> pair_begin;
-  Device<cuda::LoraRowPair> pairs;
-  Device<uint16_t> v;
-  cuda::LoraRowLists lists;
-};
-
-LoraRowSite site_of(const LoraStep& step, int32_t layer, const std::vector<int32_t>& modules) {
-  LoraRowSite site;
-  site.layer = layer;
-  int32_t column = 0;
-  for (const int32_t module : modules) {
-    site.modules[site.num_parts] = module;
-    site.column[site.num_parts] = column;
-    site.columns[site.num_parts++] = step.shapes()[module].d_out;
-    column += step.shapes()[module].d_out;
-  }
-  return site;
-}
-
-int32_t width_of(const LoraRowSite& site) {
-  return site.column[site.num_parts - 1] + site.columns[site.num_parts - 1];
-}
-
-std::vector<double> to_doubles(const std::vector<uint16_t>& values) {
-  std::vector<double> out;
-  out.reserve(values.size());
-  for (const uint16_t value : values) out.push_back(to_float(value));
-  return out;
-}
 
 // y += delta: what was added, against the reference; rows of no segment keep their bits.
 void check_expand(LoraStep& step, const LoraRowSite& site) {
@@ -78,7 +20,7 @@ void check_expand(LoraStep& step, const LoraRowSite& site) {
   const Device<uint16_t> device_y(y);
   const Lists lists(step);
   cuda::lora_shrink_rows(lists.lists, site, step.arrays(), bf16(device_x), rows, k, nullptr);
-  cuda::lora_expand(lists.lists, site, step.arrays(), mutable_bf16(device_y), rows, n, nullptr);
+  cuda::lora_expand(lists.lists, site, mutable_bf16(device_y), rows, n, nullptr);
   LORAX_CUDA(cudaDeviceSynchronize());
   const std::vector<uint16_t> got = device_y.read();
 
@@ -118,8 +60,7 @@ void check_silu(LoraStep& step, const LoraRowSite& site) {
   const Device<uint16_t> out(static_cast<size_t>(int64_t{rows} * inner));
   const Lists lists(step);
   cuda::lora_shrink_rows(lists.lists, site, step.arrays(), bf16(device_x), rows, k, nullptr);
-  cuda::lora_silu_mul(lists.lists, site, step.arrays(), bf16(device_y), mutable_bf16(out), rows,
-                      inner, nullptr);
+  cuda::lora_silu_mul(lists.lists, bf16(device_y), mutable_bf16(out), rows, inner, nullptr);
   LORAX_CUDA(cudaDeviceSynchronize());
   std::vector<double> sum = to_doubles(y);
   step.add_reference(site, x, n, sum);
@@ -148,7 +89,7 @@ void check_norm(LoraStep& step, const LoraRowSite& site) {
   const Device<uint16_t> y(residual.size());
   const Lists lists(step);
   cuda::lora_shrink_rows(lists.lists, site, step.arrays(), bf16(device_x), rows, k, nullptr);
-  cuda::lora_add_rms_norm(lists.lists, site, step.arrays(),
+  cuda::lora_add_rms_norm(lists.lists,
                           {device_residual.data(), bf16(device_delta), device_gain.data(),
                            mutable_bf16(y), 1e-5f, rows, hidden},
                           nullptr);
@@ -258,6 +199,37 @@ TEST_F(LoraRowsTest, WideRows) {
   check_norm(step, site_of(step, 0, {6}));
 }
 
+// More rows than blocks: a block of the norm goes on to further rows, one of silu to further tiles.
+TEST_F(LoraRowsTest, ManyRows) {
+  LoraStep step(shapes(1096, 64, 96), 10);
+  for (int i = 0; i < 5; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
+  step.add_adapter(std::vector(1, std::vector<int32_t>(7, 24)));
+  std::vector<int32_t> adapters;
+  for (int32_t row = 0; row < 5003; ++row) adapters.push_back(row / 411 % 7 - 1);
+  for (int32_t row = 2000; row < 2100; ++row) adapters[row] = row % 5;
+  step.set_segments(segments_of(adapters), static_cast<int32_t>(adapters.size()));
+  check_norm(step, site_of(step, 0, {6}));
+  check_silu(step, site_of(step, 0, {4, 5}));
+  check_expand(step, site_of(step, 0, {0, 1, 2}));
+}
+
+// Rows in more segments than the norm looks up ahead.
+TEST_F(LoraRowsTest, RowsInManySegments) {
+  LoraStep step(shapes(512, 64, 96), 11);
+  for (int i = 0; i < 40; ++i)
+    step.add_adapter(std::vector(1, std::vector<int32_t>(7, 1 + i % 20)));
+  std::vector<TestSegment> segments(40);
+  for (int32_t s = 0; s < 40; ++s) {
+    segments[s].adapter = s;
+    for (int32_t row = s % 3; row < 50; row += 1 + s % 2) {
+      segments[s].rows.push_back(row);
+      segments[s].weights.push_back(0.1f * static_cast<float>(s % 9 - 4));
+    }
+  }
+  step.set_segments(segments, 60);
+  check_all(step);
+}
+
 TEST_F(LoraRowsTest, LlamaShapes) {
   LoraStep step(shapes(4096, 1024, 14336), 8);
   for (int i = 0; i < 2; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
@@ -289,7 +261,7 @@ TEST_F(LoraRowsTest, TwoRunsGiveTheSameBits) {
     const Device<uint16_t> device_y(y);
     const Lists lists(step);
     cuda::lora_shrink_rows(lists.lists, site, step.arrays(), bf16(x), 1000, 512, nullptr);
-    cuda::lora_expand(lists.lists, site, step.arrays(), mutable_bf16(device_y), 1000, n, nullptr);
+    cuda::lora_expand(lists.lists, site, mutable_bf16(device_y), 1000, n, nullptr);
     LORAX_CUDA(cudaDeviceSynchronize());
     if (run == 0) first = device_y.read();
     EXPECT_EQ(first, device_y.read());
