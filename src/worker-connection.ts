@@ -6,10 +6,11 @@
  * has died, and never after close(). Used by the engine client, which starts a new connection then.
  */
 import { fileURLToPath } from 'node:url';
-import { MessageChannel } from 'node:worker_threads';
+import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import type { ClientMessage, ServeOptions, WorkerMessage } from '../worker/protocol.js';
 import { LoraxError } from './errors.js';
+import { mergeDeltas } from './merge-deltas.js';
 
 export interface WorkerConnection {
   post(message: ClientMessage): void;
@@ -52,8 +53,12 @@ export const connectWorker: Connect = (options, handlers) => {
     handlers.onLost(cause);
   };
 
-  port.on('message', (message: WorkerMessage) => {
-    if (!ended) handlers.onMessage(message);
+  port.on('message', (first: WorkerMessage) => {
+    const messages = [first];
+    for (let next; (next = receiveMessageOnPort(port)) !== undefined;) {
+      messages.push((next as { message: WorkerMessage }).message);
+    }
+    if (!ended) handlers.onMessage(mergeDeltas(messages));
   });
   port.on('messageerror', lose);
   // An uncaught exception's report may be just behind the port's close: it makes the better cause.

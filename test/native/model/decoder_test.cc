@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <random>
 
 #include "../reference/reference_backend.h"
@@ -42,6 +43,55 @@ class DecoderTest : public testing::TestWithParam<BackendCase> {
       EXPECT_EQ(got, want) << what;
     } else {
       EXPECT_LE(relative_error(got, want), 2e-2) << what;
+    }
+  }
+
+  // Prefills and decodes of base and adapters side by side, as the scheduler mixes them: seven
+  // sequences of `lengths` tokens, in chunks of up to `most`.
+  void neighbours_change_nothing(const DecoderConfig& config, const std::array<int32_t, 7>& lengths,
+                                 int32_t most) const {
+    const TinyModel model(config);
+    StepRunner runner(GetParam().make(), model.write());
+    const auto* first =
+        runner.add_adapter(model.write_adapter(model.random_adapter(7, 2, kAllModules), "first.bin"));
+    const auto* second = runner.add_adapter(
+        model.write_adapter(model.random_adapter(8, 17, {kQProj, kVProj, kDownProj}), "second.bin"));
+    const ResidentAdapter* adapters[] = {nullptr, first, second, first, nullptr, second, nullptr};
+
+    std::vector<std::vector<int32_t>> tokens;
+    std::vector<std::vector<float>> alone, together(7);
+    std::vector<TestSequence> sequences(7);
+    for (int32_t i = 0; i < 7; ++i) {
+      tokens.push_back(random_tokens(10 + i, lengths[i], model.config().vocab_size));
+      alone.push_back(runner.run_alone(tokens[i], adapters[i], std::min(lengths[i], 128)));
+      sequences[i].adapter = adapters[i];
+    }
+    std::mt19937 rng(9);
+    for (;;) {
+      std::vector<TestChunk> chunks;
+      std::vector<int32_t> who;
+      for (int32_t i = 0; i < 7; ++i) {
+        const int32_t left = lengths[i] - sequences[i].position;
+        if (left == 0 || rng() % 4 == 0) continue;
+        const int32_t count = rng() % 2 == 0 ? 1 : std::min<int32_t>(left, 1 + static_cast<int32_t>(rng() % most));
+        const auto begin = tokens[i].begin() + sequences[i].position;
+        chunks.push_back({&sequences[i], {begin, begin + count}, true});
+        who.push_back(i);
+      }
+      if (chunks.empty()) {
+        const bool done = std::all_of(sequences.begin(), sequences.end(), [&](const auto& s) {
+          return s.position == lengths[&s - sequences.data()];
+        });
+        if (done) break;
+        continue;
+      }
+      const auto logits = runner.step(chunks);
+      for (size_t c = 0; c < chunks.size(); ++c) {
+        together[who[c]].insert(together[who[c]].end(), logits[c].begin(), logits[c].end());
+      }
+    }
+    for (int32_t i = 0; i < 7; ++i) {
+      expect_same(together[i], alone[i], "sequence " + std::to_string(i));
     }
   }
 };
@@ -149,52 +199,20 @@ TEST_P(DecoderTest, AChunkWithoutLogitsLeavesTheSameKeysAndValues) {
   expect_same(logits, std::vector<float>(whole.begin() + 21 * vocab, whole.end()), "the tail");
 }
 
-// Prefills and decodes of base and adapters side by side, as the scheduler mixes them.
 TEST_P(DecoderTest, NeighboursChangeNothing) {
-  const TinyModel model(tiny_config());
-  StepRunner runner(GetParam().make(), model.write());
-  const auto* first =
-      runner.add_adapter(model.write_adapter(model.random_adapter(7, 2, kAllModules), "first.bin"));
-  const auto* second = runner.add_adapter(
-      model.write_adapter(model.random_adapter(8, 17, {kQProj, kVProj, kDownProj}), "second.bin"));
-  const ResidentAdapter* adapters[] = {nullptr, first, second, first, nullptr, second, nullptr};
-  const int32_t lengths[] = {9, 31, 17, 5, 40, 24, 1};
+  neighbours_change_nothing(tiny_config(), {9, 31, 17, 5, 40, 24, 1}, 13);
+}
 
-  std::vector<std::vector<int32_t>> tokens;
-  std::vector<std::vector<float>> alone, together(7);
-  std::vector<TestSequence> sequences(7);
-  for (int32_t i = 0; i < 7; ++i) {
-    tokens.push_back(random_tokens(10 + i, lengths[i], model.config().vocab_size));
-    alone.push_back(runner.run_alone(tokens[i], adapters[i], lengths[i]));
-    sequences[i].adapter = adapters[i];
-  }
-  std::mt19937 rng(9);
-  for (;;) {
-    std::vector<TestChunk> chunks;
-    std::vector<int32_t> who;
-    for (int32_t i = 0; i < 7; ++i) {
-      const int32_t left = lengths[i] - sequences[i].position;
-      if (left == 0 || rng() % 4 == 0) continue;
-      const int32_t count = rng() % 2 == 0 ? 1 : std::min<int32_t>(left, 1 + rng() % 13);
-      const auto begin = tokens[i].begin() + sequences[i].position;
-      chunks.push_back({&sequences[i], {begin, begin + count}, true});
-      who.push_back(i);
-    }
-    if (chunks.empty()) {
-      const bool done = std::all_of(sequences.begin(), sequences.end(), [&](const auto& s) {
-        return s.position == lengths[&s - sequences.data()];
-      });
-      if (done) break;
-      continue;
-    }
-    const auto logits = runner.step(chunks);
-    for (size_t c = 0; c < chunks.size(); ++c) {
-      together[who[c]].insert(together[who[c]].end(), logits[c].begin(), logits[c].end());
-    }
-  }
-  for (int32_t i = 0; i < 7; ++i) {
-    expect_same(together[i], alone[i], "sequence " + std::to_string(i));
-  }
+// Wide enough for what tiny sums never need: parts of k, several tiles.
+TEST_P(DecoderTest, NeighboursChangeNothingInAWiderModel) {
+  DecoderConfig config = tiny_config();
+  config.hidden_size = 576;
+  config.intermediate_size = 1536;
+  config.num_heads = 9;
+  config.num_kv_heads = 3;
+  config.head_dim = 64;
+  config.context_tokens = 256;
+  neighbours_change_nothing(config, {150, 31, 170, 64, 40, 90, 1}, 18);
 }
 
 TEST_P(DecoderTest, AnAdapterIsItsMergedWeights) {
