@@ -206,7 +206,7 @@ class CudaBackend final : public Backend {
 
   // Of linears (cuda_linear.cc).
   CublasLt cublaslt_;
-  Pending pending_;           // of the linear issued last
+  Pending pending_;            // of the linear issued last
   DeviceBuffer linear_parts_;  // where its result is in parts
   std::vector<GemmUse> gemm_uses_;
   bool recorded_ = false;          // record() is done

@@ -3,8 +3,8 @@
 //   y = x W^T + bias, then y[rows of a] += weight * scale_a (x A_a^T) B_a^T
 //
 // Few rows: all of it is one launch of the streaming GEMM; where W has too few rows to fill the
-// device, the parts of k are left for the next operation to add. Many rows: shrink is a kernel of its
-// own, and the operation that follows adds the expand (lora_rows.h).
+// device, the parts of k are left for the next operation to add. Many rows: shrink is a kernel of
+// its own, and the operation that follows adds the expand (lora_rows.h).
 #include <algorithm>
 #include <stdexcept>
 

@@ -24,9 +24,7 @@ struct Counts {
   int32_t units = 0;
 };
 
-__device__ Counts operator+(Counts a, Counts b) {
-  return {a.items + b.items, a.units + b.units};
-}
+__device__ Counts operator+(Counts a, Counts b) { return {a.items + b.items, a.units + b.units}; }
 
 // Exclusive over the block's threads; `total` is the block's. Two barriers.
 __device__ Counts exclusive_scan(Counts mine, Counts& total) {
@@ -97,8 +95,9 @@ __global__ void __launch_bounds__(kThreads)
       for (int32_t group = 0; group < entry.num_groups; ++group) {
         if (at.items >= max_items || at.units + chunks > max_units) break;
         const RankGroup slices = entry.groups[group];
-        items[at.items] = {slices.b,    entry.scale, segment.rows_begin, segment.rows_end,
-                           first_block, num_blocks,  at.units};
+        items[at.items] = {slices.b,         entry.scale, segment.rows_begin,
+                           segment.rows_end, first_block, num_blocks,
+                           at.units};
         for (int32_t chunk = 0; chunk < chunks; ++chunk) {
           const int32_t begin = segment.rows_begin + chunk * LoraUnit::kMaxRows;
           units[at.units + chunk] = {slices.a, begin,

@@ -1,10 +1,11 @@
 // The work lists of the LoRA kernels, made on the device at the start of a step from its segments
 // and the adapters' tables: a recorded step serves whatever adapters its rows have.
 //
-// Two forms. Few rows (decode): for every site the items and units of stream_gemm.h. Any rows (prefill, and devices without the streaming
-// GEMM): one list per step, sites are looked up in the adapters' tables, v by row of the segment
-// (lora_rows.h). Buffers are the backend's, of the sizes given here; the kernels never write
-// beyond them, and a step that would must not be given (LoraLoad says how large it is).
+// Two forms. Few rows (decode): for every site the items and units of stream_gemm.h. Any rows
+// (prefill, and devices without the streaming GEMM): one list per step, sites are looked up in the
+// adapters' tables, v by row of the segment (lora_rows.h). Buffers are the backend's, of the sizes
+// given here; the kernels never write beyond them, and a step that would must not be given
+// (LoraLoad says how large it is).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -45,9 +46,7 @@ struct LoraLoad {
 struct LoraItemsCapacity {
   int32_t groups = 1024;  // 256 rows of rank 64, each its own adapter
   int32_t units = 1024;
-  bool fits(const LoraLoad& load) const {
-    return load.groups <= groups && load.units <= units;
-  }
+  bool fits(const LoraLoad& load) const { return load.groups <= groups && load.units <= units; }
   int64_t items_bytes(int64_t num_parts) const {
     return num_parts * groups * static_cast<int64_t>(sizeof(LoraItem));
   }

@@ -66,7 +66,8 @@ __device__ void store_normed(Floats<kWidth> x, const Floats<kWidth>& gain, float
 }
 
 // blockDim.x * 8 >= hidden, a multiple of 8.
-// Of few enough registers to find room beside a block of the streaming GEMM, and start before it ends.
+// Of few enough registers to find room beside a block of the streaming GEMM, and start before it
+// ends.
 __global__ void __maxnreg__(40) norm_in_registers(const NormArguments a) {
   let_next_start();
   const int32_t column = threadIdx.x * 8;

@@ -20,7 +20,7 @@ struct RopeKv {
   // result is there instead, and only q is written here.
   __nv_bfloat16* qkv = nullptr;  // [rows, (num_heads + 2 num_kv_heads) * head_dim]
   SplitSum split;
-  int32_t rows = 0;              // the grid's; counts->num_rows of them are real
+  int32_t rows = 0;  // the grid's; counts->num_rows of them are real
   int32_t num_heads = 0;
   KvPages pages;
   const float* inv_freq = nullptr;  // [head_dim / 2]

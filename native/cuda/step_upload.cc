@@ -85,9 +85,12 @@ const StepArrays& StepUpload::upload(
 
   const auto num_spans = static_cast<int32_t>(plan.spans.size());
   mark_ = mark_ % StepCounts::kMaxMark + 1;
-  *at<StepCounts>(to, 0) = {plan.num_rows(), num_spans,
+  *at<StepCounts>(to, 0) = {plan.num_rows(),
+                            num_spans,
                             static_cast<int32_t>(plan.logits_rows.size()),
-                            static_cast<int32_t>(plan.segments.size()), result_slot, mark_};
+                            static_cast<int32_t>(plan.segments.size()),
+                            result_slot,
+                            mark_};
   const auto copy = [to](int64_t offset, const auto& values) {
     if (!values.empty()) std::memcpy(to + offset, values.data(), values.size() * 4);
   };

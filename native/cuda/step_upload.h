@@ -48,8 +48,8 @@ class StepUpload {
   struct Layout {
     int32_t rows = 0;
     int32_t segment_rows_capacity = 0;
-    int64_t token_ids = 0, positions = 0, row_span = 0, spans = 0, logits_rows = 0,
-            segments = 0, segment_rows = 0, segment_weights = 0, block_tables = 0;
+    int64_t token_ids = 0, positions = 0, row_span = 0, spans = 0, logits_rows = 0, segments = 0,
+            segment_rows = 0, segment_weights = 0, block_tables = 0;
     StepArrays device;
   };
 

@@ -14,8 +14,8 @@ namespace {
 
 constexpr int64_t kMaxSharedBytes = 232448;
 constexpr int64_t kAlignmentSlack = 1024;
-// What the rings take: leaves room on a multiprocessor for a block of the small kernel that follows,
-// which then need not wait for this one's end to start.
+// What the rings take: leaves room on a multiprocessor for a block of the small kernel that
+// follows, which then need not wait for this one's end to start.
 constexpr int64_t kRingBytes = 213 * 1024;
 // Of W, by one block: keeps the memory busy. More only makes queues longer, for the small kernels
 // beside this one too, and their shares of the bandwidth uneven.
@@ -183,7 +183,7 @@ void StreamGemm::launch(const StreamGemmArguments& arguments, const StreamGemmCo
                         cudaStream_t stream) const {
   const int32_t columns = stream_gemm_columns(arguments.rows);
   const bool lora = arguments.lora != nullptr;
-  const int64_t shared_bytes = 
+  const int64_t shared_bytes =
       stream_gemm_shared_bytes(config, arguments.rows, lora, arguments.gated);
   require(columns > 0, "more than 128 rows");
   require(arguments.float32_out || n_ % 2 == 0, "n is odd");
@@ -221,7 +221,8 @@ void StreamGemm::launch(const StreamGemmArguments& arguments, const StreamGemmCo
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t launch{};
   launch.gridDim = dim3(static_cast<unsigned>(p.schedule.blocks));
-  launch.blockDim = dim3(static_cast<unsigned>(lora ? kStreamThreads<true> : kStreamThreads<false>));
+  launch.blockDim =
+      dim3(static_cast<unsigned>(lora ? kStreamThreads<true> : kStreamThreads<false>));
   launch.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
   launch.stream = stream;
   launch.attrs = &attribute;

@@ -38,8 +38,8 @@ bool stream_gemm_available(int device);
 // Parts of k for a weight whose sums may be left in parts, from its shape alone.
 int32_t stream_gemm_split(int64_t n, int64_t k, int32_t num_sms);
 
-// The configuration for `rows` rows of x and `split` parts of k. `lora`: with adapters; `gated`: W is
-// gate and up.
+// The configuration for `rows` rows of x and `split` parts of k. `lora`: with adapters; `gated`: W
+// is gate and up.
 StreamGemmConfig stream_gemm_config(int32_t split, int32_t rows, bool lora, bool gated);
 
 // Bytes of shared memory of one block; over 232,448 it cannot be launched.
@@ -81,7 +81,7 @@ struct StreamGemmArguments {
   bool gated = false;
   const float* bias = nullptr;           // [n]
   const StreamGemmLora* lora = nullptr;  // read at the call
-  uint64_t* trace = nullptr;             // [blocks][8] times, in builds with LORAX_STREAM_GEMM_TRACE
+  uint64_t* trace = nullptr;  // [blocks][8] times, in builds with LORAX_STREAM_GEMM_TRACE
 };
 
 // One weight W [n, k], bf16, row-major, 16-byte aligned; k a multiple of 8. Does not own it.

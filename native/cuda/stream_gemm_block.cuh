@@ -72,7 +72,9 @@ struct StreamBlock {
         shared(shared_base),
         barriers(shared + layout.barriers_at, p.w_stages, p.x_stages, p.lora_sets) {}
 
-  __device__ uint32_t w_stage(uint32_t index) const { return shared + index * layout.w_stage_bytes; }
+  __device__ uint32_t w_stage(uint32_t index) const {
+    return shared + index * layout.w_stage_bytes;
+  }
   __device__ uint32_t x_stage(uint32_t index) const {
     return shared + layout.x_at + index * layout.x_stage_bytes;
   }

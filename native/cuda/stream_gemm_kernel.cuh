@@ -1,6 +1,6 @@
-// The streaming GEMM's kernel: one warp fills a ring in shared memory with W, one another with x, two
-// warpgroups multiply; with adapters one fills a ring with B slices (stream_gemm_producers.cuh) and
-// four shrink (stream_gemm_shrink.cuh), and the multiplying warps add B v at a tile's end.
+// The streaming GEMM's kernel: one warp fills a ring in shared memory with W, one another with x,
+// two warpgroups multiply; with adapters one fills a ring with B slices (stream_gemm_producers.cuh)
+// and four shrink (stream_gemm_shrink.cuh), and the multiplying warps add B v at a tile's end.
 //
 // W is the M side of wgmma, x the N side. Called by stream_gemm.cu; needs sm_90a.
 #pragma once
@@ -89,7 +89,8 @@ struct StreamConsumer {
     return parts;
   }
 
-  // d += B v for every item of the site whose part covers rows of this tile that its part of k owns.
+  // d += B v for every item of the site whose part covers rows of this tile that its part of k
+  // owns.
   __device__ __forceinline__ void expand_lora(const BlockCursor& tile, uint32_t adapted) {
     bool any = false;
     for (int q = 0; q < block.p.lora.num_parts; ++q) {
@@ -133,8 +134,8 @@ struct StreamConsumer {
     return term;
   }
 
-  // d += B v for the first `count` slots of the set. Short code: it runs once a tile, and what is not
-  // in the instruction cache comes from far. The next slot's loads are under way meanwhile.
+  // d += B v for the first `count` slots of the set. Short code: it runs once a tile, and what is
+  // not in the instruction cache comes from far. The next slot's loads are under way meanwhile.
   __device__ __forceinline__ void add_chunks(int count) {
     Term term = load_term(0);
 #pragma unroll 1
@@ -162,8 +163,7 @@ struct StreamConsumer {
         "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
         "}\n"
         : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
-        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y),
-          "r"(static_cast<int>(does)));
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y), "r"(static_cast<int>(does)));
   }
 
   // d = silu(gate) * up: the first half of the tile has gate, the second the same rows of up. Each
@@ -229,7 +229,8 @@ struct StreamConsumer {
     }
   }
 
-  // y[row of x, row of W] = d + bias; of another part of k than the first, d alone, at its own place.
+  // y[row of x, row of W] = d + bias; of another part of k than the first, d alone, at its own
+  // place.
   __device__ void store(int row, int part) {
     if (part == 0) add_bias(row);
     if (block.p.float32_out) {
@@ -259,8 +260,8 @@ struct StreamConsumer {
     }
   }
 
-  // Blocks [kBegin, kEnd) of 8 rows of part `part` of y [rows, n]. Transposed in the warp, so that a thread has neighbours in y: rows of W 2 q and
-  // 2 q + 1 at row 8 j + g of x.
+  // Blocks [kBegin, kEnd) of 8 rows of part `part` of y [rows, n]. Transposed in the warp, so that
+  // a thread has neighbours in y: rows of W 2 q and 2 q + 1 at row 8 j + g of x.
   template <int kBegin, int kEnd>
   __device__ void store_bf16(int row, int part, int n) const {
     const auto& p = block.p;
@@ -305,7 +306,9 @@ constexpr int kStreamThreads = (kTileWarps + 2 + (kLora ? 1 + kShrinkWarps : 0))
 
 // Few enough registers that a block of the small kernel that follows finds room beside it.
 template <int kColumns, bool kLora>
-constexpr int kStreamRegisters = kColumns == 128 ? 104 : kLora ? 88 : 80;
+constexpr int kStreamRegisters = kColumns == 128 ? 104
+                                 : kLora         ? 88
+                                                 : 80;
 
 template <int kColumns, bool kLora>
 __global__ void __maxnreg__((kStreamRegisters<kColumns, kLora>))

@@ -2,14 +2,15 @@
 // those that multiply W.
 //
 // The units of a site (lora_items.h) are shared among the blocks of the grid, which all run at the
-// same time; then every block adds up the v that its own tiles need. Every sum has one order, whatever
-// else is in the step: k is cut into LoraUnit::kPieces pieces and each into four, by its length alone;
-// a piece is the sum of its warps, v that of its pieces, in order. With few units a block computes one
-// piece of one, with more 2, 4 or all 8. A is read before the kernel ahead has ended, x after.
+// same time; then every block adds up the v that its own tiles need. Every sum has one order,
+// whatever else is in the step: k is cut into LoraUnit::kPieces pieces and each into four, by its
+// length alone; a piece is the sum of its warps, v that of its pieces, in order. With few units a
+// block computes one piece of one, with more 2, 4 or all 8. A is read before the kernel ahead has
+// ended, x after.
 //
-// Beside a stream of weights every trip to L2 takes long, so sums carry a mark of their step and site
-// and readers look until it is there: no counter, no fence. Four sums and a mark are one access of 16
-// bytes, which nothing tears; a sum keeps 24 of its 32 bits, twice what v has.
+// Beside a stream of weights every trip to L2 takes long, so sums carry a mark of their step and
+// site and readers look until it is there: no counter, no fence. Four sums and a mark are one
+// access of 16 bytes, which nothing tears; a sum keeps 24 of its 32 bits, twice what v has.
 #pragma once
 
 #include "cuda/lora_mma.cuh"
@@ -161,7 +162,7 @@ class StreamShrink {
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
       x.v[i] = load_row_part<true>(exists(place, i) ? place.x : nullptr,
-                                       (place.k_block + i) * 32 + thread_ % 4 * 8, block_.p.k);
+                                   (place.k_block + i) * 32 + thread_ % 4 * 8, block_.p.k);
     }
   }
 

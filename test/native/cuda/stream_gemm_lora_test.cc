@@ -167,7 +167,8 @@ void check(LoraStep& step, int32_t layers, bool twice = false) {
     }
     const int32_t rows = step.num_rows();
     const std::vector<uint16_t> x = step.random_bf16(int64_t{rows} * k, 1.0f);
-    const std::vector<uint16_t> w = step.random_bf16(int64_t{n} * k, 0.2f / std::sqrt(static_cast<float>(k)));
+    const std::vector<uint16_t> w =
+        step.random_bf16(int64_t{n} * k, 0.2f / std::sqrt(static_cast<float>(k)));
     const Device<uint16_t> device_x(x);
     const Device<uint16_t> device_w(w);
     const cuda::StreamGemm gemm(device_w.data(), n, k);

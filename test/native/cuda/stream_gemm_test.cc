@@ -74,11 +74,10 @@ std::string describe(const Case& c) {
   const StreamGemmConfig& g = c.config;
   return "n=" + std::to_string(c.n) + " k=" + std::to_string(c.k) +
          " rows=" + std::to_string(c.rows) + " split=" + std::to_string(g.split) +
-         " block_atoms=" + std::to_string(g.block_atoms) +
-         " stages=" + std::to_string(g.w_stages) + "," + std::to_string(g.x_stages) +
-         " in_flight=" + std::to_string(g.in_flight) +
-         " blocks=" + std::to_string(g.blocks) + (c.gated ? " gated" : "") + (c.float32_out ? " float32" : "") +
-         (c.bias ? " bias" : "");
+         " block_atoms=" + std::to_string(g.block_atoms) + " stages=" + std::to_string(g.w_stages) +
+         "," + std::to_string(g.x_stages) + " in_flight=" + std::to_string(g.in_flight) +
+         " blocks=" + std::to_string(g.blocks) + (c.gated ? " gated" : "") +
+         (c.float32_out ? " float32" : "") + (c.bias ? " bias" : "");
 }
 
 class StreamGemmTest : public ::testing::Test {
@@ -112,8 +111,7 @@ class StreamGemmTest : public ::testing::Test {
     // One more row a part, which must stay poisoned.
     const size_t n_out = c.gated ? n / 2 : n;
     const size_t part_stride = (c.rows + 1) * n_out;
-    const OnDevice<uint8_t> y_device(
-        std::vector<uint8_t>(c.config.split * part_stride * element));
+    const OnDevice<uint8_t> y_device(std::vector<uint8_t>(c.config.split * part_stride * element));
     y_device.poison();
 
     const StreamGemm gemm(w_device.get(), c.n, c.k);

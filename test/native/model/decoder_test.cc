@@ -52,10 +52,10 @@ class DecoderTest : public testing::TestWithParam<BackendCase> {
                                  int32_t most) const {
     const TinyModel model(config);
     StepRunner runner(GetParam().make(), model.write());
-    const auto* first =
-        runner.add_adapter(model.write_adapter(model.random_adapter(7, 2, kAllModules), "first.bin"));
-    const auto* second = runner.add_adapter(
-        model.write_adapter(model.random_adapter(8, 17, {kQProj, kVProj, kDownProj}), "second.bin"));
+    const auto* first = runner.add_adapter(
+        model.write_adapter(model.random_adapter(7, 2, kAllModules), "first.bin"));
+    const auto* second = runner.add_adapter(model.write_adapter(
+        model.random_adapter(8, 17, {kQProj, kVProj, kDownProj}), "second.bin"));
     const ResidentAdapter* adapters[] = {nullptr, first, second, first, nullptr, second, nullptr};
 
     std::vector<std::vector<int32_t>> tokens;
@@ -73,7 +73,8 @@ class DecoderTest : public testing::TestWithParam<BackendCase> {
       for (int32_t i = 0; i < 7; ++i) {
         const int32_t left = lengths[i] - sequences[i].position;
         if (left == 0 || rng() % 4 == 0) continue;
-        const int32_t count = rng() % 2 == 0 ? 1 : std::min<int32_t>(left, 1 + static_cast<int32_t>(rng() % most));
+        const int32_t count =
+            rng() % 2 == 0 ? 1 : std::min<int32_t>(left, 1 + static_cast<int32_t>(rng() % most));
         const auto begin = tokens[i].begin() + sequences[i].position;
         chunks.push_back({&sequences[i], {begin, begin + count}, true});
         who.push_back(i);
