@@ -12,9 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <functional>
-#include <iterator>
 #include <numeric>
 #include <random>
 #include <string>
@@ -138,9 +136,8 @@ class Step {
     }
   }
 
-  void decode(int layer, cudaStream_t stream,
-              AttentionVariant variant = AttentionVariant::kUsual) const {
-    attention_decode(attention(layer), arrays_, workspace_, stream, variant);
+  void decode(int layer, cudaStream_t stream) const {
+    attention_decode(attention(layer), arrays_, workspace_, stream);
   }
   void prefill(int layer, cudaStream_t stream) const {
     attention_prefill(attention(layer), arrays_, stream);
@@ -156,13 +153,6 @@ class Step {
   }
 
   int layers() const { return layers_; }
-  std::vector<__nv_bfloat16> decoded(AttentionVariant variant) const {
-    LORAX_CUDA(cudaMemset(out_, 0xff, static_cast<size_t>(out_elements_) * 2));
-    decode(0, nullptr, variant);
-    std::vector<__nv_bfloat16> out(static_cast<size_t>(out_elements_));
-    LORAX_CUDA(cudaMemcpy(out.data(), out_, out.size() * 2, cudaMemcpyDeviceToHost));
-    return out;
-  }
   double flops() const { return flops_; }
   double kv_bytes() const { return 4.0 * tokens_ * shape_.num_kv_heads * shape_.head_dim; }
   double rope_bytes() const {
@@ -317,21 +307,11 @@ void launch_hold(cudaStream_t stream) {
   launch_overlapping("hold", hold, shape, stream, 8000);
 }
 
-struct Candidate {
-  const char* name;
-  AttentionVariant variant;
-};
-constexpr Candidate kCandidates[] = {
-    {"usual", AttentionVariant::kUsual},
-    {"direct", AttentionVariant::kDirect},
-    {"direct carveout", AttentionVariant::kDirectCarveout},
-};
-
 void time_decodes(bool only_short) {
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   LORAX_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
-  std::printf("rows,context,variant,us alone,us in a step,MB,TB/s alone,in a step\n");
+  std::printf("rows,context,us alone,us in a step,MB,TB/s alone,in a step\n");
   constexpr int kLayers = 32;
   constexpr int kContexts[][2] = {
       {128, 256}, {300, 600}, {1024, 1024}, {8191, 8191}, {32767, 32767}};
@@ -342,37 +322,21 @@ void time_decodes(bool only_short) {
       const Step step(kLlama8B, decodes(rows, context[0], context[1]), kLayers);
       const double bytes = step.kv_bytes();
       const int repeats = bytes > 200e6 ? 7 : 21;
-      constexpr size_t kNumCandidates = std::size(kCandidates);
-      const std::vector<__nv_bfloat16> expected = step.decoded(kCandidates[0].variant);
-      double alone[kNumCandidates];
-      for (size_t i = 0; i < kNumCandidates; ++i) {
-        const AttentionVariant variant = kCandidates[i].variant;
-        const std::vector<__nv_bfloat16> out = step.decoded(variant);
-        if (std::memcmp(out.data(), expected.data(), out.size() * 2) != 0) {
-          std::printf("# WRONG: %s has other outputs\n", kCandidates[i].name);
-        }
-        alone[i] = time_layers(step, repeats,
-                               [&](int layer, cudaStream_t s) { step.decode(layer, s, variant); });
-        step.check_output();
-      }
-      // Rope turns q in place: from here on outputs are others. Two rounds, so that noise shows.
-      for (int round = 0; round < 2; ++round) {
-        const double without = time_layers(step, repeats, [&](int layer, cudaStream_t s) {
-          launch_hold(s);
-          step.rope(layer, s);
-        });
-        for (size_t i = 0; i < kNumCandidates; ++i) {
-          const double with = time_layers(step, repeats, [&](int layer, cudaStream_t s) {
-            launch_hold(s);
-            step.rope(layer, s);
-            step.decode(layer, s, kCandidates[i].variant);
-          });
-          const double in_step = with - without;
-          std::printf("%d,%d-%d,%s,%.2f,%.2f,%.1f,%.2f,%.2f\n", rows, context[0], context[1],
-                      kCandidates[i].name, alone[i], in_step, bytes / 1e6, bytes / 1e6 / alone[i],
-                      bytes / 1e6 / in_step);
-        }
-      }
+      const double alone =
+          time_layers(step, repeats, [&](int layer, cudaStream_t s) { step.decode(layer, s); });
+      step.check_output();
+      const double without = time_layers(step, repeats, [&](int layer, cudaStream_t s) {
+        launch_hold(s);
+        step.rope(layer, s);
+      });
+      const double with = time_layers(step, repeats, [&](int layer, cudaStream_t s) {
+        launch_hold(s);
+        step.rope(layer, s);
+        step.decode(layer, s);
+      });
+      const double in_step = with - without;
+      std::printf("%d,%d-%d,%.2f,%.2f,%.1f,%.2f,%.2f\n", rows, context[0], context[1], alone,
+                  in_step, bytes / 1e6, bytes / 1e6 / alone, bytes / 1e6 / in_step);
       std::fflush(stdout);
     }
     if (only_short) break;

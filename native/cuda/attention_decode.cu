@@ -29,7 +29,7 @@ namespace {
 template <int kDim>
 constexpr int kMaxRegisters = kDim > 128 ? 255 : 136;
 
-template <int kDim, bool kDirect>
+template <int kDim>
 __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeArgs args) {
   using Tile = PageTile<kDim>;
   constexpr int kStages = Slots<kDim>::kStages;
@@ -55,7 +55,6 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
   constexpr float kLog2E = 1.4426950408889634f;
   // Scores in units of log2: p = 2^(score - max).
   const float to_log2 = (attention.soft_cap > 0.0f ? 1.0f : attention.scale) * kLog2E;
-  const FirstSpans<kDirect> first_spans(args);
   const Slots<kDim> slots = {
       reinterpret_cast<__nv_bfloat16*>(dynamic_shared) + warp * kStages * 2 * kPage * kDim,
       barriers[warp]};
@@ -70,9 +69,8 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
   __syncwarp();
 #endif
 
-  int* const counts =
-      reinterpret_cast<int*>(dynamic_shared + kWarps * kStages * 2 * Slots<kDim>::kBytes);
-  const BlockItems<kDirect> block_items(count_items(args, first_spans, counts));
+  const BlockItems block_items(count_items(
+      args, reinterpret_cast<int*>(dynamic_shared + kWarps * kStages * 2 * Slots<kDim>::kBytes)));
   const int num_items = block_items.per_warp();
   Item* const ring = rings[warp];
   const auto find_items = [&](int begin, int count) {
@@ -339,12 +337,8 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
         for (int w = 0; w < kWarps; ++w) {
           if (max_of_warp[w] == -INFINITY) continue;  // no page, nothing written
           const float weight = exp2_fast(max_of_warp[w] - max_all);
-          const float* from = part_of[first_warp + w];
-          if constexpr (kDirect && kStages == 1) {  // a sum instead of a load
-            from = reinterpret_cast<const float*>(dynamic_shared +
-                                                  (2 * (first_warp + w) + 1) * Slots<kDim>::kBytes);
-          }
-          const float2 x = *reinterpret_cast<const float2*>(from + part_index<kDim>(head, dim));
+          const float2 x = *reinterpret_cast<const float2*>(part_of[first_warp + w] +
+                                                            part_index<kDim>(head, dim));
           sum += weight * sum_part[first_warp + w][head];
           acc.x += weight * x.x;
           acc.y += weight * x.y;
@@ -389,8 +383,8 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
   }
 }
 
-template <int kDim, bool kDirect = false>
-void launch(const DecodeArgs& args, cudaStream_t stream, int carveout = -1) {
+template <int kDim>
+void launch(const DecodeArgs& args, cudaStream_t stream) {
   static const int multiprocessors = [] {
     int device = 0;
     int count = 0;
@@ -400,8 +394,8 @@ void launch(const DecodeArgs& args, cudaStream_t stream, int carveout = -1) {
     LORAX_CUDA(
         cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
     cudaFuncAttributes attributes{};
-    LORAX_CUDA(cudaFuncGetAttributes(&attributes, attention_decode_kernel<kDim, kDirect>));
-    LORAX_CUDA(cudaFuncSetAttribute(attention_decode_kernel<kDim, kDirect>,
+    LORAX_CUDA(cudaFuncGetAttributes(&attributes, attention_decode_kernel<kDim>));
+    LORAX_CUDA(cudaFuncSetAttribute(attention_decode_kernel<kDim>,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     shared_bytes - static_cast<int>(attributes.sharedSizeBytes)));
     return count;
@@ -412,12 +406,9 @@ void launch(const DecodeArgs& args, cudaStream_t stream, int carveout = -1) {
   const auto grid = static_cast<unsigned>(std::min<int64_t>(items, multiprocessors));
   constexpr size_t kSlotBytes = size_t{kWarps} * Slots<kDim>::kStages * 2 * Slots<kDim>::kBytes;
   const size_t counts_bytes = (static_cast<size_t>(attention.max_spans) + 1) * sizeof(int);
-  const LaunchShape shape{.grid = dim3(grid),
-                          .block = dim3(kWarps * 32),
-                          .shared_bytes = kSlotBytes + counts_bytes,
-                          .carveout = carveout};
-  launch_overlapping("attention_decode", attention_decode_kernel<kDim, kDirect>, shape, stream,
-                     args);
+  const LaunchShape shape{
+      .grid = dim3(grid), .block = dim3(kWarps * 32), .shared_bytes = kSlotBytes + counts_bytes};
+  launch_overlapping("attention_decode", attention_decode_kernel<kDim>, shape, stream, args);
 }
 
 int64_t rounded(int64_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -449,7 +440,7 @@ int64_t attention_decode_workspace_bytes(int32_t max_spans, int32_t num_heads, i
 }
 
 void attention_decode(const Attention& args, const StepArrays& step, void* workspace,
-                      cudaStream_t stream, AttentionVariant variant) {
+                      cudaStream_t stream) {
   check_attention_head_dim(args.pages.head_dim);
   if (args.max_spans == 0) return;
   const int32_t kv_heads = args.pages.num_kv_heads;
@@ -482,10 +473,6 @@ void attention_decode(const Attention& args, const StepArrays& step, void* works
     case 96:
       return launch<96>(decode, stream);
     case 128:
-      if (variant != AttentionVariant::kUsual) {
-        return launch<128, true>(decode, stream,
-                                 variant == AttentionVariant::kDirectCarveout ? 100 : -1);
-      }
       return launch<128>(decode, stream);
     default:
       return launch<256>(decode, stream);

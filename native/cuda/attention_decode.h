@@ -29,14 +29,6 @@ struct Attention {
   int32_t prefill_from = 2;    // spans of so many rows or more are attention_prefill's
 };
 
-// For attention_bench to compare, until one is chosen; the same sums in the same order. With
-// head_dim 128.
-enum class AttentionVariant {
-  kUsual,
-  kDirect,          // items of short decodes are not counted, but known from the number of spans
-  kDirectCarveout,  // and all of the first cache is shared memory, as beside a linear
-};
-
 // Device memory attention_decode needs, zeroed once by its owner; steps of one stream may share it.
 int64_t attention_decode_workspace_bytes(int32_t max_spans, int32_t num_heads, int32_t num_kv_heads,
                                          int32_t head_dim);
@@ -46,7 +38,7 @@ int64_t attention_decode_workspace_bytes(int32_t max_spans, int32_t num_heads, i
 // before the kernel launched just before has ended: that may be rope_and_store_kv, and nothing else
 // may write pages in between.
 void attention_decode(const Attention& args, const StepArrays& step, void* workspace,
-                      cudaStream_t stream, AttentionVariant variant = AttentionVariant::kUsual);
+                      cudaStream_t stream);
 
 // Throws MODEL_UNSUPPORTED unless both attention kernels are compiled for `head_dim`.
 void check_attention_head_dim(int32_t head_dim);

@@ -72,7 +72,7 @@ __device__ inline Context context_of(int len, int window, int max_splits, int mi
 
 // All items of the step, in the order of the spans.
 struct Items {
-  const int* before;  // [num_spans + 1] of spans before s; in shared memory. Null: as many of each
+  const int* before;  // [num_spans + 1] of spans before s; in shared memory
   int num_spans;
   int count;
   int min_split_pages;
@@ -160,47 +160,6 @@ __device__ inline Items count_items(const DecodeArgs& args, int* before) {
   return items;
 }
 
-// The count of spans and the length of this thread's, asked for before anything else is done.
-template <bool kDirect>
-struct FirstSpans {
-  __device__ __forceinline__ explicit FirstSpans(const DecodeArgs& args) {
-    const int thread = static_cast<int>(threadIdx.x);
-    if (thread < args.attention.max_spans) {
-      num_rows = args.step.spans[thread].num_rows;
-      first_position = args.step.spans[thread].first_position;
-    }
-    num_spans = args.step.counts->num_spans;
-  }
-  int num_spans;
-  int num_rows = 0;
-  int first_position = 0;
-};
-
-template <>
-struct FirstSpans<false> {
-  __device__ __forceinline__ explicit FirstSpans(const DecodeArgs& /*args*/) {}
-};
-
-__device__ __forceinline__ Items count_items(const DecodeArgs& args, const FirstSpans<false>&,
-                                             int* before) {
-  return count_items(args, before);
-}
-
-// As count_items, but where no span is a prefill or may be split there is nothing to count: every
-// span has as many items.
-__device__ __forceinline__ Items count_items(const DecodeArgs& args, const FirstSpans<true>& first,
-                                             int* before) {
-  const int num_spans = first.num_spans;
-  const int len = first.first_position + 1;
-  const int pages = (len - 1) / kPage - first_page_of(len, args.attention.sliding_window) + 1;
-  const bool whole = static_cast<int>(threadIdx.x) >= num_spans ||
-                     (first.num_rows == 1 && pages <= kMinSplitPages);
-  const bool all_whole = __syncthreads_and(whole) != 0;
-  if (!all_whole || num_spans > static_cast<int>(blockDim.x)) return count_items(args, before);
-  return {nullptr, num_spans, num_spans * args.attention.pages.num_kv_heads * args.head_tiles,
-          kMinSplitPages};
-}
-
 // An item as one of its warps needs it.
 struct Item {
   int span;
@@ -222,7 +181,6 @@ struct Item {
 // The items of a block. As long as there are as many as warps, each warp takes one; what is left
 // over is shared, four by pairs, two by fours, one by all eight: every warp has its part of all but
 // the last few pages.
-template <bool kDirect>
 class BlockItems {
  public:
   explicit __device__ __forceinline__ BlockItems(const Items& all) : all_(all) {
@@ -259,24 +217,16 @@ class BlockItems {
 
  private:
   __device__ Item find(const DecodeArgs& args, int index, int warp, int width) const {
-    const int tiles = args.attention.pages.num_kv_heads * args.head_tiles;
     int lo = 0;  // before[lo] <= index < before[hi]
-    int first = 0;
-    if (kDirect && all_.before == nullptr) {
-      lo = divided(index, args.per_tile);
-      first = lo * tiles;
-    } else {
-      int hi = all_.num_spans;
+    int hi = all_.num_spans;
 #pragma unroll 1
-      while (hi - lo > 1) {
-        const int mid = (lo + hi) / 2;
-        if (all_.before[mid] <= index) {
-          lo = mid;
-        } else {
-          hi = mid;
-        }
+    while (hi - lo > 1) {
+      const int mid = (lo + hi) / 2;
+      if (all_.before[mid] <= index) {
+        lo = mid;
+      } else {
+        hi = mid;
       }
-      first = all_.before[lo];
     }
     const DeviceSpan& span = args.step.spans[lo];
     Item item;
@@ -286,9 +236,9 @@ class BlockItems {
     const int window = args.attention.sliding_window;
     item.lo = window > 0 ? max(0, item.len - window) : 0;
     const Context context = context_of(item.len, window, args.max_splits, all_.min_split_pages);
-    const int within = index - first;
+    const int within = index - all_.before[lo];
     item.split = divided(within, args.per_tile);
-    item.kv_tile = within - item.split * tiles;
+    item.kv_tile = within - item.split * (args.attention.pages.num_kv_heads * args.head_tiles);
     item.kv_head = divided(item.kv_tile, args.per_head_tile);
     item.first_head =
         item.kv_head * args.group + (item.kv_tile - item.kv_head * args.head_tiles) * kHeads;

@@ -21,7 +21,6 @@ struct LaunchShape {
   size_t shared_bytes = 0;
   unsigned cluster = 1;  // blocks along x that share their shared memory; sm_90 and newer
   bool overlaps = true;  // false: starts when all before it have ended
-  int carveout = -1;  // percent of the first cache that is shared memory; -1: the driver's choice
 };
 
 // Before sm_90 there is no overlap: kernels of a stream follow each other.
@@ -41,7 +40,7 @@ __device__ __forceinline__ void let_next_start() {
 template <typename... Params, typename... Args>
 void launch_overlapping(const char* name, void (*kernel)(Params...), const LaunchShape& shape,
                         cudaStream_t stream, Args&&... args) {
-  cudaLaunchAttribute attributes[3];
+  cudaLaunchAttribute attributes[2];
   cudaLaunchConfig_t config = {};
   config.gridDim = shape.grid;
   config.blockDim = shape.block;
@@ -57,10 +56,6 @@ void launch_overlapping(const char* name, void (*kernel)(Params...), const Launc
     attributes[config.numAttrs].val.clusterDim.x = shape.cluster;
     attributes[config.numAttrs].val.clusterDim.y = 1;
     attributes[config.numAttrs++].val.clusterDim.z = 1;
-  }
-  if (shape.carveout >= 0) {
-    attributes[config.numAttrs].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
-    attributes[config.numAttrs++].val.sharedMemCarveout = static_cast<unsigned>(shape.carveout);
   }
   check(cudaLaunchKernelEx(&config, kernel, Params(std::forward<Args>(args))...), name);
 }
