@@ -3,7 +3,8 @@
  *
  * A framework takes about as long for a delta of five tokens as for one of one. So neighbouring
  * deltas of a request become one: a main thread that lags catches up, and a reader that keeps pace
- * still gets every token by itself. Used by worker-connection.ts.
+ * still gets every token by itself. Used by worker-connection.ts and, for a reader that lags, by
+ * token-stream.ts.
  */
 import type { WorkerEvent, WorkerMessage } from '../worker/protocol.js';
 
@@ -23,10 +24,17 @@ export function mergeDeltas(messages: WorkerMessage[]): WorkerMessage {
       open.set(event.id, event);
       merged.push(event);
     } else {
-      last.text += event.text;
-      last.tokenIds.push(...event.tokenIds);
-      if (event.logprobs !== undefined) (last.logprobs ??= []).push(...event.logprobs);
+      appendDelta(last, event);
     }
   }
   return merged;
+}
+
+type Tokens = Pick<Delta, 'text' | 'tokenIds' | 'logprobs'>;
+
+/** `last` must not have been handed out yet. */
+export function appendDelta(last: Tokens, next: Tokens): void {
+  last.text += next.text;
+  last.tokenIds.push(...next.tokenIds);
+  if (next.logprobs !== undefined) (last.logprobs ??= []).push(...next.logprobs);
 }

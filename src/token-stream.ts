@@ -4,7 +4,8 @@
  * The engine pushes, the reader pulls; either may be ahead. A reader that lags gets neighbouring
  * deltas as one. It ends once: by end(), fail() or the reader's return(); what follows is ignored.
  */
-import type { DeltaEvent, TokenEvent } from './types.js';
+import { appendDelta } from './merge-deltas.js';
+import type { TokenEvent } from './types.js';
 
 interface Waiter {
   resolve(result: IteratorResult<TokenEvent, undefined>): void;
@@ -101,11 +102,4 @@ export class TokenStream implements AsyncIterableIterator<TokenEvent, undefined>
     this.#queue = [];
     this.#head = 0;
   }
-}
-
-/** Only on deltas that no reader has seen; both are owned by the queue. */
-function appendDelta(last: DeltaEvent, next: DeltaEvent): void {
-  last.text += next.text;
-  last.tokenIds.push(...next.tokenIds);
-  if (next.logprobs !== undefined) (last.logprobs ??= []).push(...next.logprobs);
 }
