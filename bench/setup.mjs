@@ -47,8 +47,11 @@ export function setUp() {
   step('fetching SmolLM2', there(path.join(PLACES.model, 'model.safetensors')), process.execPath, [
     inRoot('scripts/fetch-smollm2.mjs'),
   ]);
+  // Not `npm ci`: it refuses a lock without every platform's optional binary, and a registry mirror
+  // may lack some. `--no-save` leaves the lock as it is.
   step('installing node-llama-cpp (725 MB)', there(PLACES.llama), 'npm', [
-    'ci',
+    'install',
+    '--no-save',
     '--prefix',
     inRoot('bench'),
   ]);
