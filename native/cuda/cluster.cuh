@@ -28,22 +28,6 @@ __device__ __forceinline__ void cluster_barrier() {
   }
 }
 
-// The barrier's two halves, where there is work between them. A cluster of one has nothing to wait
-// for: it must not rely on them as a barrier of the block.
-template <int kCluster>
-__device__ __forceinline__ void cluster_arrive() {
-#if __CUDA_ARCH__ >= 900
-  if constexpr (kCluster > 1) asm volatile("barrier.cluster.arrive.release;" ::: "memory");
-#endif
-}
-
-template <int kCluster>
-__device__ __forceinline__ void cluster_wait() {
-#if __CUDA_ARCH__ >= 900
-  if constexpr (kCluster > 1) asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
-#endif
-}
-
 // What block `rank` of the cluster has where this one has `mine`, in shared memory.
 template <int kCluster>
 __device__ __forceinline__ float4 load_from_block(const float* mine, int rank) {

@@ -38,7 +38,7 @@ int32_t CudaBackend::site_index(const LoraSite& site) {
     return known.layer == site.layer && known.modules[0] == site.parts[0].module;
   });
   if (found != sites_.end()) return static_cast<int32_t>(found - sites_.begin());
-  if (site.parts.size() > LoraSiteItems::kMaxParts || sites_.size() >= StepArrays::kMaxSites) {
+  if (site.parts.size() > LoraSiteItems::kMaxParts || sites_.size() >= StepCounts::kMaxSites) {
     throw std::logic_error("cuda: too many fused linears, or parts of one");
   }
   LoraRowSite& added = sites_.emplace_back();

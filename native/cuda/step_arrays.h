@@ -10,7 +10,8 @@
 namespace lorax::cuda {
 
 struct StepCounts {
-  static constexpr int32_t kMaxMark = (1 << 20) - 1;
+  static constexpr int32_t kMaxSites = 1 << 12;       // fused linears: of 1024 layers
+  static constexpr int32_t kMaxMark = (1 << 20) - 1;  // with a site's index 32 bits
   int32_t num_rows = 0;
   int32_t num_spans = 0;
   int32_t num_logits_rows = 0;
@@ -58,8 +59,6 @@ struct DeviceSegment {
 };
 
 struct StepArrays {
-  static constexpr int32_t kMaxSites = 4096;  // fused linears: of 1024 layers
-
   const StepCounts* counts = nullptr;
   const int32_t* token_ids = nullptr;  // [max_rows]; -1 - i: sample i of the step before
   const int32_t* positions = nullptr;  // [max_rows]

@@ -39,8 +39,6 @@ class StepUpload {
   // Of the step uploaded last: StepCounts::mark.
   int32_t mark() const { return mark_; }
 
-  const StepArrays& recorded_arrays() const { return recorded_.device; }
-
  private:
   static constexpr int kSlots = 3;
 

@@ -31,7 +31,8 @@ class StreamShrink {
         warp_(warp),
         k_blocks_((block.p.k + 31) / 32),
         num_units_(*lora_.num_units),
-        mark_(static_cast<uint32_t>(lora_.counts->mark) << 12 | lora_.site_index) {
+        mark_(static_cast<uint32_t>(lora_.counts->mark) * StepCounts::kMaxSites +
+              lora_.site_index) {
     // Blocks on a unit: as many as leaves no unit for a second round, or one.
     const int grid = static_cast<int>(gridDim.x);
     int split = LoraUnit::kPieces;

@@ -5,10 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 
 #include "cuda/lora_row_lists.h"
+#include "cuda/rope_reference.h"
 
 namespace lorax::cuda_test {
 namespace {
@@ -61,25 +61,11 @@ struct Paged {
   int32_t num_pages = 0;
 };
 
-// The head at x, normed and rotated.
-std::vector<double> rotated(const double* x, int32_t position, const std::vector<float>& inv_freq,
-                            float magnitude, const std::vector<float>* gain) {
-  const size_t half = inv_freq.size();
-  std::vector<double> in(x, x + 2 * half), out(2 * half);
-  if (gain != nullptr) {
-    double squares = 0.0;
-    for (const double value : in) squares += value * value;
-    const double inverse = 1.0 / std::sqrt(squares / static_cast<double>(in.size()) + kEps);
-    for (size_t i = 0; i < in.size(); ++i) in[i] *= inverse * (*gain)[i];
-  }
-  for (size_t i = 0; i < half; ++i) {
-    const double angle = static_cast<float>(position) * inv_freq[i];  // rounded to float32
-    const double cos = std::cos(angle) * magnitude;
-    const double sin = std::sin(angle) * magnitude;
-    out[i] = in[i] * cos - in[i + half] * sin;
-    out[i + half] = in[i + half] * cos + in[i] * sin;
-  }
-  return out;
+std::vector<double> rotated(const double* head, int32_t position,
+                            const std::vector<float>& inv_freq, float magnitude,
+                            const std::vector<float>* gain) {
+  return cuda::rotated({head, head + 2 * inv_freq.size()}, position, inv_freq, magnitude, gain,
+                       kEps);
 }
 
 void check_rope(LoraStep& step, const Shape& shape, const Paged& paged, int32_t padding) {

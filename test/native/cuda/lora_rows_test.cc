@@ -121,16 +121,10 @@ void check_all(LoraStep& step, int32_t layer = 0) {
   check_norm(step, site_of(step, layer, {6}));
 }
 
-// q k v o gate up down
-std::vector<ModuleShape> shapes(int32_t hidden, int32_t kv, int32_t inner) {
-  return {{hidden, hidden}, {hidden, kv},    {hidden, kv},   {hidden, hidden},
-          {hidden, inner},  {hidden, inner}, {inner, hidden}};
-}
-
 using LoraRowsTest = ::testing::Test;
 
 TEST_F(LoraRowsTest, PopularityPatterns) {
-  LoraStep step(shapes(256, 64, 512), 1);
+  LoraStep step(module_shapes(256, 64, 512), 1);
   for (int i = 0; i < 64; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
   for (const Pattern pattern : {Pattern::kDistinct, Pattern::kZipf, Pattern::kUniform,
                                 Pattern::kSkewed, Pattern::kIdentical}) {
@@ -143,7 +137,7 @@ TEST_F(LoraRowsTest, PopularityPatterns) {
 
 // Prompts of several adapters behind decodes, some rows on the base.
 TEST_F(LoraRowsTest, PrefillBesideDecodes) {
-  LoraStep step(shapes(512, 128, 1024), 2);
+  LoraStep step(module_shapes(512, 128, 1024), 2);
   for (int i = 0; i < 6; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 8 << i % 4)));
   std::vector<int32_t> adapters;
   for (int32_t i = 0; i < 37; ++i) adapters.push_back(i % 7 - 1);
@@ -155,16 +149,8 @@ TEST_F(LoraRowsTest, PrefillBesideDecodes) {
 }
 
 TEST_F(LoraRowsTest, MixedRanksAndMissingModules) {
-  LoraStep step(shapes(320, 96, 832), 3);
-  const int32_t ranks[] = {0, 1, 8, 16, 17, 32, 64};
-  for (int i = 0; i < 24; ++i) {
-    std::vector<std::vector<int32_t>> of(i % 3 + 1, std::vector<int32_t>(7));
-    for (auto& layer : of) {
-      for (int32_t& rank : layer) rank = ranks[step.random()() % 7];
-    }
-    of.back()[i % 7] = 8;
-    step.add_adapter(of);
-  }
+  LoraStep step(module_shapes(320, 96, 832), 3);
+  add_mixed_adapters(step, 24);
   std::vector<int32_t> adapters = draw_adapters(Pattern::kUniform, 300, 24, step.random());
   for (size_t row = 0; row < adapters.size(); row += 3) adapters[row] = -1;
   step.set_segments(segments_of(adapters), 300);
@@ -172,20 +158,20 @@ TEST_F(LoraRowsTest, MixedRanksAndMissingModules) {
 }
 
 TEST_F(LoraRowsTest, RowsInSeveralSegments) {
-  LoraStep step(shapes(256, 64, 512), 4);
+  LoraStep step(module_shapes(256, 64, 512), 4);
   for (int i = 0; i < 5; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 4 + 9 * i)));
   step.set_segments(overlapping_segments(400), 400);
   check_all(step);
 }
 
 TEST_F(LoraRowsTest, NoSegments) {
-  LoraStep step(shapes(256, 64, 512), 5);
+  LoraStep step(module_shapes(256, 64, 512), 5);
   step.set_segments({}, 40);
   check_all(step);
 }
 
 TEST_F(LoraRowsTest, OddWidths) {
-  LoraStep step(shapes(100, 36, 77), 6);
+  LoraStep step(module_shapes(100, 36, 77), 6);
   step.add_adapter(std::vector(1, std::vector<int32_t>(7, 5)));
   step.add_adapter(std::vector(1, std::vector<int32_t>(7, 40)));
   step.set_segments(segments_of(draw_adapters(Pattern::kUniform, 150, 2, step.random())), 150);
@@ -193,7 +179,7 @@ TEST_F(LoraRowsTest, OddWidths) {
 }
 
 TEST_F(LoraRowsTest, WideRows) {
-  LoraStep step(shapes(5120, 256, 512), 7);
+  LoraStep step(module_shapes(5120, 256, 512), 7);
   step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
   step.set_segments(segments_of(draw_adapters(Pattern::kIdentical, 40, 1, step.random())), 40);
   check_norm(step, site_of(step, 0, {6}));
@@ -201,7 +187,7 @@ TEST_F(LoraRowsTest, WideRows) {
 
 // More rows than blocks: a block of the norm goes on to further rows, one of silu to further tiles.
 TEST_F(LoraRowsTest, ManyRows) {
-  LoraStep step(shapes(1096, 64, 96), 10);
+  LoraStep step(module_shapes(1096, 64, 96), 10);
   for (int i = 0; i < 5; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
   step.add_adapter(std::vector(1, std::vector<int32_t>(7, 24)));
   std::vector<int32_t> adapters;
@@ -215,7 +201,7 @@ TEST_F(LoraRowsTest, ManyRows) {
 
 // Rows in more segments than the norm looks up ahead.
 TEST_F(LoraRowsTest, RowsInManySegments) {
-  LoraStep step(shapes(512, 64, 96), 11);
+  LoraStep step(module_shapes(512, 64, 96), 11);
   for (int i = 0; i < 40; ++i)
     step.add_adapter(std::vector(1, std::vector<int32_t>(7, 1 + i % 20)));
   std::vector<TestSegment> segments(40);
@@ -231,7 +217,7 @@ TEST_F(LoraRowsTest, RowsInManySegments) {
 }
 
 TEST_F(LoraRowsTest, LlamaShapes) {
-  LoraStep step(shapes(4096, 1024, 14336), 8);
+  LoraStep step(module_shapes(4096, 1024, 14336), 8);
   for (int i = 0; i < 2; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
   std::vector<int32_t> adapters(150, 0);
   std::fill(adapters.begin() + 100, adapters.end(), 1);
@@ -241,7 +227,7 @@ TEST_F(LoraRowsTest, LlamaShapes) {
 
 // The order in which pairs were placed must not show.
 TEST_F(LoraRowsTest, TwoRunsGiveTheSameBits) {
-  LoraStep step(shapes(512, 128, 512), 9);
+  LoraStep step(module_shapes(512, 128, 512), 9);
   for (int i = 0; i < 16; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
   std::vector<TestSegment> segments(16);
   for (int32_t s = 0; s < 16; ++s) {

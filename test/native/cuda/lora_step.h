@@ -85,6 +85,12 @@ inline double relative_error(const std::vector<double>& out, const std::vector<d
   return std::sqrt(difference / norm);
 }
 
+// q k v o gate up down
+inline std::vector<ModuleShape> module_shapes(int32_t hidden, int32_t kv, int32_t inner) {
+  return {{hidden, hidden}, {hidden, kv},    {hidden, kv},   {hidden, hidden},
+          {hidden, inner},  {hidden, inner}, {inner, hidden}};
+}
+
 class LoraStep {
  public:
   LoraStep(std::vector<ModuleShape> shapes, uint32_t seed)
@@ -247,6 +253,19 @@ class LoraStep {
   std::unique_ptr<Device<int32_t>> rows_;
   std::unique_ptr<Device<float>> weights_;
 };
+
+// Adapters of one to three layers, all kinds of ranks, modules left out.
+inline void add_mixed_adapters(LoraStep& step, int32_t count) {
+  const int32_t ranks[] = {0, 1, 8, 16, 17, 32, 64};
+  for (int32_t i = 0; i < count; ++i) {
+    std::vector<std::vector<int32_t>> of(i % 3 + 1, std::vector<int32_t>(7));
+    for (auto& layer : of) {
+      for (int32_t& rank : layer) rank = ranks[step.random()() % 7];
+    }
+    of.back()[i % 7] = 8;
+    step.add_adapter(of);
+  }
+}
 
 // Which of `num_adapters` each of `rows` rows has, in Punica's popularity patterns; -1: base.
 enum class Pattern { kDistinct, kZipf, kUniform, kSkewed, kIdentical };

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "paged_step.h"
+#include "rope_reference.h"
 
 namespace lorax::cuda {
 namespace {
@@ -24,29 +25,11 @@ struct Shape {
   float magnitude = 1.0f;
 };
 
-// The rotated (and normed) head in float64.
-std::vector<double> rotated(const uint16_t* in, int position, const std::vector<float>& inv_freq,
+std::vector<double> rotated(const uint16_t* head, int position, const std::vector<float>& inv_freq,
                             float magnitude, const std::vector<float>* gain, double eps) {
-  const size_t half = inv_freq.size();
-  std::vector<double> x(2 * half);
-  double squares = 0.0;
-  for (size_t i = 0; i < x.size(); ++i) {
-    x[i] = to_float(in[i]);
-    squares += x[i] * x[i];
-  }
-  if (gain != nullptr) {
-    const double inverse = 1.0 / std::sqrt(squares / static_cast<double>(x.size()) + eps);
-    for (size_t i = 0; i < x.size(); ++i) x[i] *= inverse * double{(*gain)[i]};
-  }
-  std::vector<double> y(x.size());
-  for (size_t i = 0; i < half; ++i) {
-    const double angle = static_cast<float>(position) * inv_freq[i];  // rounded to float32
-    const double cos = std::cos(angle) * magnitude;
-    const double sin = std::sin(angle) * magnitude;
-    y[i] = x[i] * cos - x[i + half] * sin;
-    y[i + half] = x[i + half] * cos + x[i] * sin;
-  }
-  return y;
+  std::vector<double> x(2 * inv_freq.size());
+  for (size_t i = 0; i < x.size(); ++i) x[i] = to_float(head[i]);
+  return cuda::rotated(std::move(x), position, inv_freq, magnitude, gain, eps);
 }
 
 // Pages in random order for the blocks that the rows are in; earlier blocks have page 0, which is

@@ -237,12 +237,6 @@ void check(LoraStep& step, int32_t layers, bool twice = false) {
   }
 }
 
-// q k v o gate up down
-std::vector<ModuleShape> shapes(int32_t hidden, int32_t kv, int32_t inner) {
-  return {{hidden, hidden}, {hidden, kv},    {hidden, kv},   {hidden, hidden},
-          {hidden, inner},  {hidden, inner}, {inner, hidden}};
-}
-
 class StreamGemmLoraTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -251,7 +245,7 @@ class StreamGemmLoraTest : public ::testing::Test {
 };
 
 TEST_F(StreamGemmLoraTest, PopularityPatterns) {
-  LoraStep step(shapes(256, 64, 512), 1);
+  LoraStep step(module_shapes(256, 64, 512), 1);
   for (int i = 0; i < 64; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
   for (const Pattern pattern : {Pattern::kDistinct, Pattern::kZipf, Pattern::kUniform,
                                 Pattern::kSkewed, Pattern::kIdentical}) {
@@ -263,16 +257,8 @@ TEST_F(StreamGemmLoraTest, PopularityPatterns) {
 }
 
 TEST_F(StreamGemmLoraTest, MixedRanksAndMissingModules) {
-  LoraStep step(shapes(320, 96, 832), 2);
-  const int32_t ranks[] = {0, 1, 8, 16, 17, 32, 64};
-  for (int i = 0; i < 24; ++i) {
-    std::vector<std::vector<int32_t>> of(i % 3 + 1, std::vector<int32_t>(7));
-    for (auto& layer : of) {
-      for (int32_t& rank : layer) rank = ranks[step.random()() % 7];
-    }
-    of.back()[i % 7] = 8;
-    step.add_adapter(of);
-  }
+  LoraStep step(module_shapes(320, 96, 832), 2);
+  add_mixed_adapters(step, 24);
   std::vector<int32_t> adapters = draw_adapters(Pattern::kUniform, 96, 24, step.random());
   for (size_t row = 0; row < adapters.size(); row += 3) adapters[row] = -1;  // base
   step.set_segments(segments_of(adapters), 96);
@@ -280,20 +266,20 @@ TEST_F(StreamGemmLoraTest, MixedRanksAndMissingModules) {
 }
 
 TEST_F(StreamGemmLoraTest, RowsInSeveralSegments) {
-  LoraStep step(shapes(256, 64, 512), 3);
+  LoraStep step(module_shapes(256, 64, 512), 3);
   for (int i = 0; i < 5; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 4 + 9 * i)));
   step.set_segments(overlapping_segments(120), 120);
   check(step, 1);
 }
 
 TEST_F(StreamGemmLoraTest, NoSegments) {
-  LoraStep step(shapes(64, 64, 64), 4);
+  LoraStep step(module_shapes(64, 64, 64), 4);
   step.set_segments({}, 16);
   check(step, 2);
 }
 
 TEST_F(StreamGemmLoraTest, AsManyAdaptersAsRows) {
-  LoraStep step(shapes(256, 64, 256), 5);
+  LoraStep step(module_shapes(256, 64, 256), 5);
   for (int i = 0; i < kMaxRows; ++i) {
     step.add_adapter(std::vector(1, std::vector<int32_t>(7, i % 2 == 0 ? 16 : 64)));
   }
@@ -303,7 +289,7 @@ TEST_F(StreamGemmLoraTest, AsManyAdaptersAsRows) {
 }
 
 TEST_F(StreamGemmLoraTest, OddWidths) {
-  LoraStep step(shapes(112, 48, 72), 6);
+  LoraStep step(module_shapes(112, 48, 72), 6);
   step.add_adapter(std::vector(1, std::vector<int32_t>(7, 5)));
   step.add_adapter(std::vector(1, std::vector<int32_t>(7, 40)));
   step.set_segments(segments_of(draw_adapters(Pattern::kUniform, 40, 2, step.random())), 40);
@@ -311,7 +297,7 @@ TEST_F(StreamGemmLoraTest, OddWidths) {
 }
 
 TEST_F(StreamGemmLoraTest, LlamaShapes) {
-  LoraStep step(shapes(4096, 1024, 14336), 7);
+  LoraStep step(module_shapes(4096, 1024, 14336), 7);
   for (int i = 0; i < 3; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
   step.set_segments(segments_of(draw_adapters(Pattern::kUniform, 32, 3, step.random())), 32);
   check(step, 1, true);
@@ -319,7 +305,7 @@ TEST_F(StreamGemmLoraTest, LlamaShapes) {
 
 // The same row gives the same bits whatever is beside it.
 TEST_F(StreamGemmLoraTest, NeighboursChangeNothing) {
-  LoraStep step(shapes(576, 192, 1536), 8);
+  LoraStep step(module_shapes(576, 192, 1536), 8);
   for (int i = 0; i < 40; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
   constexpr int32_t kN = 960;
   const Device<uint16_t> x(step.random_bf16(128 * 576, 1.0f));
