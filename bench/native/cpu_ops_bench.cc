@@ -47,7 +47,14 @@ double median(std::vector<double> v) {
   return v.empty() ? 0.0 : v[v.size() / 2];
 }
 
+// A register, and how many sums fit beside two operands.
+#ifdef __AVX512F__
 using Lanes = float __attribute__((vector_size(64)));
+constexpr int kChains = 16;
+#else
+using Lanes = float __attribute__((vector_size(32)));
+constexpr int kChains = 12;
+#endif
 
 double read_gbps(int threads) {
   const size_t bytes = size_t{256} << 20;
@@ -87,7 +94,7 @@ double fma_gflops(int threads) {
   constexpr int kLoops = 1000000;
   for (int round = 0; round < 3; ++round) {
     const auto work = [&] {
-      Lanes acc[16] = {};
+      Lanes acc[kChains] = {};
       // Opaque to the compiler, each for itself: equal chains would be folded into one.
       for (auto& a : acc) __asm__ volatile("" : "+v"(a));
       Lanes x = {};
@@ -107,7 +114,8 @@ double fma_gflops(int threads) {
     for (int t = 1; t < threads; ++t) helpers.emplace_back(work);
     work();
     for (auto& h : helpers) h.join();
-    rates.push_back(threads * 16.0 * 32.0 * kLoops / (now_s() - begin) / 1e9);
+    rates.push_back(threads * 2.0 * kChains * (sizeof(Lanes) / 4) * kLoops / (now_s() - begin) /
+                    1e9);
   }
   return median(rates);
 }

@@ -83,8 +83,6 @@ class CpuBackend final : public Backend {
   void shrink(const Activation& x);
   void expand(const LoraPart& part, int32_t row_begin, int32_t row_end, int32_t column_begin,
               int32_t column_end, float* scratch, float* y, int64_t y_stride) const;
-  void expand_part_panels(const LoraPart& part, int32_t first, int32_t last, int32_t panel_begin,
-                          int32_t panel_end, float* delta) const;
 
   // op(row) for [0, rows), on several threads when rows * cost, in elements, is worth it.
   template <typename Op>

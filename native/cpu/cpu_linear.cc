@@ -116,55 +116,14 @@ void CpuBackend::shrink(const Activation& x) {
   });
 }
 
-// delta [last - first, panels * 16] = v[first .. last) B^T over the part's panels [begin, end).
-void CpuBackend::expand_part_panels(const LoraPart& part, int32_t first, int32_t last,
-                                    int32_t panel_begin, int32_t panel_end, float* delta) const {
-  const AdaptedModule& module = *part.module;
-  const int32_t stride = (panel_end - panel_begin) * kPanel;
-  const int32_t step = bf16() ? 2 : 1;
-  // Slices ascend in n: the first that ends beyond panel_begin.
-  const auto slices = part.adapter->table->slices.begin();
-  auto slice = std::partition_point(slices + module.b_begin, slices + module.b_end,
-                                    [&](const Slice& s) { return s.n_end <= panel_begin; });
-  for (; slice != slices + module.b_end && slice->n_begin < panel_end; ++slice) {
-    const int32_t begin = std::max(slice->n_begin, panel_begin);
-    const int32_t end = std::min(slice->n_end, panel_end);
-    const int32_t width = slice->k_end - slice->k_begin;
-    const float* v =
-        lora_v_.as<float>() + part.v_begin + int64_t{first} * module.rank + slice->k_begin;
-    const int64_t panel_bytes =
-        int64_t{divide_up(width, step) * step} * kPanel * layout_.element_bytes;
-    const uint8_t* b =
-        part.adapter->slice_data[slice - slices] + (begin - slice->n_begin) * panel_bytes;
-    float* y = delta + (begin - panel_begin) * kPanel;
-    if (amx_ != nullptr) {
-      // Its scratch follows delta's rows.
-      amx_->expand({v, module.rank, last - first, width, b, end - begin, y, stride,
-                    slice->k_begin > 0,
-                    reinterpret_cast<uint8_t*>(delta + int64_t{last - first} * stride)});
-      continue;
-    }
-    GemmArgs args;
-    args.x = v;
-    args.x_stride = module.rank;
-    args.panel_bytes = panel_bytes;
-    args.w = b;
-    args.y = y;
-    args.y_stride = stride;
-    args.rows = last - first;
-    args.columns = (end - begin) * kPanel;
-    args.k = width;
-    args.accumulate = slice->k_begin > 0;
-    kernels_.gemm(args);
-  }
-}
-
-// y[rows][columns] += weight * scale * v B^T for the part's rows in [row_begin, row_end).
+// y[rows][columns] += weight * scale * v B^T for the part's rows in [row_begin, row_end). Scratch
+// is for tiles only.
 void CpuBackend::expand(const LoraPart& part, int32_t row_begin, int32_t row_end,
                         int32_t column_begin, int32_t column_end, float* scratch, float* y,
                         int64_t y_stride) const {
+  const AdaptedModule& module = *part.module;
   const int32_t begin = std::max(column_begin, part.column);
-  const int32_t end = std::min(column_end, part.column + part.module->d_out);
+  const int32_t end = std::min(column_end, part.column + module.d_out);
   if (begin >= end) return;
   const int32_t* rows_end = part.rows + part.num_rows;
   const auto first =
@@ -175,12 +134,52 @@ void CpuBackend::expand(const LoraPart& part, int32_t row_begin, int32_t row_end
   // Panels are counted from the part's first column, which need not be a multiple of 16.
   const int32_t panel_begin = (begin - part.column) / kPanel;
   const int32_t panel_end = divide_up(end - part.column, kPanel);
-  expand_part_panels(part, first, last, panel_begin, panel_end, scratch);
-  const int32_t stride = (panel_end - panel_begin) * kPanel;
+  const int32_t stride = (panel_end - panel_begin) * kPanel;  // of scratch
+  const int32_t step = bf16() ? 2 : 1;
+  // Slices ascend in n: the first that ends beyond panel_begin.
+  const auto slices = part.adapter->table->slices.begin();
+  auto slice = std::partition_point(slices + module.b_begin, slices + module.b_end,
+                                    [&](const Slice& s) { return s.n_end <= panel_begin; });
+  for (; slice != slices + module.b_end && slice->n_begin < panel_end; ++slice) {
+    const int32_t from = std::max(slice->n_begin, panel_begin);
+    const int32_t to = std::min(slice->n_end, panel_end);
+    const int32_t width = slice->k_end - slice->k_begin;
+    const float* v =
+        lora_v_.as<float>() + part.v_begin + int64_t{first} * module.rank + slice->k_begin;
+    const int64_t panel_bytes =
+        int64_t{divide_up(width, step) * step} * kPanel * layout_.element_bytes;
+    const uint8_t* b =
+        part.adapter->slice_data[slice - slices] + (from - slice->n_begin) * panel_bytes;
+    if (amx_ != nullptr) {
+      // Its own scratch follows the rows.
+      amx_->expand({v, module.rank, last - first, width, b, to - from,
+                    scratch + (from - panel_begin) * kPanel, stride, slice->k_begin > 0,
+                    reinterpret_cast<uint8_t*>(scratch + int64_t{last - first} * stride)});
+      continue;
+    }
+    const int32_t column = part.column + from * kPanel;
+    GemmArgs args;
+    args.x = v;
+    args.x_stride = module.rank;
+    args.panel_bytes = panel_bytes;
+    args.w = b;
+    args.y = y + column;
+    args.y_stride = y_stride;
+    args.rows = last - first;
+    args.columns = std::min(end, part.column + to * kPanel) - column;
+    args.k = width;
+    args.accumulate = false;
+    args.y_rows = part.rows + first;
+    args.row_scale = part.row_weights + first;
+    args.scale = module.scale;
+    args.skip = std::max(0, begin - column);
+    kernels_.gemm(args);
+  }
+  if (amx_ == nullptr) return;
   const int32_t skip = begin - part.column - panel_begin * kPanel;
   for (int32_t i = first; i < last; ++i) {
     kernels_.add_scaled(scratch + int64_t{i - first} * stride + skip,
-                        part.row_weights[i] * part.module->scale, end - begin,
+                        part.row_weights[i] * module.scale, end - begin,
                         y + part.rows[i] * y_stride + begin);
   }
 }
@@ -215,11 +214,12 @@ Activation CpuBackend::linear(const Activation& x, const Weight& base, const Lor
       static_cast<int32_t>(std::clamp<int64_t>(kTaskBytes / weight.panel_bytes, 1, kTaskPanels));
   const int32_t group = rows <= kFewRows ? few : kTaskPanels;
   const int32_t groups = divide_up(panels, group);
-  int64_t scratch_floats = lora_parts_.empty() ? 0 : int64_t{block} * (group + 1) * kPanel;
+  int64_t scratch_floats = 0;
   if (amx && !lora_parts_.empty()) {
     int32_t rank = 0;
     for (const LoraPart& part : lora_parts_) rank = std::max(rank, part.module->rank);
-    scratch_floats += amx_expand_scratch_bytes(block, group + 1, rank) / 4;
+    scratch_floats = int64_t{block} * (group + 1) * kPanel +
+                     amx_expand_scratch_bytes(block, group + 1, rank) / 4;
   }
   linear_scratch_.ensure(scratch_floats * pool_.size() * 4);
 

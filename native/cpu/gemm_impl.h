@@ -87,13 +87,37 @@ void tile(const float* x, int64_t x_stride, const float* w, int64_t panel, int32
   }
 }
 
+// y[y_rows[row + r]][column + c] += row_scale * scale * sums[r][c], where c is to be written.
+__attribute__((noinline)) void add_rows(const GemmArgs& g, int32_t row, int32_t rows,
+                                        int32_t column, int32_t width, const float* sums) {
+  const int32_t begin = g.skip > column ? g.skip - column : 0;
+  const int32_t end = width < g.columns - column ? width : g.columns - column;
+  for (int32_t r = 0; r < rows; ++r) {
+    float* y = g.y + g.y_rows[row + r] * g.y_stride + column;
+    const float* sum = sums + r * width;
+    const Vec factor = Vec::set(g.row_scale[row + r] * g.scale);
+    int32_t c = begin;
+    for (; c + Vec::kWidth <= end; c += Vec::kWidth) {
+      Vec::fma(Vec::load(sum + c), factor, Vec::load(y + c)).store(y + c);
+    }
+    if (c >= end) continue;
+    float edge[2][Vec::kWidth] = {};
+    for (int32_t i = c; i < end; ++i) {
+      edge[0][i - c] = sum[i];
+      edge[1][i - c] = y[i];
+    }
+    Vec::fma(Vec::load(edge[0]), factor, Vec::load(edge[1])).store(edge[1]);
+    for (int32_t i = c; i < end; ++i) y[i] = edge[1][i - c];
+  }
+}
+
 template <typename Element, int R, int P>
 void run_tile(const GemmArgs& g, int32_t row, int32_t column, int32_t k_begin, int32_t k_end) {
   const int64_t panel = g.panel_bytes / static_cast<int64_t>(sizeof(Element));
   const Element* w =
       reinterpret_cast<const Element*>(g.w) + (column / kPanel) * panel + int64_t{k_begin} * kPanel;
   float* y = g.y + row * g.y_stride + column;
-  const bool fresh = k_begin == 0 && !g.accumulate;
+  const bool fresh = g.y_rows != nullptr || (k_begin == 0 && !g.accumulate);
   const int32_t columns = g.columns - column;
   Vec acc[R][P][kVecs];
   float edge[kPanel];
@@ -113,6 +137,14 @@ void run_tile(const GemmArgs& g, int32_t row, int32_t column, int32_t k_begin, i
     }
   }
   tile<R, P>(g.x + row * g.x_stride + k_begin, g.x_stride, w, panel, k_end - k_begin, acc);
+  if (g.y_rows != nullptr) {
+    float sums[R * P * kPanel];
+#pragma GCC unroll 32
+    for (int i = 0; i < R * P * kVecs; ++i) {
+      acc[i / (P * kVecs)][i / kVecs % P][i % kVecs].store(sums + i * Vec::kWidth);
+    }
+    return add_rows(g, row, R, column, P * kPanel, sums);
+  }
 #pragma GCC unroll 32
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -245,8 +277,9 @@ void dot_rows(const ShrinkArgs& s, int32_t i) {
 
 template <typename Element>
 void shrink(const ShrinkArgs& s) {
+  constexpr int kRows = Vec::kDotRows;
   int32_t i = 0;
-  for (; i + 4 <= s.num_rows; i += 4) dot_rows<Element, 4>(s, i);
+  for (; i + kRows <= s.num_rows; i += kRows) dot_rows<Element, kRows>(s, i);
   for (; i + 2 <= s.num_rows; i += 2) dot_rows<Element, 2>(s, i);
   for (; i < s.num_rows; ++i) dot_rows<Element, 1>(s, i);
 }

@@ -25,6 +25,11 @@ struct GemmArgs {
   int32_t columns;  // the last panel may be partly beyond: not written
   int32_t k;
   bool accumulate;  // y += instead of y =
+  // y += row_scale[row] * scale * the product, instead of either; y's rows are then y_rows[row].
+  const int32_t* y_rows = nullptr;  // [rows]
+  const float* row_scale = nullptr;
+  float scale = 1.0f;
+  int32_t skip = 0;  // columns of the first panel that are not written
 };
 
 struct ShrinkArgs {

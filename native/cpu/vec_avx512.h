@@ -21,6 +21,7 @@ struct Vec {
   static constexpr int kRows1 = 16;
   static constexpr int kRows2 = 12;
   static constexpr int kRows4 = 4;
+  static constexpr int kDotRows = 4;  // of a dot tile
 
   __m512 v;
 

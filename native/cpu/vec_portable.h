@@ -16,6 +16,7 @@ struct Vec {
   static constexpr int kRows1 = 2;
   static constexpr int kRows2 = 0;
   static constexpr int kRows4 = 0;
+  static constexpr int kDotRows = 4;  // of a dot tile
 
   using Floats = float __attribute__((vector_size(16)));
   using Ints = int32_t __attribute__((vector_size(16)));
