@@ -312,7 +312,10 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
         max_new = fmaxf(max_new, __shfl_xor_sync(kAllLanes, max_new, 1));
         max_new = fmaxf(max_new, __shfl_xor_sync(kAllLanes, max_new, 2));
         const float shift = max_new == -INFINITY ? 0.0f : max_new * to_log2;
-        const float rescale = exp2_fast(max_of[m][h] * to_log2 - shift);
+        // Exactly 1 where no key of the tile is greater: how many tiles a row is led past depends
+        // on its neighbours, and the difference below is a rounding error, not 0.
+        const float rescale =
+            max_new == max_of[m][h] ? 1.0f : exp2_fast(max_of[m][h] * to_log2 - shift);
         max_of[m][h] = max_new;
         float sum = sum_of[m][h] * rescale;
 #pragma unroll

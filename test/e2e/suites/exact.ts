@@ -3,7 +3,8 @@
  *
  * One suite for any model: 16 sequences over the base and four adapters, arriving one after another,
  * with prompts longer than a chunk, in a pool so small that sequences are preempted, greedy and
- * sampled. Run on the demo model by `npm test` and on SmolLM2 by `npm run check:smollm2`.
+ * sampled. Half of them report the log-probabilities of their tokens, equal to the last bit, where a
+ * difference that has not yet changed a token shows. Run on the demo model by `npm test` and on SmolLM2 by `npm run check:smollm2`.
  */
 import { createEngine } from 'lorax-js/engine';
 import type { Engine, EngineOptions, GenerateRequest, Sampling } from 'lorax-js/engine';
@@ -37,25 +38,33 @@ function randomNumbers(seed: number): () => number {
 }
 
 function samplingOf(index: number, outputTokens: number): Sampling {
-  const base = { maxOutputTokens: outputTokens, ignoreEos: true, seed: 1000 + index };
+  const base: Sampling = { maxOutputTokens: outputTokens, ignoreEos: true, seed: 1000 + index };
+  if (index % 2 === 0) base.logprobs = 0;
   if (index % 3 === 0) return { ...base, temperature: 0 };
   if (index % 3 === 1) return { ...base, temperature: 0.9, topP: 0.95 };
   return { ...base, temperature: 1.2, topK: 40, repetitionPenalty: 1.1, frequencyPenalty: 0.2 };
 }
 
-async function tokensOf(engine: Engine, request: GenerateRequest): Promise<number[]> {
-  const tokens: number[] = [];
+interface Answer {
+  tokens: number[];
+  logprobs: number[];
+}
+
+async function answerOf(engine: Engine, request: GenerateRequest): Promise<Answer> {
+  const answer: Answer = { tokens: [], logprobs: [] };
   for await (const event of engine.generate(request)) {
-    if (event.type === 'delta') tokens.push(...event.tokenIds);
+    if (event.type !== 'delta') continue;
+    answer.tokens.push(...event.tokenIds);
+    answer.logprobs.push(...(event.logprobs ?? []).map((each) => each.logprob));
   }
-  return tokens;
+  return answer;
 }
 
 export function describeExact(name: string, config: ExactCase): void {
   describe(`${name}, ${config.precision}: tokens do not depend on the batch`, () => {
     const names = [undefined, ...Object.keys(config.adapters)];
     let requests: GenerateRequest[];
-    let alone: number[][];
+    let alone: Answer[];
     const engines: Engine[] = [];
 
     async function start(options: { memoryBytes?: number; maxBatchTokens?: number }) {
@@ -88,15 +97,18 @@ export function describeExact(name: string, config: ExactCase): void {
         };
       });
       alone = [];
-      for (const request of requests) alone.push(await tokensOf(engine, request));
+      for (const request of requests) alone.push(await answerOf(engine, request));
       await engine.dispose();
     }, 600_000);
 
     afterAll(() => Promise.all(engines.map((engine) => engine.dispose())));
 
     it('adapters and seeds matter (or equality would show nothing)', () => {
-      expect(new Set(alone.map(String)).size).toBe(NUM_SEQUENCES);
-      for (const tokens of alone) expect(tokens).toHaveLength(config.outputTokens);
+      expect(new Set(alone.map((each) => String(each.tokens))).size).toBe(NUM_SEQUENCES);
+      for (const [index, { tokens, logprobs }] of alone.entries()) {
+        expect(tokens).toHaveLength(config.outputTokens);
+        expect(logprobs).toHaveLength(index % 2 === 0 ? config.outputTokens : 0);
+      }
     });
 
     it('staggered arrivals, prompts longer than a chunk', { timeout: 600_000 }, async () => {
@@ -104,7 +116,7 @@ export function describeExact(name: string, config: ExactCase): void {
       const together = await Promise.all(
         requests.map(async (request, index) => {
           await sleep(index * 7);
-          return tokensOf(engine, request);
+          return answerOf(engine, request);
         }),
       );
       const { totals, recentSteps } = await engine.stats();
@@ -128,7 +140,7 @@ export function describeExact(name: string, config: ExactCase): void {
         memoryBytes: pages * pageBytes,
         maxBatchTokens: config.chunkTokens,
       });
-      const together = await Promise.all(requests.map((request) => tokensOf(engine, request)));
+      const together = await Promise.all(requests.map((request) => answerOf(engine, request)));
       const { totals, pages: left } = await engine.stats();
       await engine.dispose();
       expect(together).toEqual(alone);
