@@ -219,6 +219,7 @@ void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight,
     lora.pieces = lora_pieces_.as<uint4>();
     lora.counts = issue_.arrays.counts;
     lora.site_index = index;
+    lora.early = !options_.deterministic;
     lora.num_parts = modules.num_parts;
     std::copy_n(modules.column, modules.num_parts, lora.column);
     std::copy_n(modules.columns, modules.num_parts, lora.columns);

@@ -20,8 +20,11 @@ constexpr int64_t kRingBytes = 213 * 1024;
 // Of W, by one block: keeps the memory busy. More only makes queues longer, for the small kernels
 // beside this one too, and their shares of the bandwidth uneven.
 constexpr int32_t kBytesInFlight = 64 * 1024;
-// Of x: what arrives from L2 in its latency.
+// Of x: the two blocks that are held, and what arrives from L2 in its latency, which is long beside
+// a stream of weights. 128 rows without adapters, whose ring leaves room, take as much of x as of
+// W.
 constexpr int32_t kMaxXBytes = 48 * 1024;
+constexpr int32_t kMaxXBytes128 = 80 * 1024;
 
 using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                             const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
@@ -158,9 +161,10 @@ StreamGemmConfig stream_gemm_config(int32_t split, int32_t rows, bool lora, bool
   const int32_t w_bytes = config.block_atoms * kTileRows * kAtomRowBytes;
   const int32_t x_bytes = config.block_atoms * columns * kAtomRowBytes;
   config.in_flight = kBytesInFlight / w_bytes;
+  const int32_t max_x_bytes = columns == 128 && !lora ? kMaxXBytes128 : kMaxXBytes;
   config.w_stages = 16;
   const auto too_large = [&] {
-    config.x_stages = std::min(config.w_stages, std::max(2, kMaxXBytes / x_bytes));
+    config.x_stages = std::min(config.w_stages, std::max(2, max_x_bytes / x_bytes));
     return stream_gemm_shared_bytes(config, rows, lora, gated) > kRingBytes;
   };
   while (config.w_stages > 2 && too_large()) --config.w_stages;

@@ -5,7 +5,8 @@
 // (programmatic dependent launch); x and what depends on it, after. With `split` > 1 the parts of k
 // are left as sums of their own, which the operation that follows adds (split_sum.h). For one
 // (n, k) an output element has one order of accumulation whatever the number of rows; LoRA items
-// are added in the order of their list, to the part of k that owns the element's row of W.
+// are added in the order of their list, to the part of k that owns the element's row of W, after
+// its sum (but see StreamGemmLora::early).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -60,6 +61,9 @@ struct StreamGemmLora {
   uint4* pieces = nullptr;
   const StepCounts* counts = nullptr;
   int32_t site_index = 0;
+  // For up to 64 rows: add the adapters' share on the way through k, while W arrives, instead of at
+  // its end. Then the order of accumulation depends on whether there are more.
+  bool early = false;
   // Part p: columns [column[p], column[p] + columns[p]); column[p] is a multiple of 16, but for the
   // second of a gated W.
   int32_t num_parts = 0;

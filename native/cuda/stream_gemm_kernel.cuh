@@ -15,6 +15,8 @@ namespace lorax::cuda {
 template <int kColumns, bool kLora>
 struct StreamConsumer {
   static constexpr int kBlocks = kColumns / 8;  // of 8 rows of x
+  // With more columns the products leave no time for it.
+  static constexpr bool kExpandsEarly = kLora && kColumns <= 64;
 
   const StreamBlock<kColumns>& block;
   const int warp;
@@ -33,8 +35,10 @@ struct StreamConsumer {
     ptx::barrier_arrive(block.barriers.x_empty + 8 * x_index);
   }
 
-  // d = W[16 rows of this warp, the tile's part of k] x^T
-  __device__ void multiply(const BlockCursor& tile) {
+  // d = W[16 rows of this warp, the tile's part of k] x^T; the adapters' share is added on the way
+  // or at the end.
+  __device__ void multiply(const BlockCursor& tile, [[maybe_unused]] uint32_t adapted) {
+    const int expand_at = kExpandsEarly ? expand_atom(tile) : -1;
     const uint32_t w_offset = warp / 4 * kHalfRows * kAtomRowBytes;
     uint32_t accumulate = 0;
     uint32_t w_before = 0;
@@ -47,6 +51,15 @@ struct StreamConsumer {
 #endif
 #pragma unroll 1
     for (BlockCursor cursor = tile; cursor.work == tile.work; cursor.next()) {
+      const bool expands = kExpandsEarly && cursor.atom == expand_at;
+      if constexpr (kExpandsEarly) {
+        if (expands) {
+          wgmma_wait<0>();
+          wgmma_hold(d);
+          release(w_before, x_before);
+          expand_lora(tile, adapted);
+        }
+      }
       ptx::barrier_wait(block.barriers.w_full + 8 * w_ring.index, w_ring.parity);
       ptx::barrier_wait(block.barriers.x_full + 8 * x_ring.index, x_ring.parity);
       uint64_t w = wgmma_descriptor(block.w_stage(w_ring.index) + w_offset);
@@ -65,7 +78,7 @@ struct StreamConsumer {
         wgmma_wait<1>();
         wgmma_hold(d);
         // The block before has been read once this one's first atom is all that is under way.
-        if (a == 0 && cursor.atom != tile.atom) release(w_before, x_before);
+        if (a == 0 && cursor.atom != tile.atom && !expands) release(w_before, x_before);
         w += kTileRows * kAtomRowBytes / 16;
         x += kColumns * kAtomRowBytes / 16;
       }
@@ -77,6 +90,19 @@ struct StreamConsumer {
     wgmma_wait<0>();
     wgmma_hold(d);
     release(w_before, x_before);
+    if (threadIdx.x == 0) trace(block.p, TraceEvent::kLastBlock);
+    if constexpr (kLora) {
+      if (expand_at < 0) expand_lora(tile, adapted);
+    }
+  }
+
+  // Before which atom of a tile's part the adapters' share is added: late enough for v to be there,
+  // early enough for W to arrive meanwhile; a whole number of blocks. -1: at the end.
+  __device__ int expand_atom(const BlockCursor& tile) const {
+    constexpr int kLongEnough = 32;  // of a shorter part v comes too late
+    const int atoms = tile.last_atom - tile.atom;
+    if (!block.p.lora.early || atoms < kLongEnough) return -1;
+    return tile.atom + atoms * 3 / 4 / 2 * 2;
   }
 
   // Bit q: part q of the site has items. Read early: beside a stream of weights it takes long.
@@ -287,9 +313,7 @@ struct StreamConsumer {
     uint32_t adapted = 0;
     if constexpr (kLora) adapted = adapted_parts();
     for (BlockCursor tile(block.p.schedule, blockIdx.x); tile.valid(); tile.next_tile()) {
-      multiply(tile);
-      if (threadIdx.x == 0) trace(block.p, TraceEvent::kLastBlock);
-      if constexpr (kLora) expand_lora(tile, adapted);
+      multiply(tile, adapted);
       const int row = tile.row(warp / 4) + warp % 4 * 16;
       if (block.p.gated != 0) {
         gate(row, tile.row() + warp % 4 * 16);

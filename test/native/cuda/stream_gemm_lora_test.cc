@@ -137,8 +137,8 @@ cuda::StreamGemmLora lora_of(const Lists& lists, size_t site, const std::vector<
   return lora;
 }
 
-// Runs every site of the step and compares lists and y.
-void check(LoraStep& step, int32_t layers, bool twice = false) {
+// Runs every site of the step and compares lists and y; then again, `runs` times in all.
+void check(LoraStep& step, int32_t layers, int32_t runs = 1, bool early = false) {
   Lists lists(sites_of(layers), {});
   ASSERT_TRUE(lists.lists.capacity.fits(step.load()));
   cuda::make_lora_items(lists.lists, step.arrays(), nullptr);
@@ -182,8 +182,9 @@ void check(LoraStep& step, int32_t layers, bool twice = false) {
     const Device<float> y(static_cast<size_t>(split * stride));
     counts[0].mark = 1;
     Device<cuda::StepCounts> device_counts(counts);
-    const cuda::StreamGemmLora lora =
+    cuda::StreamGemmLora lora =
         lora_of(lists, site, columns, step, pieces.data(), device_counts.data());
+    lora.early = early;
     cuda::StreamGemmArguments arguments;
     arguments.x = device_x.data();
     arguments.max_rows = arguments.rows = rows;
@@ -195,13 +196,13 @@ void check(LoraStep& step, int32_t layers, bool twice = false) {
     gemm.launch(arguments, config, nullptr);
     LORAX_CUDA(cudaDeviceSynchronize());
     const std::vector<float> y_got = y.read();
-    if (twice) {
-      counts[0].mark = 2;
+    for (int32_t run = 2; run <= runs; ++run) {
+      counts[0].mark = run;
       device_counts.assign(counts);
       gemm.launch(arguments, config, nullptr);
       LORAX_CUDA(cudaDeviceSynchronize());
-      EXPECT_EQ(0, std::memcmp(y_got.data(), y.read().data(), y_got.size() * 4))
-          << "two runs differ";
+      ASSERT_EQ(0, std::memcmp(y_got.data(), y.read().data(), y_got.size() * 4))
+          << "run " << run << " differs";
     }
     compare_y(step, row_site, x, w, n, k, gated ? 0 : split, y_got, site);
 
@@ -262,7 +263,7 @@ TEST_F(StreamGemmLoraTest, MixedRanksAndMissingModules) {
   std::vector<int32_t> adapters = draw_adapters(Pattern::kUniform, 96, 24, step.random());
   for (size_t row = 0; row < adapters.size(); row += 3) adapters[row] = -1;  // base
   step.set_segments(segments_of(adapters), 96);
-  check(step, 3, true);
+  check(step, 3, 2);
 }
 
 TEST_F(StreamGemmLoraTest, RowsInSeveralSegments) {
@@ -285,7 +286,7 @@ TEST_F(StreamGemmLoraTest, AsManyAdaptersAsRows) {
   }
   step.set_segments(
       segments_of(draw_adapters(Pattern::kDistinct, kMaxRows, kMaxRows, step.random())), kMaxRows);
-  check(step, 1);
+  check(step, 1, 100);
 }
 
 TEST_F(StreamGemmLoraTest, OddWidths) {
@@ -300,7 +301,17 @@ TEST_F(StreamGemmLoraTest, LlamaShapes) {
   LoraStep step(module_shapes(4096, 1024, 14336), 7);
   for (int i = 0; i < 3; ++i) step.add_adapter(std::vector(1, std::vector<int32_t>(7, 16)));
   step.set_segments(segments_of(draw_adapters(Pattern::kUniform, 32, 3, step.random())), 32);
-  check(step, 1, true);
+  check(step, 1, 2);
+}
+
+// Parts of k of at least 32 blocks, where the adapters' share is added before the last of them.
+TEST_F(StreamGemmLoraTest, OnTheWayThroughK) {
+  LoraStep step(module_shapes(2304, 128, 2112), 9);
+  add_mixed_adapters(step, 12);
+  for (const int32_t rows : {3, 30, 64, 70}) {
+    step.set_segments(segments_of(draw_adapters(Pattern::kUniform, rows, 12, step.random())), rows);
+    check(step, 1, 3, true);
+  }
 }
 
 // The same row gives the same bits whatever is beside it.
