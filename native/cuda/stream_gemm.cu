@@ -195,6 +195,8 @@ void StreamGemm::launch(const StreamGemmArguments& arguments, const StreamGemmCo
   require(ceil_div(k_, kAtom) >= config.split, "split is larger than k / 64");
   require(!arguments.gated || (config.split == 1 && n_ % 4 == 0 && !arguments.float32_out),
           "gate and up are not of one even length, or in parts, or not bf16");
+  require(!lora || !arguments.lora->early || config.block_atoms <= 2,
+          "adapters on the way through k want blocks of one or two atoms");
   require(shared_bytes <= kMaxSharedBytes, "the configuration needs too much shared memory");
 
   StreamGemmParameters p;
