@@ -200,7 +200,8 @@ void over_k(int32_t k, int32_t block, RunBlock&& run) {
 
 template <typename Element, int R, int P>
 int32_t run_panels(const GemmArgs& g, int32_t panel, int32_t panels) {
-  const int32_t block = g.rows <= kFewRows ? g.k : kBlockK;
+  // What is added to y as a whole is summed as a whole: blocks of k would be an order of their own.
+  const int32_t block = g.rows <= kFewRows || g.y_rows != nullptr ? g.k : kBlockK;
   for (; panel + P <= panels; panel += P) {
     over_k(g.k, block, [&](int32_t begin, int32_t end) {
       run_rows<Element, R, P>(g, panel * kPanel, begin, end);

@@ -14,8 +14,8 @@ struct Vec {
   static constexpr int kRows1 = 4;
   static constexpr int kRows2 = 0;
   static constexpr int kRows4 = 0;
-  static constexpr int kDotRows =
-      3;  // of a dot tile: 3 x 4 sums, 3 of x and one of A are 16 registers
+  // Of a dot tile: 3 x 4 sums, 3 of x and one of A are 16 registers.
+  static constexpr int kDotRows = 3;
 
   __m256 v;
 

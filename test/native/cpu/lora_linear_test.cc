@@ -232,6 +232,37 @@ TEST_P(LoraLinearTest, ARowIsTheSameInAnySegmentPlaceAndThreads) {
   }
 }
 
+// Of more ranks than many rows are multiplied by at a time, in one slice.
+TEST_P(LoraLinearTest, ARowIsTheSameAtLargeRanks) {
+  Random random(17);
+  const int k = 64, n = 48, rows = 70, rank = 600;
+  const std::vector<SitePart> parts = {{0, 0, n}};
+  const LoraSite site{0, parts};
+  const auto w = random.values(int64_t{n} * k);
+  const TensorView tensor = view(w, n, k);
+  const auto x = random.values(int64_t{rows} * k);
+  TestAdapter a = adapter(random, k, {{0, rank, 0, n}});
+  auto backend = make();
+  backend->reserve({16, 1, 32}, {}, 512, 64);
+  backend->allocate_pages(64 << 20, 32);
+  auto weight = backend->pack_weight({&tensor, 1}, {});
+  pack(*backend, a, k);
+  place(*backend, a, 100, 1);
+  const auto linear = [&](int first, int count) {
+    StepPlan plan = rows_plan(count);
+    std::vector<int> all(static_cast<size_t>(count));
+    for (int r = 0; r < count; ++r) all[static_cast<size_t>(r)] = r;
+    add_segment(plan, a, all, std::vector<float>(all.size(), 0.7f));
+    std::vector<float> part(x.begin() + int64_t{first} * k, x.begin() + int64_t{first + count} * k);
+    backend->begin_step(plan);
+    return copy(backend->linear({part.data(), count, k}, *weight, &site));
+  };
+  const auto together = linear(0, rows);
+  for (int r = 0; r < rows; ++r) {
+    ASSERT_TRUE(same_bits(linear(r, 1).data(), together.data() + int64_t{r} * n, n)) << "row " << r;
+  }
+}
+
 TEST_P(LoraLinearTest, BaseRowsAreUntouchedByNeighboursWithAdapters) {
   Random random(14);
   const int k = 64;
