@@ -1,9 +1,10 @@
 /**
  * The border between the main thread and the worker: types only; the one worker file src/ imports.
  *
- * One MessagePort per engine. Text and ids cross, never a tensor: one message per engine step from
- * the worker, one per microtask of the client. Every `generate` ends in exactly one of finish,
- * aborted, failed.
+ * One MessagePort per engine. Text and ids cross, and no tensor but the embeddings that an `embed`
+ * asked for, once: one message per engine step from the worker, one per microtask of the client.
+ * Every `generate` ends in exactly one of finish, aborted, failed, every `embed` in exactly one of
+ * embedded, aborted, failed.
  */
 import type {
   AdapterIdentity,
@@ -12,6 +13,7 @@ import type {
   EngineInfo,
   EngineStats,
   LoadProgress,
+  Pooling,
   Sampling,
   Timing,
   TokenLogprob,
@@ -60,6 +62,14 @@ export type WirePrompt =
 
 export type ClientCommand =
   | { type: 'generate'; id: number; prompt: WirePrompt; adapter: string | null; sampling: Sampling }
+  | {
+      type: 'embed';
+      id: number;
+      input: string[];
+      adapter: string | null;
+      pooling: Pooling;
+      normalize: boolean;
+    }
   | { type: 'cancel'; id: number }
   | { type: 'ready'; call: number }
   | { type: 'addAdapter'; call: number; name: string; directory: string }
@@ -89,6 +99,14 @@ export type WorkerEvent =
       rawReason: string;
       usage: Usage;
       timing: Timing;
+    }
+  | {
+      type: 'embedded';
+      id: number;
+      /** One for each input, [hidden size], each with a buffer of its own. */
+      embeddings: Float32Array[];
+      promptTokens: number;
+      adapter: AdapterIdentity | null;
     }
   | { type: 'aborted'; id: number; usage: Usage; timing: Timing }
   | { type: 'failed'; id: number; error: WireError; usage: Usage; timing: Timing }
