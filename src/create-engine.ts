@@ -23,6 +23,7 @@ export function createEngineOn(connect: Connect, options: EngineOptions): Engine
   return {
     ready: () => client.ready(),
     generate: (request) => client.open(request),
+    embed: (request) => client.embed(request),
     adapters: {
       // async: what is wrong with the arguments rejects like every other failure.
       add: async (name, source) =>

@@ -19,11 +19,14 @@ import {
 import type { ResolvedEngineOptions } from './engine-options.js';
 import type { LoraxError } from './errors.js';
 import { noticeOnce } from './notice.js';
+import { OpenEmbedding } from './open-embedding.js';
 import { OpenRequest } from './open-request.js';
 import { TokenStream } from './token-stream.js';
 import type {
   AdapterIdentity,
   AdapterInfo,
+  EmbedRequest,
+  EmbedResult,
   EngineInfo,
   EngineStats,
   GenerateRequest,
@@ -37,6 +40,9 @@ interface PendingCall {
   resolve(value: CallResult): void;
   reject(error: LoraxError): void;
 }
+
+/** A request that the worker will end: a stream of tokens, or an embed call. */
+type Open = OpenRequest | OpenEmbedding;
 
 type Unnumbered<T> = T extends { call: number } ? Omit<T, 'call'> : never;
 type CallCommand = Unnumbered<ClientCommand>;
@@ -63,7 +69,7 @@ export class EngineClient {
   /** Why no engine can be made in this process any more. */
   #poisoned: LoraxError | undefined;
   #nextId = 1;
-  readonly #requests = new Map<number, OpenRequest>();
+  readonly #requests = new Map<number, Open>();
   readonly #calls = new Map<number, PendingCall>();
   #disposing: Promise<void> | undefined;
 
@@ -99,24 +105,15 @@ export class EngineClient {
     const id = this.#nextId++;
     const stream = new TokenStream(() => this.#leave(id));
     const open = new OpenRequest(id, stream, scope);
-    try {
-      open.start(request, () => this.#abort(id));
-    } catch (error) {
-      open.failLocally(error);
-      return stream;
-    }
-    const refusal = this.disposed ? disposedError() : this.#poisoned;
-    if (refusal !== undefined) {
-      open.failLocally(refusal);
-      return stream;
-    }
-    if (request.signal?.aborted === true) {
-      open.failLocally(request.signal.reason);
-      return stream;
-    }
-    this.#requests.set(id, open);
-    this.#submit(open);
+    this.#begin(open, () => open.start(request, () => this.#abort(id)));
     return stream;
+  }
+
+  embed(request: EmbedRequest, scope = ''): Promise<EmbedResult> {
+    const id = this.#nextId++;
+    const open = new OpenEmbedding(id, scope);
+    this.#begin(open, () => open.start(request, () => this.#abort(id)));
+    return open.result;
   }
 
   ready(): Promise<EngineInfo> {
@@ -217,7 +214,28 @@ export class EngineClient {
     await connection?.close();
   }
 
-  #submit(open: OpenRequest): void {
+  /** `start` checks the request. */
+  #begin(open: Open, start: () => void): void {
+    try {
+      start();
+    } catch (error) {
+      open.failLocally(error);
+      return;
+    }
+    const refusal = this.disposed ? disposedError() : this.#poisoned;
+    if (refusal !== undefined) {
+      open.failLocally(refusal);
+      return;
+    }
+    if (open.signal?.aborted === true) {
+      open.failLocally(open.signal.reason);
+      return;
+    }
+    this.#requests.set(open.id, open);
+    this.#submit(open);
+  }
+
+  #submit(open: Open): void {
     const { name, scope } = open;
     if (name !== null && !this.#adapters.has(scope + name)) {
       this.#settleLocally(open, this.#unknownAdapter(scope, name));
@@ -238,7 +256,7 @@ export class EngineClient {
     );
   }
 
-  #send(open: OpenRequest): void {
+  #send(open: Open): void {
     open.state = 'sent';
     this.#link.send(open.command());
     this.#updateHold();
@@ -257,19 +275,19 @@ export class EngineClient {
   }
 
   /** Its reader has been answered; the worker's last word brings the usage. */
-  #cancel(open: OpenRequest): void {
+  #cancel(open: Open): void {
     open.detach();
     const { id } = open;
     if (open.state === 'held' || this.#link.withdraw(id)) this.#settleLocally(open, undefined);
     else this.#link.send({ type: 'cancel', id });
   }
 
-  #settleLocally(open: OpenRequest, error: unknown): void {
+  #settleLocally(open: Open, error: unknown): void {
     open.failLocally(error);
     this.#forget(open);
   }
 
-  #forget(open: OpenRequest): void {
+  #forget(open: Open): void {
     if (!this.#requests.delete(open.id)) return;
     this.#updateHold();
   }
@@ -336,17 +354,21 @@ export class EngineClient {
   #handle(event: WorkerEvent): LoraxError | undefined {
     switch (event.type) {
       case 'delta':
-        this.#requests.get(event.id)?.delta(event);
+        this.#generation(event.id)?.delta(event);
         return undefined;
       case 'reasoning-delta':
       case 'tool-call-start':
       case 'tool-call-delta':
       case 'tool-call-end':
-        this.#requests.get(event.id)?.part(event);
+        this.#generation(event.id)?.part(event);
         return undefined;
       case 'start':
         this.#served = true;
-        this.#requests.get(event.id)?.started(`lorax-${randomUUID()}`, event);
+        this.#generation(event.id)?.started(`lorax-${randomUUID()}`, event);
+        return undefined;
+      case 'embedded':
+        this.#served = true;
+        this.#endEmbedding(event);
         return undefined;
       case 'progress':
         this.#reportProgress(event.progress);
@@ -378,6 +400,19 @@ export class EngineClient {
     return error;
   }
 
+  #generation(id: number): OpenRequest | undefined {
+    const open = this.#requests.get(id);
+    return open instanceof OpenRequest ? open : undefined;
+  }
+
+  #endEmbedding(event: WorkerEvent & { type: 'embedded' }): void {
+    const open = this.#requests.get(event.id);
+    if (!(open instanceof OpenEmbedding)) return;
+    open.embedded(event);
+    open.settle();
+    this.#forget(open);
+  }
+
   #endRequest(
     event: WorkerEvent & { type: 'finish' | 'aborted' | 'failed' },
   ): LoraxError | undefined {
@@ -385,7 +420,7 @@ export class EngineClient {
     if (open === undefined) return undefined;
     let error: LoraxError | undefined;
     if (event.type === 'finish') {
-      open.finished(event);
+      this.#generation(event.id)?.finished(event);
     } else if (event.type === 'failed') {
       error = fromWire(event.error);
       open.fail(withoutScope(error, open.scope));

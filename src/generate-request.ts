@@ -33,13 +33,9 @@ export function checkGenerateRequest(request: GenerateRequest): CheckedRequest {
   const fields = checkObject(request, 'request', KEYS);
   checkFunction(fields.onUsage, 'request.onUsage');
   checkSignal(fields.signal);
-  const { adapter } = fields;
-  if (adapter !== undefined && typeof adapter !== 'string') {
-    throw invalidOptions('request.adapter', 'request.adapter must be a name.', adapter);
-  }
   const checked: CheckedRequest = {
     prompt: checkPrompt(fields.messages, fields.prompt, fields.promptTokens),
-    adapter: adapter === undefined || adapter === BASE_MODEL ? null : adapter,
+    adapter: checkAdapterField(fields.adapter),
     sampling: checkSampling(fields.sampling, 'request.sampling'),
   };
   const tools = checkTools(fields);
@@ -54,7 +50,15 @@ export function checkGenerateRequest(request: GenerateRequest): CheckedRequest {
   return checked;
 }
 
-function checkSignal(signal: unknown): void {
+/** null = the base model. */
+export function checkAdapterField(adapter: unknown): string | null {
+  if (adapter !== undefined && typeof adapter !== 'string') {
+    throw invalidOptions('request.adapter', 'request.adapter must be a name.', adapter);
+  }
+  return adapter === undefined || adapter === BASE_MODEL ? null : adapter;
+}
+
+export function checkSignal(signal: unknown): void {
   if (signal === undefined) return;
   const looksRight =
     typeof signal === 'object' &&

@@ -18,6 +18,8 @@ import { TokenStream } from './token-stream.js';
 import type {
   AdapterIdentity,
   AdapterSource,
+  EmbedRequest,
+  EmbedResult,
   Engine,
   EngineInfo,
   EngineStats,
@@ -115,6 +117,10 @@ export class ScopedEngine implements Engine {
     } catch (error) {
       return failedStream(request, error);
     }
+  }
+
+  embed(request: EmbedRequest): Promise<EmbedResult> {
+    return this.#call(({ client }, scope) => client.embed(request, scope));
   }
 
   stats(): Promise<EngineStats> {

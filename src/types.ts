@@ -230,6 +230,33 @@ export interface FinishEvent {
 export type TokenEvent =
   StartEvent | DeltaEvent | ReasoningDeltaEvent | ToolCallEvent | FinishEvent;
 
+/**
+ * Which of a text's final hidden states (after the model's last norm) make its embedding: their
+ * mean, the last token's, or the first one's, which in a decoder sees nothing but itself.
+ */
+export type Pooling = 'mean' | 'last' | 'cls';
+
+export interface EmbedRequest {
+  /** Texts, each tokenized as the model's tokenizer does it, end token included where it adds one. */
+  input: string[];
+  /** Registered name; unset or 'base' = the base model. */
+  adapter?: string;
+  /** Default 'mean'. */
+  pooling?: Pooling;
+  /** To length 1 (L2). Default true. */
+  normalize?: boolean;
+  signal?: AbortSignal;
+}
+
+export interface EmbedResult {
+  /** One for each input, in their order; of the model's hidden size. */
+  embeddings: Float32Array[];
+  /** Of all inputs. */
+  usage: { promptTokens: number };
+  /** What computed all of them; null = the base model. */
+  adapter: AdapterIdentity | null;
+}
+
 export type AdapterSource = string | { directory: string };
 
 export interface AdapterInfo extends AdapterIdentity {
@@ -264,6 +291,8 @@ export interface EngineStats {
 export interface Engine {
   ready(): Promise<EngineInfo>;
   generate(request: GenerateRequest): AsyncIterable<TokenEvent>;
+  /** All inputs or none: one that cannot be embedded fails the call, and its error says which. */
+  embed(request: EmbedRequest): Promise<EmbedResult>;
   adapters: {
     add(name: string, source: AdapterSource): Promise<AdapterIdentity>;
     remove(name: string): Promise<void>;

@@ -56,7 +56,7 @@ export class WorkerLink {
 
   /** Takes request `id` back; false if it has left already. */
   withdraw(id: number): boolean {
-    const unsent = this.#outbox.findIndex((c) => c.type === 'generate' && c.id === id);
+    const unsent = this.#outbox.findIndex((c) => 'id' in c && c.type !== 'cancel' && c.id === id);
     if (unsent < 0) return false;
     this.#outbox.splice(unsent, 1);
     return true;

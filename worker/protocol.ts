@@ -1,9 +1,10 @@
 /**
  * The border between the main thread and the worker: types only; the one worker file src/ imports.
  *
- * One MessagePort per engine. Text and ids cross, never a tensor: one message per engine step from
- * the worker, one per microtask of the client. Every `generate` ends in exactly one of finish,
- * aborted, failed.
+ * One MessagePort per engine. Text and ids cross, and no tensor but the embeddings that an `embed`
+ * asked for, once: one message per engine step from the worker, one per microtask of the client.
+ * Every `generate` ends in exactly one of finish, aborted, failed, every `embed` in exactly one of
+ * embedded, aborted, failed.
  */
 import type {
   AdapterIdentity,
@@ -13,6 +14,7 @@ import type {
   EngineStats,
   FinishEvent,
   LoadProgress,
+  Pooling,
   ReasoningDeltaEvent,
   Sampling,
   Timing,
@@ -82,6 +84,14 @@ export interface GenerateCommand {
 
 export type ClientCommand =
   | GenerateCommand
+  | {
+      type: 'embed';
+      id: number;
+      input: string[];
+      adapter: string | null;
+      pooling: Pooling;
+      normalize: boolean;
+    }
   | { type: 'cancel'; id: number }
   | { type: 'ready'; call: number }
   | { type: 'addAdapter'; call: number; name: string; directory: string }
@@ -113,6 +123,14 @@ export type WorkerEvent =
       rawReason: string;
       usage: Usage;
       timing: Timing;
+    }
+  | {
+      type: 'embedded';
+      id: number;
+      /** One for each input, [hidden size], each with a buffer of its own. */
+      embeddings: Float32Array[];
+      promptTokens: number;
+      adapter: AdapterIdentity | null;
     }
   | { type: 'aborted'; id: number; usage: Usage; timing: Timing }
   | { type: 'failed'; id: number; error: WireError; usage: Usage; timing: Timing }

@@ -137,7 +137,7 @@ function callSteps({ name, arguments: given }: { name: string; arguments: unknow
   return [{ reasoning: false, events: [silent(name), start] }, ...steps];
 }
 
-function splitTokens(text: string): string[] {
+export function splitTokens(text: string): string[] {
   return text.match(/\s*\S+|\s+$/g) ?? [];
 }
 

@@ -10,16 +10,21 @@ import { onAbort as listenForAbort } from '../abort-listeners.js';
 import { BASE_MODEL, checkAdapterName } from '../adapter-name.js';
 import { checkNumber, checkObject } from '../check-shape.js';
 import { disposedError, unknownAdapter } from '../client-errors.js';
+import { checkEmbedRequest } from '../embed-request.js';
+import type { CheckedEmbedRequest } from '../embed-request.js';
 import { resolveAdapterSource } from '../engine-options.js';
 import type { LoraxError } from '../errors.js';
 import { checkGenerateRequest } from '../generate-request.js';
 import type { CheckedRequest } from '../generate-request.js';
 import { TokenStream } from '../token-stream.js';
-import { askedOf, countPromptTokens, playSteps } from './fake-answer.js';
+import { askedOf, countPromptTokens, playSteps, splitTokens } from './fake-answer.js';
 import type { FakeAnswer, FakeReply, FakeScript, FakeStep } from './fake-answer.js';
+import { fakeEmbedding } from './fake-embedding.js';
 import type {
   AdapterIdentity,
   AdapterInfo,
+  EmbedRequest,
+  EmbedResult,
   Engine,
   EngineInfo,
   EngineStats,
@@ -35,7 +40,6 @@ export interface FakeEngineOptions {
 }
 
 interface Run {
-  stream: TokenStream;
   end(error: unknown): void;
 }
 
@@ -125,7 +129,6 @@ export class FakeEngine implements Engine {
     };
     const stream = new TokenStream(() => settle('aborted'));
     const run: Run = {
-      stream,
       end: (error) => {
         if (settle('failed')) stream.fail(error, { discard: false });
       },
@@ -183,6 +186,42 @@ export class FakeEngine implements Engine {
     return stream;
   }
 
+  /** After one pause; an adapter whose scripted answer is an error fails with it. */
+  embed(request: EmbedRequest): Promise<EmbedResult> {
+    return new Promise((resolve, reject) => {
+      const checked = checkEmbedRequest(request);
+      this.#checkOpen();
+      request.signal?.throwIfAborted();
+      const result = this.#embedding(checked);
+      const settle = (outcome: 'finished' | 'aborted' | 'failed') => {
+        this.#runs.delete(run);
+        this.#totals[outcome] += 1;
+        stopListening?.();
+      };
+      const run: Run = {
+        end: (error) => {
+          settle('failed');
+          reject(error as Error);
+        },
+      };
+      const stopListening =
+        request.signal &&
+        listenForAbort(request.signal, () => {
+          settle('aborted');
+          reject(request.signal?.reason as Error);
+        });
+      this.#runs.add(run);
+      this.#play([], () => {
+        if (!this.#runs.has(run)) return false;
+        settle('finished');
+        this.#totals.promptTokens += result.usage.promptTokens;
+        this.#totals.steps += 1;
+        resolve(result);
+        return false;
+      });
+    });
+  }
+
   async stats(): Promise<EngineStats> {
     this.#checkOpen();
     return {
@@ -213,6 +252,19 @@ export class FakeEngine implements Engine {
     const answer = this.#answers.get(name) ?? `This is the fake answer of ${name}.`;
     if (typeof answer !== 'function') return { adapter, reply: answer };
     return { adapter, reply: answer(askedOf(checked)) };
+  }
+
+  #embedding({ input, adapter, ...settings }: CheckedEmbedRequest): EmbedResult {
+    if (adapter !== null && !this.#adapters.has(adapter)) throw this.#unknownAdapter(adapter);
+    const name = adapter ?? BASE_MODEL;
+    const answer = this.#answers.get(name);
+    if (answer instanceof Error) throw answer;
+    const words = input.map(splitTokens);
+    return {
+      embeddings: words.map((each) => fakeEmbedding(each, name, settings)),
+      usage: { promptTokens: words.reduce((sum, each) => sum + each.length, 0) },
+      adapter: adapter === null ? null : this.#identity(adapter),
+    };
   }
 
   /** One token a turn; `emit` says whether to go on, and gets undefined after the last. */

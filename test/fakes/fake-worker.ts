@@ -16,11 +16,14 @@ import type { Timing, Usage } from '../../src/types.js';
 import type { Connect, ConnectionHandlers, WorkerConnection } from '../../src/worker-connection.js';
 
 export type Generate = ClientCommand & { type: 'generate' };
+export type Embed = ClientCommand & { type: 'embed' };
 
 export interface FakeWorkerScript {
   manual?: boolean;
   /** Tokens of the answer; default: the last message's words, upper case if there is an adapter. */
   answer?: (command: Generate) => string[] | WireError;
+  /** Default: of each text its length, and whether there is an adapter. */
+  embed?: (command: Embed) => Float32Array[] | WireError;
   addAdapter?: (name: string, directory: string) => WireError | undefined;
   /** Every call and request fails with this. */
   loadError?: WireError;
@@ -60,6 +63,7 @@ export class FakeConnection implements WorkerConnection {
   readonly messages: ClientMessage[] = [];
   readonly adapters = new Map<string, string>();
   readonly open = new Map<number, { tokens: number; command: Generate }>();
+  readonly openEmbeddings = new Map<number, Embed>();
   referenced = true;
   closed = false;
 
@@ -134,9 +138,18 @@ export class FakeConnection implements WorkerConnection {
     this.emit({ type: 'finish', id, reason: 'stop', rawReason, usage, timing: TIMING });
   }
 
+  embedded(id: number, embeddings: Float32Array[]): void {
+    const command = this.openEmbeddings.get(id);
+    if (command === undefined) return;
+    this.openEmbeddings.delete(id);
+    const { adapter: name, input } = command;
+    const adapter = name === null ? null : { name, hash: hashOf(name) };
+    this.emit({ type: 'embedded', id, embeddings, promptTokens: 2 * input.length, adapter });
+  }
+
   fail(id: number, error: WireError): void {
     const usage = this.usage(id);
-    if (!this.open.delete(id)) return;
+    if (!this.#close(id)) return;
     this.emit({ type: 'failed', id, error, usage, timing: TIMING });
   }
 
@@ -149,6 +162,7 @@ export class FakeConnection implements WorkerConnection {
     const { script } = this.worker;
     if (this.closed || script.deafTo?.includes(command.type) === true) return;
     if (command.type === 'generate') this.#generate(command);
+    else if (command.type === 'embed') this.#embed(command);
     else if (command.type === 'cancel') this.#cancel(command.id);
     else this.#call(command);
   }
@@ -177,12 +191,28 @@ export class FakeConnection implements WorkerConnection {
     setImmediate(step);
   }
 
-  #cancel(id: number): void {
-    const usage = this.usage(id);
-    if (this.open.delete(id)) this.emit({ type: 'aborted', id, usage, timing: TIMING });
+  #embed(command: Embed): void {
+    const { script } = this.worker;
+    const { id } = command;
+    if (this.openEmbeddings.has(id)) throw new Error(`call ${id} twice`);
+    this.openEmbeddings.set(id, command);
+    if (script.loadError !== undefined) return this.fail(id, script.loadError);
+    if (script.manual === true) return;
+    const answer = (script.embed ?? defaultEmbeddings)(command);
+    if (Array.isArray(answer)) this.embedded(id, answer);
+    else this.fail(id, answer);
   }
 
-  #call(command: Exclude<ClientCommand, { type: 'generate' | 'cancel' }>): void {
+  #close(id: number): boolean {
+    return this.open.delete(id) || this.openEmbeddings.delete(id);
+  }
+
+  #cancel(id: number): void {
+    const usage = this.usage(id);
+    if (this.#close(id)) this.emit({ type: 'aborted', id, usage, timing: TIMING });
+  }
+
+  #call(command: Exclude<ClientCommand, { type: 'generate' | 'embed' | 'cancel' }>): void {
     const { call } = command;
     const { script } = this.worker;
     const result = (value: CallResult) => this.emit({ type: 'result', call, value });
@@ -231,7 +261,7 @@ export class FakeConnection implements WorkerConnection {
           recentSteps: [],
         });
       case 'dispose':
-        for (const id of [...this.open.keys()]) {
+        for (const id of [...this.open.keys(), ...this.openEmbeddings.keys()]) {
           this.fail(id, { code: 'DISPOSED', message: 'disposed', data: {} });
         }
         return result(null);
@@ -241,6 +271,10 @@ export class FakeConnection implements WorkerConnection {
 
 function hashOf(text: string): string {
   return `hash-${text.length}`;
+}
+
+function defaultEmbeddings({ input, adapter }: Embed): Float32Array[] {
+  return input.map((text) => Float32Array.of(text.length, adapter === null ? 0 : 1));
 }
 
 function defaultAnswer({ prompt, adapter }: Generate): string[] {

@@ -1,0 +1,80 @@
+/**
+ * One embed call from open to settled: what the client remembers of it and the promise its caller
+ * holds.
+ *
+ * The promise settles exactly once; the abort listener is gone by then. States as in
+ * open-request.ts. Used by engine-client.ts.
+ */
+import type { ClientCommand, WorkerEvent } from '../worker/protocol.js';
+import { onAbort as listenForAbort } from './abort-listeners.js';
+import { checkEmbedRequest } from './embed-request.js';
+import type { CheckedEmbedRequest } from './embed-request.js';
+import type { EmbedRequest, EmbedResult } from './types.js';
+
+export class OpenEmbedding {
+  state: 'held' | 'sent' | 'ended' = 'held';
+  signal: AbortSignal | undefined;
+  readonly result: Promise<EmbedResult>;
+  #request: CheckedEmbedRequest | undefined;
+  #stopListening: (() => void) | undefined;
+  #resolve!: (result: EmbedResult) => void;
+  #reject!: (error: unknown) => void;
+
+  constructor(
+    readonly id: number,
+    readonly scope: string,
+  ) {
+    this.result = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+  }
+
+  /** Throws INVALID_OPTIONS. */
+  start(request: EmbedRequest, onAbort: () => void): void {
+    this.#request = checkEmbedRequest(request);
+    this.signal = request.signal;
+    if (this.signal !== undefined) this.#stopListening = listenForAbort(this.signal, onAbort);
+  }
+
+  /** As the caller wrote it; null = base. */
+  get name(): string | null {
+    return this.#request?.adapter ?? null;
+  }
+
+  command(): ClientCommand {
+    if (this.#request === undefined) throw new Error('command() before start()');
+    const { adapter, ...rest } = this.#request;
+    const wireName = adapter === null ? null : this.scope + adapter;
+    return { type: 'embed', id: this.id, adapter: wireName, ...rest };
+  }
+
+  embedded({ embeddings, promptTokens, adapter }: WorkerEvent & { type: 'embedded' }): void {
+    this.#resolve({
+      embeddings,
+      usage: { promptTokens },
+      adapter: adapter === null ? null : { name: this.name ?? adapter.name, hash: adapter.hash },
+    });
+  }
+
+  fail(error: unknown): void {
+    this.#reject(error);
+  }
+
+  /** An end without the worker's word; undefined = the caller knows already. */
+  failLocally(error: unknown): void {
+    this.#reject(error);
+    this.settle();
+  }
+
+  /** Nobody listens any more. */
+  detach(): void {
+    this.#stopListening?.();
+    this.#stopListening = undefined;
+  }
+
+  settle(): void {
+    this.state = 'ended';
+    this.detach();
+  }
+}
