@@ -26,6 +26,16 @@ export function unknownAdapter(name: string, known: string[]): LoraxError {
   );
 }
 
+/** For text that can be no adapter's name, whatever is registered. */
+export function malformedAdapterName(name: string): LoraxError {
+  return new LoraxError(
+    'ADAPTER_NOT_FOUND',
+    `${JSON.stringify(name.slice(0, 100))} is no adapter name: a name has letters, digits and ` +
+      '_ . - / @ :, starts with a letter or digit and holds no "..".',
+    { data: { adapter: name } },
+  );
+}
+
 export function fromWire({ code, message, data }: WireError): LoraxError {
   const known: readonly string[] = ERROR_CODES;
   // A code this version does not know can only be a defect of the engine.

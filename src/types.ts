@@ -87,6 +87,13 @@ export type ChatMessage =
   /** The result of a call of an earlier assistant message. */
   | { role: 'tool'; toolCallId: string; name?: string; content: string };
 
+/** What the output must match, token by token. */
+export type Constraint =
+  | { type: 'json'; schema?: JsonSchema } // no schema: any JSON object
+  | { type: 'regex'; pattern: string } // ECMAScript syntax, whole output
+  | { type: 'choice'; choices: string[] }
+  | { type: 'grammar'; grammar: string }; // GBNF, start rule `root`
+
 /** Unset fields come from generation_config.json, else greedy. */
 export interface Sampling {
   maxOutputTokens?: number;
@@ -143,6 +150,7 @@ interface GenerateRequestBase {
   /** Registered name; unset or 'base' = the base model. */
   adapter?: string;
   sampling?: Sampling;
+  constraint?: Constraint;
   /** With `messages` only, as the other three. */
   tools?: ToolDefinition[];
   /** Default 'auto'. */
