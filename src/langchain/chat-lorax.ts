@@ -164,7 +164,8 @@ export class ChatLorax extends BaseChatModel<ChatLoraxCallOptions, AIMessageChun
   /** Which weights, and what decides their answers. Complete once they are loaded. */
   override _identifyingParams(): Record<string, unknown> {
     const { sampling, reasoning } = this.#settings;
-    return { ...this.#target.identity(this.adapter), ...sampling, reasoning };
+    const outputVersion = this.outputVersion === 'v1' ? 'v1' : undefined;
+    return { ...this.#target.identity(this.adapter), ...sampling, reasoning, outputVersion };
   }
 
   override _getSerializedCacheKeyParametersForCall(
