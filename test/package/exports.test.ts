@@ -32,7 +32,7 @@ describe('package exports', () => {
     expect(existsSync(`${root}/dist/worker.mjs`)).toBe(true);
   });
 
-  test.each(['lorax-js', 'lorax-js/engine', 'lorax-js/ai6', 'lorax-js/test'])(
+  test.each(['lorax-js', 'lorax-js/engine', 'lorax-js/ai6', 'lorax-js/langchain', 'lorax-js/test'])(
     '%s loads by import and by require',
     async (specifier) => {
       const code = `import(${JSON.stringify(specifier)}).then((m) => console.log(typeof m))`;
