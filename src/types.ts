@@ -229,7 +229,10 @@ export interface FinishEvent {
   type: 'finish';
   /** 'tool-calls': the answer ended by itself, with one call at least. */
   reason: 'stop' | 'length' | 'tool-calls';
-  /** 'eos', 'stop-token:<id>', 'stop-string:<text>', 'max-output-tokens', 'context', 'pool'. */
+  /**
+   * 'eos', 'stop-token:<id>', 'stop-string:<text>', 'grammar' (complete, with no stop token to
+   * follow), 'max-output-tokens', 'context', 'pool'.
+   */
   rawReason: string;
   usage: Usage;
   timing: Timing;

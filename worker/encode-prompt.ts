@@ -2,23 +2,34 @@
  * A request's prompt, in any of its three forms -> token ids that the model has and can hold.
  *
  * Throws INVALID_OPTIONS (names the field) or CONTEXT_TOO_LONG; native code checks once more, with
- * the explicit maximum of output counted in. Called by engine-port.ts.
+ * the explicit maximum of output counted in. Called by prepare-request.ts.
  */
 import { LoraxError } from '../src/errors.js';
-import type { WirePrompt } from './protocol.js';
+import type { Thinking } from './chat/reasoning-tags.js';
+import type { GenerateCommand } from './protocol.js';
 import { checkTokenIds } from './sampling-defaults.js';
+import type { Chat } from './tokenizer/chat-template.js';
 import type { Tokenizer } from './tokenizer/tokenizer.js';
 
 const FIELDS = { messages: 'messages', text: 'prompt', tokens: 'promptTokens' } as const;
 
+export interface EncodedPrompt {
+  tokens: Int32Array;
+  thinking: Thinking;
+}
+
 export async function encodePrompt(
-  prompt: WirePrompt,
+  { prompt, tools, reasoning }: Pick<GenerateCommand, 'prompt' | 'tools' | 'reasoning'>,
   tokenizer: Tokenizer,
   { contextTokens, vocabSize }: { contextTokens: number; vocabSize: number },
-): Promise<Int32Array> {
+): Promise<EncodedPrompt> {
   let tokens: number[];
+  let thinking: Thinking = 'none';
   if (prompt.kind === 'messages') {
-    tokens = await tokenizer.encodeMessages(prompt.messages, contextTokens);
+    const chat: Chat = { messages: prompt.messages };
+    if (tools !== undefined) chat.tools = tools.definitions;
+    if (reasoning !== undefined) chat.reasoning = reasoning;
+    ({ ids: tokens, thinking } = await tokenizer.encodeChat(chat, contextTokens));
   } else if (prompt.kind === 'text') {
     tokens = await tokenizer.encodeText(prompt.text, contextTokens);
   } else {
@@ -48,5 +59,5 @@ export async function encodePrompt(
       { data: { field: 'vocab_size', vocabSize } },
     );
   }
-  return Int32Array.from(tokens);
+  return { tokens: Int32Array.from(tokens), thinking };
 }

@@ -8,19 +8,23 @@
 import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
-import { FINISH_REASONS, type NativeAdapterSpec } from './addon.js';
-import { encodePrompt } from './encode-prompt.js';
+import { FINISH_REASONS, type NativeAdapterSpec, type NativeConstraint } from './addon.js';
+import { answerEvents } from './answer-events.js';
 import { engineStats } from './engine-stats.js';
 import { loadEngine, type LoadedEngine, type LoadEngine } from './load-engine.js';
 import { OpenRequest, type Submission } from './open-request.js';
 import { Outbox } from './outbox.js';
-import { TextOutput, type TokenBatch } from './output/text-output.js';
-import type { CallResult, ClientCommand, ClientMessage, ServeOptions } from './protocol.js';
-import { resolveSampling } from './sampling-defaults.js';
+import type { TokenBatch } from './output/text-output.js';
+import { prepareRequest } from './prepare-request.js';
+import type {
+  CallResult,
+  ClientCommand,
+  ClientMessage,
+  GenerateCommand,
+  ServeOptions,
+} from './protocol.js';
 import { readStepEvents, type StepEventHandler } from './step-events.js';
 import { wireError } from './wire-error.js';
-
-type GenerateCommand = Extract<ClientCommand, { type: 'generate' }>;
 
 const PROGRESS_EVERY_MS = 50;
 const MAX_NATIVE_ID = 2 ** 31 - 1;
@@ -171,20 +175,17 @@ export class EnginePort {
       try {
         const engine = await this.engine();
         if (request.ended) return;
-        const { vocabSize } = engine.info;
-        const { sampling: defaults, eosTokenIds } = engine.defaults;
-        const sampling = resolveSampling(command.sampling, defaults, eosTokenIds, vocabSize);
-        const tokens = await encodePrompt(command.prompt, engine.tokenizer, engine.info);
+        const { tokens, constraint, ...prepared } = await prepareRequest(command, engine);
         if (request.ended) return;
         request.promptTokens = tokens.length;
         request.submission = {
           nativeId: this.nextNativeId(),
           adapter: lease?.identity ?? null,
-          output: new TextOutput(engine.tokenizer.table, sampling.stop, sampling.stopTokenIds),
-          sampling,
+          ...prepared,
           atMs: request.elapsedMs(),
         };
-        this.submit(engine, request, request.submission, tokens, lease?.handle ?? -1);
+        const adapter = lease?.handle ?? -1;
+        this.submit(engine, request, request.submission, tokens, adapter, constraint);
       } finally {
         lease?.release();
       }
@@ -199,11 +200,12 @@ export class EnginePort {
     { nativeId, sampling }: Submission,
     tokens: Int32Array,
     adapter: number,
+    constraint: NativeConstraint | undefined,
   ): void {
     this.numPreparing--;
     this.submitted.set(nativeId, request);
     try {
-      engine.native.submit(nativeId, tokens, adapter, sampling.native);
+      engine.native.submit(nativeId, tokens, adapter, sampling.native, constraint);
     } catch (error) {
       this.submitted.delete(nativeId);
       throw error;
@@ -257,14 +259,9 @@ export class EnginePort {
     const request = this.submitted.get(nativeId);
     if (request === undefined || request.ended || request.submission === null) return;
     request.timeToFirstTokenMs ??= request.elapsedMs();
-    const { text, tokenIds, logprobs, stop } = request.submission.output.push(batch);
-    const { id } = request;
+    const { parts, tokenIds, logprobs, stop } = request.submission.output.push(batch);
     if (tokenIds.length > 0) {
-      this.outbox.emit(
-        logprobs === undefined
-          ? { type: 'delta', id, text, tokenIds }
-          : { type: 'delta', id, text, tokenIds, logprobs },
-      );
+      this.outbox.emit(...answerEvents(request.id, parts, tokenIds, logprobs));
     }
     if (stop === null) return;
     this.finish(request, 'stop', `stop-string:${stop}`);
@@ -273,10 +270,10 @@ export class EnginePort {
 
   private onFinished(nativeId: number, reasonIndex: number): void {
     this.onLast(nativeId, (request) => {
-      const { submission, id } = request;
+      const { submission } = request;
       if (submission === null) return;
-      const { text, stop } = submission.output.flush();
-      if (text !== '') this.outbox.emit({ type: 'delta', id, text, tokenIds: [] });
+      const { parts, stop } = submission.output.flush();
+      this.outbox.emit(...answerEvents(request.id, parts));
       const reason = FINISH_REASONS[reasonIndex] ?? 'pool';
       if (stop !== null) {
         this.finish(request, 'stop', `stop-string:${stop}`);
@@ -284,6 +281,8 @@ export class EnginePort {
         const last = submission.output.lastTokenId;
         const isEos = submission.sampling.eosTokenIds.has(last);
         this.finish(request, 'stop', isEos ? 'eos' : `stop-token:${last}`);
+      } else if (reason === 'grammar') {
+        this.finish(request, 'stop', reason);
       } else {
         this.finish(request, 'length', reason);
       }
@@ -312,9 +311,11 @@ export class EnginePort {
 
   private finish(request: OpenRequest, reason: 'stop' | 'length', rawReason: string): void {
     if (!this.end(request)) return;
-    const { id } = request;
+    const { id, submission } = request;
     const [usage, timing] = [request.usage(), request.timing()];
-    this.outbox.emit({ type: 'finish', id, reason, rawReason, usage, timing });
+    const called = reason === 'stop' && (submission?.output.numCalls ?? 0) > 0;
+    const why = called ? 'tool-calls' : reason;
+    this.outbox.emit({ type: 'finish', id, reason: why, rawReason, usage, timing });
   }
 
   private abort(request: OpenRequest): void {
