@@ -28,7 +28,7 @@ import type {
 import type { ChatGenerationChunk, ChatResult, LLMResult } from '@langchain/core/outputs';
 import type { Runnable } from '@langchain/core/runnables';
 import { checkBoolean } from '../check-shape.js';
-import type { EngineInfo, GenerateRequest } from '../types.js';
+import type { Engine, EngineInfo, GenerateRequest } from '../types.js';
 import { AnswerChunks } from './answer-chunks.js';
 import { AnswerEvents } from './answer-events.js';
 import { Answer } from './answer.js';
@@ -121,6 +121,11 @@ export class ChatLorax extends BaseChatModel<ChatLoraxCallOptions, AIMessageChun
     return [...super.callKeys, ...CALL_KEYS];
   }
 
+  /** For its adapters and stats. */
+  get engine(): Engine {
+    return this.#target.engine;
+  }
+
   /** Loads the engine if it is not loaded; `profile` knows the context's length from then on. */
   ready(): Promise<EngineInfo> {
     return this.#target.ready();
@@ -199,7 +204,7 @@ export class ChatLorax extends BaseChatModel<ChatLoraxCallOptions, AIMessageChun
       }
       return answer.result(this.#version(options));
     };
-    return completeCall(this.#target.engine, this.caller, request, options.maxRetries, receive);
+    return completeCall(this.engine, this.caller, request, options.maxRetries, receive);
   }
 
   override async *_streamResponseChunks(
@@ -262,7 +267,7 @@ export class ChatLorax extends BaseChatModel<ChatLoraxCallOptions, AIMessageChun
 
   async #open(messages: BaseMessage[], options: this['ParsedCallOptions']): Promise<OpenCall> {
     const request = this.#request(messages, options);
-    const { engine } = this.#target;
+    const { engine } = this;
     const call = await openCall(engine, this.caller, request, options.maxRetries);
     this.#target.learn(call.start);
     return call;

@@ -8,7 +8,7 @@ import type { EmbeddingsParams } from '@langchain/core/embeddings';
 import { checkNumber } from '../check-shape.js';
 import { checkEmbedSettings } from '../embed-request.js';
 import type { EmbedSettings } from '../embed-request.js';
-import type { EngineInfo, Pooling } from '../types.js';
+import type { Engine, EngineInfo, Pooling } from '../types.js';
 import { callWithRetries, retryTransient, withTimeout } from './engine-call.js';
 import { EngineTarget } from './engine-target.js';
 import { checkFields, checkTimeout } from './model-fields.js';
@@ -46,6 +46,11 @@ export class LoraxEmbeddings extends Embeddings {
     this.timeout = checkTimeout(checked.timeout);
   }
 
+  /** For its adapters and stats. */
+  get engine(): Engine {
+    return this.#target.engine;
+  }
+
   /** Loads the engine if it is not loaded. */
   ready(): Promise<EngineInfo> {
     return this.#target.ready();
@@ -74,7 +79,7 @@ export class LoraxEmbeddings extends Embeddings {
   }
 
   async #embed(input: string[]): Promise<number[][]> {
-    const { engine } = this.#target;
+    const { engine } = this;
     const adapter = this.#target.adapterOf({});
     const signal = withTimeout(undefined, this.timeout);
     const request = {

@@ -10,7 +10,7 @@ import type { BaseLLMCallOptions, BaseLLMParams } from '@langchain/core/language
 import { GenerationChunk } from '@langchain/core/outputs';
 import type { LLMResult } from '@langchain/core/outputs';
 import type { Fields } from '../check-shape.js';
-import type { Constraint, EngineInfo, GenerateRequest, Sampling } from '../types.js';
+import type { Constraint, Engine, EngineInfo, GenerateRequest, Sampling } from '../types.js';
 import { completeCall, openCall, retryTransient, withTimeout } from './engine-call.js';
 import type { OpenCall } from './engine-call.js';
 import { EngineTarget } from './engine-target.js';
@@ -80,6 +80,11 @@ export class LoraxLLM extends BaseLLM<LoraxLLMCallOptions> {
     return [...super.callKeys, ...CALL_KEYS];
   }
 
+  /** For its adapters and stats. */
+  get engine(): Engine {
+    return this.#target.engine;
+  }
+
   /** Loads the engine if it is not loaded. */
   ready(): Promise<EngineInfo> {
     return this.#target.ready();
@@ -132,7 +137,7 @@ export class LoraxLLM extends BaseLLM<LoraxLLMCallOptions> {
     options: this['ParsedCallOptions'],
     runManager?: CallbackManagerForLLMRun,
   ): AsyncGenerator<GenerationChunk> {
-    const { engine } = this.#target;
+    const { engine } = this;
     const request = this.#request(prompt, options);
     const { start, events } = await openCall(engine, this.caller, request, options.maxRetries);
     this.#target.learn(start);
@@ -155,7 +160,7 @@ export class LoraxLLM extends BaseLLM<LoraxLLMCallOptions> {
       return answer.result();
     };
     const request = this.#request(prompt, options);
-    return completeCall(this.#target.engine, this.caller, request, options.maxRetries, receive);
+    return completeCall(this.engine, this.caller, request, options.maxRetries, receive);
   }
 
   #request(prompt: string, options: this['ParsedCallOptions']): GenerateRequest {
