@@ -6,6 +6,7 @@
  */
 import type { NativeConstraint } from './addon.js';
 import { encodePrompt } from './encode-prompt.js';
+import { argumentsGrammar } from './grammar/arguments-grammar.js';
 import type { LoadedEngine } from './load-engine.js';
 import { planAnswer } from './output/answer-plan.js';
 import { TextOutput } from './output/text-output.js';
@@ -31,7 +32,7 @@ export async function prepareRequest(
   const { grammar, reading } = await planAnswer(
     { callFormat, reasoningTags, special: tokenizer.special },
     { ...(tools === undefined ? {} : { tools }), structured: null, thinking },
-    schemaGrammar,
+    argumentsGrammar,
   );
   const output = new TextOutput(tokenizer.table, sampling.stop, sampling.stopTokenIds, reading);
   if (grammar === null) return { tokens, sampling, output };
