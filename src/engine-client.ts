@@ -326,6 +326,12 @@ export class EngineClient {
       case 'delta':
         this.#requests.get(event.id)?.delta(event);
         return undefined;
+      case 'reasoning-delta':
+      case 'tool-call-start':
+      case 'tool-call-delta':
+      case 'tool-call-end':
+        this.#requests.get(event.id)?.part(event);
+        return undefined;
       case 'start':
         this.#served = true;
         this.#requests.get(event.id)?.started(`lorax-${randomUUID()}`, event);

@@ -11,6 +11,7 @@ import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
 import { FINISH_REASONS, type NativeAdapterSpec } from './addon.js';
 import { encodePrompt } from './encode-prompt.js';
 import { engineStats } from './engine-stats.js';
+import { GrammarCache } from './grammar/grammar-cache.js';
 import { loadEngine, type LoadedEngine, type LoadEngine } from './load-engine.js';
 import { OpenRequest, type Submission } from './open-request.js';
 import { Outbox } from './outbox.js';
@@ -32,6 +33,7 @@ export class EnginePort {
   private readonly submitted = new Map<number, OpenRequest>();
   private readonly registry: AdapterRegistry;
   private readonly stepHandler: StepEventHandler;
+  private readonly grammars: GrammarCache;
   private loading: Promise<LoadedEngine> | null = null;
   /** Why nothing can be served any more. */
   private over: LoraxError | null = null;
@@ -49,6 +51,9 @@ export class EnginePort {
   ) {
     this.outbox = new Outbox((message) => port.postMessage(message));
     this.registry = new AdapterRegistry(async () => this.adapterBackend(await this.engine()));
+    this.grammars = new GrammarCache(async (text) =>
+      (await this.engine()).native.compileGrammar(text),
+    );
     this.stepHandler = {
       started: (id, queueUs, cachedTokens) => this.onStarted(id, queueUs, cachedTokens),
       tokens: (id, batch) => this.onTokens(id, batch),
@@ -174,6 +179,7 @@ export class EnginePort {
         const { vocabSize } = engine.info;
         const { sampling: defaults, eosTokenIds } = engine.defaults;
         const sampling = resolveSampling(command.sampling, defaults, eosTokenIds, vocabSize);
+        const grammar = await this.grammars.ofConstraint(command.constraint);
         const tokens = await encodePrompt(command.prompt, engine.tokenizer, engine.info);
         if (request.ended) return;
         request.promptTokens = tokens.length;
@@ -182,6 +188,7 @@ export class EnginePort {
           adapter: lease?.identity ?? null,
           output: new TextOutput(engine.tokenizer.table, sampling.stop, sampling.stopTokenIds),
           sampling,
+          ...(grammar === undefined ? {} : { constraint: { grammar } }),
           atMs: request.elapsedMs(),
         };
         this.submit(engine, request, request.submission, tokens, lease?.handle ?? -1);
@@ -196,14 +203,14 @@ export class EnginePort {
   private submit(
     engine: LoadedEngine,
     request: OpenRequest,
-    { nativeId, sampling }: Submission,
+    { nativeId, sampling, constraint }: Submission,
     tokens: Int32Array,
     adapter: number,
   ): void {
     this.numPreparing--;
     this.submitted.set(nativeId, request);
     try {
-      engine.native.submit(nativeId, tokens, adapter, sampling.native);
+      engine.native.submit(nativeId, tokens, adapter, sampling.native, constraint);
     } catch (error) {
       this.submitted.delete(nativeId);
       throw error;
@@ -284,6 +291,8 @@ export class EnginePort {
         const last = submission.output.lastTokenId;
         const isEos = submission.sampling.eosTokenIds.has(last);
         this.finish(request, 'stop', isEos ? 'eos' : `stop-token:${last}`);
+      } else if (reason === 'grammar') {
+        this.finish(request, 'stop', reason);
       } else {
         this.finish(request, 'length', reason);
       }

@@ -4,6 +4,7 @@
  * Times count from receipt. Owned by engine-port.ts, which alone decides when it ends.
  */
 import type { AdapterIdentity, Timing, Usage } from '../src/types.js';
+import type { NativeConstraint } from './addon.js';
 import type { TextOutput } from './output/text-output.js';
 import type { ResolvedSampling } from './sampling-defaults.js';
 
@@ -13,6 +14,7 @@ export interface Submission {
   adapter: AdapterIdentity | null;
   output: TextOutput;
   sampling: ResolvedSampling;
+  constraint?: NativeConstraint;
   atMs: number;
 }
 

@@ -73,7 +73,7 @@ export class LoraxLanguageModel implements LanguageModelV4 {
         if (done === true) throw cutOff();
         if (value.type === 'start') answer.start(value);
         else if (value.type === 'delta') text += answer.delta(value);
-        else
+        else if (value.type === 'finish')
           return { content: contentOf(text), ...answer.finish(value), ...answer.meta(), warnings };
       }
     } catch (error) {

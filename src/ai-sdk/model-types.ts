@@ -8,7 +8,7 @@ export type LoraxWarning =
   { type: 'unsupported'; feature: string; details?: string } | { type: 'other'; message: string };
 
 export interface LoraxFinishReason {
-  unified: 'stop' | 'length';
+  unified: 'stop' | 'length' | 'tool-calls';
   raw: string;
 }
 

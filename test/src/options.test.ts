@@ -73,6 +73,61 @@ describe('engine options', () => {
   });
 });
 
+describe('chat requests', () => {
+  const user = { role: 'user', content: 'x' } as const;
+  const call = { id: 'a', name: 'f', arguments: { x: 1 } };
+  const tool = { name: 'f', parameters: { type: 'object' } };
+
+  it('keep what a chat template and the tools need, and nothing else', () => {
+    const messages = [
+      user,
+      { role: 'assistant' as const, content: '', toolCalls: [call], reasoning: 'hm' },
+      { role: 'tool' as const, toolCallId: 'a', content: '7' },
+    ];
+    expect(checkGenerateRequest({ messages, tools: [tool], reasoning: false })).toEqual({
+      prompt: { kind: 'messages', messages },
+      ...{ adapter: null, sampling: {}, reasoning: false },
+      tools: { definitions: [tool], choice: 'auto', parallel: true },
+    });
+  });
+
+  it('have no tools where nothing may be called', () => {
+    const none = { messages: [user], tools: [tool], toolChoice: 'none' as const };
+    expect(checkGenerateRequest(none)).not.toHaveProperty('tools');
+    expect(checkGenerateRequest({ messages: [user], tools: [] })).not.toHaveProperty('tools');
+  });
+
+  const cyclic: Record<string, unknown> = {};
+  cyclic.self = cyclic;
+  it.each([
+    [{ messages: ['hi'] }, 'request.messages[0]'],
+    [{ messages: [{ content: 'x' }] }, 'request.messages[0].role'],
+    [{ messages: [{ ...user, toolCalls: [] }] }, 'request.messages[0].toolCalls'],
+    [{ messages: [{ role: 'assistant', content: null }] }, 'request.messages[0].content'],
+    [{ messages: [{ role: 'tool', content: 'x' }] }, 'request.messages[0].toolCallId'],
+    [
+      { messages: [{ role: 'assistant', content: '', toolCalls: [{ ...call, arguments: '{}' }] }] },
+      'request.messages[0].toolCalls[0].arguments',
+    ],
+    [{ messages: [user], tools: [{ ...tool, name: 'no spaces' }] }, 'request.tools[0].name'],
+    [{ messages: [user], tools: [{ ...tool, parameters: cyclic }] }, 'request.tools[0].parameters'],
+    [{ messages: [user], tools: [{ name: 'f' }] }, 'request.tools[0].parameters'],
+    [{ messages: [user], tools: [tool, tool] }, 'request.tools'],
+    [{ messages: [user], tools: [tool], toolChoice: 'any' }, 'request.toolChoice'],
+    [{ messages: [user], tools: [tool], toolChoice: { name: 'g' } }, 'request.toolChoice.name'],
+    [{ messages: [user], toolChoice: 'required' }, 'request.toolChoice'],
+    [{ messages: [user], parallelToolCalls: 1 }, 'request.parallelToolCalls'],
+    [{ messages: [user], reasoning: 'high' }, 'request.reasoning'],
+    [{ prompt: 'x', tools: [tool] }, 'request.tools'],
+    [{ promptTokens: [1], reasoning: true }, 'request.reasoning'],
+  ])('request %# is refused for %s', (request, field) => {
+    const error = refusal(() => checkGenerateRequest(request as never));
+    expect(error.code).toBe('INVALID_OPTIONS');
+    expect(error.data.field).toBe(field);
+    expect(error.message).toContain(field.slice(0, field.lastIndexOf('.')));
+  });
+});
+
 describe('provider options', () => {
   it.each([
     [{ model: 'm', adapters: [] }, 'options.adapters'],
@@ -152,7 +207,7 @@ describe('requests', () => {
     [{}, 'request.messages'],
     [{ messages, prompt: 'x' }, 'request.messages'],
     [{ messages: [] }, 'request.messages'],
-    [{ messages: [{ role: 'tool', content: 'x' }] }, 'request.messages[0].role'],
+    [{ messages: [{ role: 'robot', content: 'x' }] }, 'request.messages[0].role'],
     [{ messages: [{ content: 'x' }] }, 'request.messages[0].role'],
     [{ messages: [{ role: 'user', content: [] }] }, 'request.messages[0].content'],
     [{ messages: [{ role: 'user', content: 'x', name: 'y' }] }, 'request.messages[0].name'],
