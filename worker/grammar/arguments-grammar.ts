@@ -1,32 +1,14 @@
 /**
  * The parameters of a tool -> the grammar of a call's arguments, an object in JSON.
  *
- * The same tools come with every request of an app, so grammars are remembered, the latest hundred.
- * Throws as constraint-grammar.ts does, naming the tool. Called by prepare-request.ts.
+ * Throws as constraint-grammar.ts does, naming the tool. Called by output/answer-grammar.ts.
  */
 import type { JsonSchema } from '../../src/types.js';
 import { invalid } from './faults.js';
 import { JsonGrammar } from './json-schema.js';
 
-const MAX_REMEMBERED = 100;
-const remembered = new Map<string, Promise<string>>();
-
 /** `field`: how errors call the schema. */
-export function argumentsGrammar(parameters: JsonSchema, field: string): Promise<string> {
-  const key = `${field}\n${JSON.stringify(parameters)}`;
-  const known = remembered.get(key);
-  // Least recently used first.
-  remembered.delete(key);
-  const grammar = known ?? makeGrammar(parameters, field);
-  remembered.set(key, grammar);
-  for (const oldest of remembered.keys()) {
-    if (remembered.size <= MAX_REMEMBERED) break;
-    remembered.delete(oldest);
-  }
-  return grammar;
-}
-
-async function makeGrammar(parameters: JsonSchema, field: string): Promise<string> {
+export async function argumentsGrammar(parameters: JsonSchema, field: string): Promise<string> {
   const json = new JsonGrammar();
   const root = await json.schema(objectSchema(parameters), field);
   const place = { keyword: 'parameters', pointer: field };

@@ -2,7 +2,11 @@
 import { describe, expect, it } from 'vitest';
 import * as formats from '../../../worker/chat/call-format.js';
 import type { CallFormat } from '../../../worker/chat/call-format.js';
-import { planAnswer, type AnswerRequest } from '../../../worker/output/answer-plan.js';
+import {
+  planAnswer,
+  type AnswerPlan,
+  type AnswerRequest,
+} from '../../../worker/output/answer-plan.js';
 import type { AnswerPart } from '../../../worker/output/answer-parser.js';
 import { Random } from '../random.js';
 
@@ -27,9 +31,8 @@ const calls = [
   { name: 'get', input: '{"a": [1, {"b": "<tool_call>{\\\\"}], "c": "[TOOL_CALLS]"}' },
 ];
 
-async function planOf(format: CallFormat, request: AnswerRequest, specials = SPECIAL) {
-  const style = { callFormat: format, reasoningTags: tags, special: specials };
-  return planAnswer(style, request, async () => 'root ::= "{}"');
+function planOf(format: CallFormat, request: AnswerRequest, specials = SPECIAL) {
+  return planAnswer({ callFormat: format, reasoningTags: tags, special: specials }, request);
 }
 
 /** The answer as its tokens are detokenized. */
@@ -72,7 +75,7 @@ function read(parts: AnswerPart[]) {
 }
 
 /** In pieces of random length; never half a marker, so what is given out is checked as it comes. */
-async function readInPieces(text: string, seed: number, plan: Awaited<ReturnType<typeof planOf>>) {
+function readInPieces(text: string, seed: number, plan: AnswerPlan) {
   const { parser } = plan.reading!;
   const random = new Random(seed);
   const parts: AnswerPart[] = [];
@@ -88,42 +91,46 @@ describe.each([
   ['special tokens', SPECIAL],
   ['text', []],
 ])('markers that are %s', (_, specials) => {
-  it.each(FORMATS)('%s: text, then calls', async (_name, format) => {
+  it.each(FORMATS)('%s: text, then calls', (_name, format) => {
     for (let seed = 0; seed < 60; seed++) {
-      const plan = await planOf(format, { tools, structured: null, thinking: 'none' }, specials);
+      const plan = planOf(format, { tools, thinking: 'none' }, specials);
       const text = `I look <tool {"nam [TOOL it up. `;
       const answer = text + written(format, plan.reading!.signs);
-      const { text: said, ...rest } = read(await readInPieces(answer, seed, plan));
+      const { text: said, ...rest } = read(readInPieces(answer, seed, plan));
       // text-output.ts takes the spaces before a call away.
       expect(said, `seed ${seed}`).toBe(text);
       expect(rest).toEqual({ reasoning: '', calls });
     }
   });
 
-  it.each(FORMATS)('%s: reasoning that speaks of calls, then calls', async (_name, format) => {
+  it.each(FORMATS)('%s: reasoning that speaks of calls, then calls', (_name, format) => {
     for (const thinking of ['open', 'maybe'] as const) {
       for (let seed = 0; seed < 30; seed++) {
-        const plan = await planOf(format, { tools, structured: null, thinking }, specials);
+        const plan = planOf(format, { tools, thinking }, specials);
         const thought = 'Shall I <tool_call> {"name": "get", </thin ... yes';
         const open = thinking === 'maybe' ? '\n<think>' : '';
         const answer = `${open}\n${thought}\n</think>\n\n${written(format, plan.reading!.signs)}`;
-        const { text, ...rest } = read(await readInPieces(answer, seed, plan));
+        const { text, ...rest } = read(readInPieces(answer, seed, plan));
         expect(text).toBe('');
         expect(rest).toEqual({ reasoning: thought, calls });
       }
     }
   });
 
-  it.each(FORMATS)('%s: calls beside a structured answer', async (_name, format) => {
-    const request = { tools, structured: 'root ::= "x"', thinking: 'none' } as const;
+  it.each(FORMATS)('%s: calls beside a structured answer', (_name, format) => {
+    const request = {
+      tools,
+      constraint: { type: 'json', schema: '{}' },
+      thinking: 'none',
+    } as const;
     for (let seed = 0; seed < 30; seed++) {
-      const plan = await planOf(format, request, specials);
+      const plan = planOf(format, request, specials);
       const answer = written(format, plan.reading!.signs, format.besideJson);
-      expect(read(await readInPieces(answer, seed, plan)).calls).toEqual(calls);
+      expect(read(readInPieces(answer, seed, plan)).calls).toEqual(calls);
       // Only from the first character on: an answer may speak of calls.
-      const other = await planOf(format, request, specials);
+      const other = planOf(format, request, specials);
       const json = `{"text": "${format.first}${format.before}get${format.after}{}"}`;
-      expect(read(await readInPieces(json, seed, other))).toEqual({
+      expect(read(readInPieces(json, seed, other))).toEqual({
         ...{ text: json, reasoning: '', calls: [] },
       });
     }
@@ -131,26 +138,26 @@ describe.each([
 });
 
 describe('answers without calls', () => {
-  it('give out everything, also what looked like a beginning', async () => {
+  it('give out everything, also what looked like a beginning', () => {
     const endings = ['<tool_cal', '<tool_call>\n{"name": "oth', 'x <', '', ' \n'];
     for (const ending of endings) {
       for (let seed = 0; seed < 5; seed++) {
-        const request = { tools, structured: null, thinking: 'maybe' } as const;
-        const plan = await planOf(formats.HERMES, request, []);
+        const request = { tools, thinking: 'maybe' } as const;
+        const plan = planOf(formats.HERMES, request, []);
         const text = `So: 1 < 2.${ending}`;
-        expect(read(await readInPieces(text, seed, plan)).text).toBe(text);
+        expect(read(readInPieces(text, seed, plan)).text).toBe(text);
       }
     }
   });
 
-  it('may be cut off anywhere', async () => {
-    const request = { tools, structured: null, thinking: 'maybe' } as const;
+  it('may be cut off anywhere', () => {
+    const request = { tools, thinking: 'maybe' } as const;
     for (const [_, format] of FORMATS) {
-      const { signs } = (await planOf(format, request)).reading!;
+      const { signs } = planOf(format, request).reading!;
       const whole = `<think>hm</think>\n\nSee.${written(format, signs)}`;
       for (let length = 0; length <= whole.length; length++) {
-        const plan = await planOf(format, request);
-        const parts = await readInPieces(whole.slice(0, length), length, plan);
+        const plan = planOf(format, request);
+        const parts = readInPieces(whole.slice(0, length), length, plan);
         const ended = parts.filter((part) => part.type === 'tool-call-end');
         const reasoning = parts.map((p) => (p.type === 'reasoning-delta' ? p.text : '')).join('');
         const text = parts.map((part) => (part.type === 'text' ? part.text : '')).join('');
@@ -161,31 +168,28 @@ describe('answers without calls', () => {
     }
   });
 
-  it('are nothing but text where there is nothing else', async () => {
-    const plan = await planAnswer(
-      { callFormat: formats.HERMES, reasoningTags: null, special: [] },
-      { structured: null, thinking: 'none' },
-      async () => '',
-    );
+  it('are nothing but text where there is nothing else', () => {
+    const style = { callFormat: formats.HERMES, reasoningTags: null, special: [] };
+    const plan = planAnswer(style, { thinking: 'none' });
     expect(plan).toEqual({ grammar: null, reading: null });
   });
 });
 
 describe('reasoning', () => {
-  it('has no spaces of its tags, and keeps its own', async () => {
-    const plan = await planOf(formats.HERMES, { structured: null, thinking: 'open' }, []);
+  it('has no spaces of its tags, and keeps its own', () => {
+    const plan = planOf(formats.HERMES, { thinking: 'open' }, []);
     const text = '\n a  b\n\nc \n</think>\n\n The answer.\n';
-    expect(read(await readInPieces(text, 2, plan))).toEqual({
+    expect(read(readInPieces(text, 2, plan))).toEqual({
       ...{ reasoning: 'a  b\n\nc', text: 'The answer.\n', calls: [] },
     });
   });
 
-  it('is told from an answer that only begins alike', async () => {
-    const request = { structured: null, thinking: 'maybe' } as const;
+  it('is told from an answer that only begins alike', () => {
+    const request = { thinking: 'maybe' } as const;
     for (const text of ['<thin air>', '  <b>', '<']) {
       for (let seed = 0; seed < 4; seed++) {
-        const plan = await planOf(formats.HERMES, request, []);
-        expect(read(await readInPieces(text, seed, plan)).text).toBe(text);
+        const plan = planOf(formats.HERMES, request, []);
+        expect(read(readInPieces(text, seed, plan)).text).toBe(text);
       }
     }
   });
