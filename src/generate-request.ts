@@ -4,10 +4,11 @@
  * The result is plain data, ready for the worker's port. Called by the engine client (and the fake
  * engine) for every request; throws INVALID_OPTIONS.
  */
-import type { WirePrompt, WireTools } from '../worker/protocol.js';
+import type { WireConstraint, WirePrompt, WireTools } from '../worker/protocol.js';
 import { BASE_MODEL } from './adapter-name.js';
 import { checkMessages } from './chat-messages.js';
 import { checkBoolean, checkFunction, checkObject, invalidOptions } from './check-shape.js';
+import { checkConstraint } from './constraint-options.js';
 import { checkSampling, checkTokenIds } from './sampling-options.js';
 import { checkTools } from './tool-options.js';
 import type { GenerateRequest, Sampling } from './types.js';
@@ -17,6 +18,7 @@ export interface CheckedRequest {
   /** null = the base model. */
   adapter: string | null;
   sampling: Sampling;
+  constraint?: WireConstraint;
   /** Unset: nothing can be called. */
   tools?: WireTools;
   reasoning?: boolean;
@@ -26,6 +28,7 @@ export interface CheckedRequest {
 const CHAT_KEYS = ['tools', 'toolChoice', 'parallelToolCalls', 'reasoning'];
 const KEYS = [
   ...['messages', 'prompt', 'promptTokens', 'adapter', 'sampling', 'signal', 'onUsage'],
+  'constraint',
   ...CHAT_KEYS,
 ];
 
@@ -38,6 +41,8 @@ export function checkGenerateRequest(request: GenerateRequest): CheckedRequest {
     adapter: checkAdapterField(fields.adapter),
     sampling: checkSampling(fields.sampling, 'request.sampling'),
   };
+  const constraint = checkConstraint(fields.constraint, 'request.constraint');
+  if (constraint !== undefined) checked.constraint = constraint;
   const tools = checkTools(fields);
   if (tools !== undefined) checked.tools = tools;
   const reasoning = checkBoolean(fields.reasoning, 'request.reasoning');

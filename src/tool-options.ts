@@ -15,7 +15,7 @@ import {
   invalidOptions,
 } from './check-shape.js';
 import type { Fields } from './check-shape.js';
-import type { ToolChoice, ToolDefinition } from './types.js';
+import type { JsonSchema, ToolChoice, ToolDefinition } from './types.js';
 
 const CHOICES = ['auto', 'none', 'required'] as const;
 const TOOL_NAME = /^[A-Za-z0-9_.:/-]{1,128}$/;
@@ -57,12 +57,18 @@ function checkTool(tool: unknown, field: string): ToolDefinition {
   return {
     name,
     ...(description === undefined ? {} : { description }),
-    parameters:
-      typeof parameters === 'boolean'
-        ? parameters
-        : checkJsonObject(parameters, `${field}.parameters`),
+    parameters: checkParameters(parameters, `${field}.parameters`),
     ...(strict === undefined ? {} : { strict }),
   };
+}
+
+function checkParameters(parameters: unknown, field: string): JsonSchema {
+  if (typeof parameters === 'boolean') return parameters;
+  const schema = checkJsonObject(parameters, field);
+  const { type } = schema;
+  if (type === undefined || type === 'object') return schema;
+  if (Array.isArray(type) && type.includes('object')) return schema;
+  throw invalidOptions(`${field}.type`, `${field}.type must be "object": arguments are one.`, type);
 }
 
 function checkChoice(choice: unknown, names: readonly string[]): ToolChoice {

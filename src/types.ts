@@ -72,6 +72,16 @@ export interface ToolDefinition {
   strict?: boolean;
 }
 
+/** What the whole output must match, token by token: nothing else can be generated. */
+export type Constraint =
+  /** JSON; without a schema any object. Compact, with properties in the schema's order. */
+  | { type: 'json'; schema?: JsonSchema }
+  /** ECMAScript syntax, flag u. From the first character to the last. */
+  | { type: 'regex'; pattern: string }
+  | { type: 'choice'; choices: string[] }
+  /** GBNF; begins at the rule `root`. */
+  | { type: 'grammar'; grammar: string };
+
 /** 'required': one call at least; { name }: of this tool. */
 export type ToolChoice = 'auto' | 'none' | 'required' | { name: string };
 

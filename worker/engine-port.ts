@@ -8,14 +8,15 @@
 import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
-import { FINISH_REASONS, type NativeAdapterSpec, type NativeConstraint } from './addon.js';
+import { FINISH_REASONS, type NativeAdapterSpec } from './addon.js';
 import { answerEvents } from './answer-events.js';
 import { engineStats } from './engine-stats.js';
+import { GrammarCache } from './grammar/grammar-cache.js';
 import { loadEngine, type LoadedEngine, type LoadEngine } from './load-engine.js';
-import { OpenRequest, type Submission } from './open-request.js';
+import { OpenRequest } from './open-request.js';
 import { Outbox } from './outbox.js';
 import type { TokenBatch } from './output/text-output.js';
-import { prepareRequest } from './prepare-request.js';
+import { prepareRequest, type PreparedRequest } from './prepare-request.js';
 import type {
   CallResult,
   ClientCommand,
@@ -36,6 +37,7 @@ export class EnginePort {
   private readonly submitted = new Map<number, OpenRequest>();
   private readonly registry: AdapterRegistry;
   private readonly stepHandler: StepEventHandler;
+  private readonly grammars: GrammarCache;
   private loading: Promise<LoadedEngine> | null = null;
   /** Why nothing can be served any more. */
   private over: LoraxError | null = null;
@@ -53,6 +55,9 @@ export class EnginePort {
   ) {
     this.outbox = new Outbox((message) => port.postMessage(message));
     this.registry = new AdapterRegistry(async () => this.adapterBackend(await this.engine()));
+    this.grammars = new GrammarCache(async (text) =>
+      (await this.engine()).native.compileGrammar(text),
+    );
     this.stepHandler = {
       started: (id, queueUs, cachedTokens) => this.onStarted(id, queueUs, cachedTokens),
       tokens: (id, batch) => this.onTokens(id, batch),
@@ -175,17 +180,14 @@ export class EnginePort {
       try {
         const engine = await this.engine();
         if (request.ended) return;
-        const { tokens, constraint, ...prepared } = await prepareRequest(command, engine);
+        const prepared = await prepareRequest(command, engine, this.grammars);
         if (request.ended) return;
-        request.promptTokens = tokens.length;
-        request.submission = {
-          nativeId: this.nextNativeId(),
-          adapter: lease?.identity ?? null,
-          ...prepared,
-          atMs: request.elapsedMs(),
-        };
-        const adapter = lease?.handle ?? -1;
-        this.submit(engine, request, request.submission, tokens, adapter, constraint);
+        const { output, sampling } = prepared;
+        const nativeId = this.nextNativeId();
+        const adapter = lease?.identity ?? null;
+        request.promptTokens = prepared.tokens.length;
+        request.submission = { nativeId, adapter, output, sampling, atMs: request.elapsedMs() };
+        this.submit(engine, request, nativeId, prepared, lease?.handle ?? -1);
       } finally {
         lease?.release();
       }
@@ -197,10 +199,9 @@ export class EnginePort {
   private submit(
     engine: LoadedEngine,
     request: OpenRequest,
-    { nativeId, sampling }: Submission,
-    tokens: Int32Array,
+    nativeId: number,
+    { tokens, sampling, constraint }: PreparedRequest,
     adapter: number,
-    constraint: NativeConstraint | undefined,
   ): void {
     this.numPreparing--;
     this.submitted.set(nativeId, request);

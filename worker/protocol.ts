@@ -10,6 +10,7 @@ import type {
   AdapterIdentity,
   AdapterInfo,
   ChatMessage,
+  Constraint,
   EngineInfo,
   EngineStats,
   FinishEvent,
@@ -65,6 +66,10 @@ export type WirePrompt =
   | { kind: 'text'; text: string }
   | { kind: 'tokens'; tokens: number[] };
 
+/** A schema travels as JSON text: checked to be JSON, and a key to what was compiled before. */
+export type WireConstraint =
+  { type: 'json'; schema: string } | Exclude<Constraint, { type: 'json' }>;
+
 /** What a request may call; absent where it may call nothing. */
 export interface WireTools {
   definitions: ToolDefinition[];
@@ -78,6 +83,7 @@ export interface GenerateCommand {
   prompt: WirePrompt;
   adapter: string | null;
   sampling: Sampling;
+  constraint?: WireConstraint;
   tools?: WireTools;
   reasoning?: boolean;
 }

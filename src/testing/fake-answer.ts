@@ -9,7 +9,9 @@ import { BASE_MODEL } from '../adapter-name.js';
 import type { CheckedRequest } from '../generate-request.js';
 import type {
   ChatMessage,
+  Constraint,
   FinishEvent,
+  JsonSchema,
   Sampling,
   TokenEvent,
   ToolChoice,
@@ -36,6 +38,8 @@ export interface FakeRequest {
   /** A prompt that is no chat arrives as one user message. */
   messages: ChatMessage[];
   sampling: Sampling;
+  /** Not enforced: the script says what is answered. */
+  constraint: Constraint | undefined;
   /** Empty where toolChoice is 'none'. */
   tools: ToolDefinition[];
   toolChoice: ToolChoice;
@@ -61,11 +65,17 @@ export function askedOf(request: CheckedRequest): FakeRequest {
     adapter: adapter ?? BASE_MODEL,
     messages: messagesOf(request),
     sampling,
+    constraint: constraintOf(request),
     tools: tools?.definitions ?? [],
     toolChoice: tools?.choice ?? 'none',
     parallelToolCalls: tools?.parallel ?? true,
     reasoning,
   };
+}
+
+function constraintOf({ constraint }: CheckedRequest): Constraint | undefined {
+  if (constraint?.type !== 'json') return constraint;
+  return { type: 'json', schema: JSON.parse(constraint.schema) as JsonSchema };
 }
 
 function messagesOf({ prompt }: CheckedRequest): ChatMessage[] {

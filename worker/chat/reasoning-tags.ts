@@ -30,10 +30,15 @@ export function reasoningTagsOf(
   isToken: (content: string) => boolean,
 ): ReasoningTags | null {
   return (
-    KNOWN.find(({ close }) => template?.includes(close)) ??
+    KNOWN.find((tags) => isIn(template, tags)) ??
     KNOWN.find(({ open, close }) => isToken(open) && isToken(close)) ??
     null
   );
+}
+
+/** Its model reasons: the template writes the tags, or cuts reasoning out of earlier turns. */
+export function isIn(template: string | null, { open, close }: ReasoningTags): boolean {
+  return template !== null && (template.includes(open) || template.includes(close));
 }
 
 export function thinkingAfter(prompt: string, { open, close }: ReasoningTags): Thinking {

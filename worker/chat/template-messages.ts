@@ -2,9 +2,7 @@
  * Chat messages and tools as Hugging Face's chat templates take them.
  *
  * Always holds: no text in them can become a control token (`shield`); a call's id has nine letters
- * and digits, as Mistral's templates demand, the same in call and result; results that follow one
- * another stand in the order of their calls, since several templates show no ids. Called by
- * chat-template.ts.
+ * and digits, as Mistral's templates demand, the same in call and result. Called by chat-template.ts.
  */
 import { createHash } from 'node:crypto';
 import type { ChatMessage, ToolDefinition } from '../../src/types.js';
@@ -25,8 +23,7 @@ export function templateMessages(
   { shield, oneCallPerTurn }: TemplateMessageOptions,
 ): TemplateMessage[] {
   const calls = callsById(messages);
-  const ordered = inOrderOfCalls(messages, calls);
-  const turns = oneCallPerTurn ? oneCallATurn(ordered) : ordered;
+  const turns = oneCallPerTurn ? oneCallATurn(messages) : messages;
   return turns.map((message): TemplateMessage => {
     const { role } = message;
     const content = shield(message.content, role === 'tool' ? 'user' : role);
@@ -93,11 +90,9 @@ function callsById(messages: readonly ChatMessage[]): Map<string, PlacedCall> {
   return calls;
 }
 
-/** Sorts each run of results; those of no known call stay behind the others. */
-function inOrderOfCalls(
-  messages: readonly ChatMessage[],
-  calls: ReadonlyMap<string, PlacedCall>,
-): ChatMessage[] {
+/** Sorts each run of results, since several templates show no ids; those of no call come last. */
+export function inOrderOfCalls(messages: readonly ChatMessage[]): ChatMessage[] {
+  const calls = callsById(messages);
   const ordered: ChatMessage[] = [];
   let run: (ChatMessage & { role: 'tool' })[] = [];
   const place = ({ toolCallId }: { toolCallId: string }) =>

@@ -160,7 +160,8 @@ function quoted(text: string): string {
 
 function characterClass(set: CodePoints): string {
   const inverse = set.complement();
-  const [negation, shorter] = inverse.ranges.length < set.ranges.length ? ['^', inverse] : ['', set];
+  const [negation, shorter] =
+    inverse.ranges.length < set.ranges.length ? ['^', inverse] : ['', set];
   if (shorter.ranges.length === 0) return '.';
   const parts = shorter.ranges.map(([first, last]) => {
     const [from, to] = [escaped(first, '\\]^-['), escaped(last, '\\]^-[')];
@@ -186,4 +187,3 @@ function hex(codePoint: number): string {
   if (codePoint < 0x10000) return `\\u${digits.padStart(4, '0')}`;
   return `\\U${digits.padStart(8, '0')}`;
 }
-

@@ -31,12 +31,13 @@ export class JsonGrammar {
   async schema(schema: unknown, place = '', stem = 'value'): Promise<Expression> {
     const { strings, numbers, work } = this;
     const document = new SchemaDocument(schema, place);
-    const inPlace = new InPlace(document, (a: Node, b: Node) => overlap.between(a, b));
-    const shapesOf = (wide: boolean) => {
+    const overlaps = (a: Node, b: Node): Promise<boolean> => overlap.between(a, b);
+    const inPlace = new InPlace(document, overlaps);
+    const shapesOf = (wide: boolean): Shapes => {
       const match = new ValueMatch(document, inPlace, strings, numbers, work, wide);
       return new Shapes({ document, inPlace, match, work });
     };
-    const overlap = new Overlap(shapesOf(true), strings, numbers, work);
+    const overlap: Overlap = new Overlap(shapesOf(true), strings, numbers, work);
     const rules = new ShapeRules(this.grammar, shapesOf(false), strings, numbers);
     const root = rules.of(nodeOf([document.root]), stem);
     await rules.finish();

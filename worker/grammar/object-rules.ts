@@ -127,4 +127,3 @@ class Members {
     return least === 0 ? optional(some) : some;
   }
 }
-

@@ -65,8 +65,7 @@ export class SchemaDocument {
       throw unsupported(place, `leads outside of the schema: ${JSON.stringify(reference)}.`);
     }
     const fragment = decoded(local.slice(1));
-    const pointer =
-      fragment === '' || fragment.startsWith('/') ? fragment : this.anchor(fragment);
+    const pointer = fragment === '' || fragment.startsWith('/') ? fragment : this.anchor(fragment);
     if (pointer === undefined) {
       throw invalid(place, `leads nowhere: ${JSON.stringify(reference)}.`);
     }

@@ -30,7 +30,7 @@ export class ShapeRules {
     private readonly strings: StringRules,
     private readonly numbers: NumberRules,
   ) {
-    this.objects = new ObjectRules(grammar, strings, COMMA, (name, node) => this.pair(name, node));
+    this.objects = new ObjectRules(grammar, strings, COMMA, (...member) => this.pair(...member));
   }
 
   /** The rule of a Node; `finish` defines it. */

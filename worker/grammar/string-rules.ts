@@ -142,9 +142,7 @@ export class StringRules {
     const options = [set(on.minus(ESCAPED_ONLY)), ...escapes(on)].filter((it) => !isNever(it));
     const expression = alternatives(...options);
     const named =
-      options.length > 1
-        ? this.grammar.define(this.grammar.fresh('char'), expression)
-        : expression;
+      options.length > 1 ? this.grammar.define(this.grammar.fresh('char'), expression) : expression;
     this.characters.set(key, named);
     return named;
   }

@@ -8,15 +8,20 @@
  * from the calls' trigger on. Everything else is one grammar from the first byte, which also closes
  * what is open when the budget ends. Called by answer-plan.ts.
  */
+import type { JsonSchema } from '../../src/types.js';
 import type { CallFormat } from '../chat/call-format.js';
 import type { ReasoningTags, Thinking } from '../chat/reasoning-tags.js';
+import { argumentsGrammar } from '../grammar/arguments-grammar.js';
+import { constraintGrammar } from '../grammar/constraint-grammar.js';
+import type { WireConstraint } from '../protocol.js';
 import { embedded, textUntil } from './gbnf.js';
 import type { Markers } from './markers.js';
 
 export interface CallableTool {
   name: string;
-  /** Grammar of its arguments' JSON text. */
-  argumentsGrammar: string;
+  parameters: JsonSchema;
+  /** How errors call its parameters. */
+  field: string;
 }
 
 export interface AnswerShape {
@@ -24,30 +29,27 @@ export interface AnswerShape {
   markers: Markers;
   /** What may be called; null = nothing. */
   calls: { tools: readonly CallableTool[]; required: boolean; parallel: boolean } | null;
-  /** Grammar of a structured answer; null = text, or nothing but calls. */
-  structured: string | null;
+  /** What a structured answer matches; null = text, or nothing but calls. */
+  structured: WireConstraint | null;
   reasoning: { tags: ReasoningTags; thinking: Exclude<Thinking, 'none'> } | null;
 }
 
-export interface AnswerGrammar {
-  text: string;
-  /** Absent: it governs from the first byte. */
-  triggers?: (string | number)[];
+/** The answer begins as free text, which the grammar does not govern. */
+export function beginsFree({ calls, structured, reasoning }: AnswerShape): boolean {
+  return calls !== null && !calls.required && structured === null && reasoning === null;
 }
 
-/** null: the answer is free. */
-export function answerGrammar(shape: AnswerShape): AnswerGrammar | null {
+/** Throws what a tool's schema or the constraint is refused for. */
+export async function answerGrammar(shape: AnswerShape): Promise<string> {
   const { calls, structured, reasoning, format, markers } = shape;
-  if (calls === null && structured === null) return null;
-  const rules = calls === null ? [] : callRules(shape, calls);
-  if (structured !== null) rules.push(embedded(structured, 'structured-'));
+  const rules: string[] = [];
+  if (calls !== null) rules.push(...(await callRules(shape, calls)));
+  if (structured !== null) rules.push(embedded(await constraintGrammar(structured), 'structured-'));
 
-  const isFree = structured === null && calls?.required !== true;
-  if (isFree && reasoning === null) {
-    const root = `root ::= ${firstCall(shape, format.trigger)} more-calls`;
-    return { text: [root, ...rules].join('\n'), triggers: [markers.trigger(format.trigger)] };
+  if (beginsFree(shape)) {
+    return [`root ::= ${firstCall(shape, format.trigger)} more-calls`, ...rules].join('\n');
   }
-  if (isFree) {
+  if (structured === null && calls?.required !== true) {
     rules.push(...until(markers, format.trigger, 'text-', 'triggered', true));
     rules.push(`triggered ::= ${firstCall(shape, format.trigger)} more-calls`);
     rules.push('answer ::= text-0');
@@ -57,19 +59,18 @@ export function answerGrammar(shape: AnswerShape): AnswerGrammar | null {
     if (structured !== null) kinds.push('structured-root');
     rules.push(`answer ::= ${kinds.join(' | ')}`);
   }
-  return { text: [rootOf(shape), ...rules].join('\n') };
+  return [...rootRules(reasoning, markers), ...rules].join('\n');
 }
 
-function rootOf({ reasoning, markers }: AnswerShape): string {
-  if (reasoning === null) return 'root ::= answer';
+function rootRules(reasoning: AnswerShape['reasoning'], markers: Markers): string[] {
+  if (reasoning === null) return ['root ::= answer'];
   const { tags, thinking } = reasoning;
   const thoughts = until(markers, tags.close, 'thoughts-', 'thought', false);
-  const gap = 'thought ::= "\\n"{0,2} answer';
   const root =
     thinking === 'open'
       ? 'root ::= thoughts-0'
       : `root ::= answer | ${markers.terminals(tags.open)} thoughts-0`;
-  return [root, ...thoughts, gap].join('\n');
+  return [root, ...thoughts, 'thought ::= "\\n"{0,2} answer'];
 }
 
 /** As textUntil; a special token cannot be met in text, so there the text is simply all text. */
@@ -86,21 +87,25 @@ function until(
   return [`${name}0 ::= .* ${mayEnd ? `( ${rest} )?` : rest}`];
 }
 
-function callRules(
+async function callRules(
   shape: AnswerShape,
   { tools, parallel }: NonNullable<AnswerShape['calls']>,
-): string[] {
+): Promise<string[]> {
   const { format, markers } = shape;
   const call = tools.map(
     ({ name }, index) =>
       `${markers.terminals(name + format.after)} tool${index}-root ${markers.terminals(format.close)}`,
   );
+  const inputs: string[] = [];
+  for (const [index, { parameters, field }] of tools.entries()) {
+    inputs.push(embedded(await argumentsGrammar(parameters, field), `tool${index}-`));
+  }
   const next = `${markers.terminals(format.next + format.before)} named-call`;
   return [
     `calls ::= ${firstCall(shape, '')} more-calls`,
     `more-calls ::= ${parallel ? `( ${next} )* ` : ''}${markers.terminals(format.end)}`,
     `named-call ::= ${call.join(' | ')}`,
-    ...tools.map(({ argumentsGrammar }, index) => embedded(argumentsGrammar, `tool${index}-`)),
+    ...inputs,
   ];
 }
 

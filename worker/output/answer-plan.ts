@@ -4,17 +4,12 @@
  * Both are made of the same strings, so that what is enforced is what is found. Called by
  * prepare-request.ts.
  */
-import type { JsonSchema } from '../../src/types.js';
 import type { CallFormat } from '../chat/call-format.js';
 import type { ReasoningTags, Thinking } from '../chat/reasoning-tags.js';
-import type { WireTools } from '../protocol.js';
+import { constraintGrammar } from '../grammar/constraint-grammar.js';
+import type { WireConstraint, WireTools } from '../protocol.js';
 import type { AddedToken } from '../tokenizer/control-tokens.js';
-import {
-  answerGrammar,
-  type AnswerGrammar,
-  type AnswerShape,
-  type CallableTool,
-} from './answer-grammar.js';
+import { answerGrammar, beginsFree, type AnswerShape } from './answer-grammar.js';
 import { AnswerParser, type AnswerSyntax } from './answer-parser.js';
 import { Markers } from './markers.js';
 import type { AnswerReading } from './text-output.js';
@@ -28,47 +23,62 @@ export interface AnswerStyle {
 
 export interface AnswerRequest {
   tools?: WireTools;
-  /** Grammar of a structured answer; null = text. */
-  structured: string | null;
+  constraint?: WireConstraint;
   thinking: Thinking;
 }
 
 export interface AnswerPlan {
   /** null: the answer is free. */
-  grammar: AnswerGrammar | null;
+  grammar: PlannedGrammar | null;
   /** null: it is nothing but text. */
   reading: AnswerReading | null;
 }
 
-/** A schema's grammar; `field` names it in refusals. */
-export type SchemaGrammar = (schema: JsonSchema, field: string) => Promise<string>;
+export interface PlannedGrammar {
+  /** Everything that the text depends on. */
+  key: string;
+  /** Throws what a tool's schema or the constraint is refused for. */
+  text(): Promise<string>;
+  /** Absent: it governs from the first byte. */
+  triggers?: (string | number)[];
+}
 
-export async function planAnswer(
-  style: AnswerStyle,
-  { tools, structured, thinking }: AnswerRequest,
-  schemaGrammar: SchemaGrammar,
-): Promise<AnswerPlan> {
-  const { callFormat: format, reasoningTags: tags } = style;
-  const calls =
-    tools === undefined
-      ? null
-      : {
-          tools: await callableTools(tools, schemaGrammar),
-          required: tools.choice !== 'auto',
-          parallel: tools.parallel && typeof tools.choice !== 'object',
-        };
+export function planAnswer(
+  { callFormat: format, reasoningTags: tags, special }: AnswerStyle,
+  { tools, constraint, thinking }: AnswerRequest,
+): AnswerPlan {
+  const reasoning = tags === null || thinking === 'none' ? null : { tags, thinking };
+  if (tools === undefined && reasoning === null) {
+    if (constraint === undefined) return { grammar: null, reading: null };
+    const text = () => constraintGrammar(constraint);
+    return { grammar: { key: JSON.stringify(constraint), text }, reading: null };
+  }
+  const calls = tools === undefined ? null : callsOf(tools);
   const shape: AnswerShape = {
     format,
-    markers: new Markers(style.special, markingTexts(format, tags)),
+    markers: new Markers(special, markingTexts(format, tags)),
     calls,
-    structured: calls?.required === true ? null : structured,
-    reasoning: tags === null || thinking === 'none' ? null : { tags, thinking },
+    structured: calls?.required === true ? null : (constraint ?? null),
+    reasoning,
   };
-  if (calls === null && shape.reasoning === null) {
-    return { grammar: structured === null ? null : { text: structured }, reading: null };
-  }
-  const parser = new AnswerParser(syntaxOf(shape));
-  return { grammar: answerGrammar(shape), reading: { parser, signs: shape.markers.signs } };
+  const reading = { parser: new AnswerParser(syntaxOf(shape)), signs: shape.markers.signs };
+  if (calls === null && shape.structured === null) return { grammar: null, reading };
+  const grammar: PlannedGrammar = {
+    key: JSON.stringify([calls, shape.structured, reasoning]),
+    text: () => answerGrammar(shape),
+  };
+  if (beginsFree(shape)) grammar.triggers = [shape.markers.trigger(format.trigger)];
+  return { grammar, reading };
+}
+
+/** Those that the choice leaves. */
+function callsOf({ definitions, choice, parallel }: WireTools): NonNullable<AnswerShape['calls']> {
+  const all = definitions.map(({ name, parameters }, index) => {
+    return { name, parameters, field: `request.tools[${index}].parameters` };
+  });
+  if (typeof choice === 'string') return { tools: all, required: choice === 'required', parallel };
+  const tools = all.filter(({ name }) => name === choice.name);
+  return { tools, required: true, parallel: false };
 }
 
 function syntaxOf({ format, markers, calls, structured, reasoning }: AnswerShape): AnswerSyntax {
@@ -94,20 +104,6 @@ function syntaxOf({ format, markers, calls, structured, reasoning }: AnswerShape
     };
   }
   return syntax;
-}
-
-/** Those that the choice leaves. */
-async function callableTools(
-  { definitions, choice }: WireTools,
-  schemaGrammar: SchemaGrammar,
-): Promise<CallableTool[]> {
-  const callable: CallableTool[] = [];
-  for (const [index, { name, parameters }] of definitions.entries()) {
-    if (typeof choice === 'object' && choice.name !== name) continue;
-    const field = `request.tools[${index}].parameters`;
-    callable.push({ name, argumentsGrammar: await schemaGrammar(parameters, field) });
-  }
-  return callable;
 }
 
 function markingTexts(format: CallFormat, tags: ReasoningTags | null): string[] {

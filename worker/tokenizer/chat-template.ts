@@ -12,12 +12,13 @@ import { callFormatOf, PLAIN, type CallFormat } from '../chat/call-format.js';
 import { foldSystem, plainMessages } from '../chat/plain-messages.js';
 import {
   closedThinking,
+  isIn,
   reasoningTagsOf,
   thinkingAfter,
   type ReasoningTags,
   type Thinking,
 } from '../chat/reasoning-tags.js';
-import { templateMessages, templateTools } from '../chat/template-messages.js';
+import { inOrderOfCalls, templateMessages, templateTools } from '../chat/template-messages.js';
 import { restoreMarks, type ControlTokens } from './control-tokens.js';
 
 export interface TemplateSource {
@@ -86,7 +87,7 @@ export class ChatTemplate {
     const tags = this.reasoningTags;
     if (tags === null) return { text, thinking: 'none' };
     // Not of a model that merely has such tokens: its template would not write them either.
-    if (reasoning === false && this.source?.text.includes(tags.close) === true) {
+    if (reasoning === false && isIn(this.source?.text ?? null, tags)) {
       return { text: text + closedThinking(text, tags), thinking: 'none' };
     }
     return { text, thinking: thinkingAfter(text, tags) };
@@ -100,7 +101,8 @@ export class ChatTemplate {
     const shield = (content: string, role: string) => this.control.shield(content, role);
     const text = this.source?.text ?? '';
     const plain = this.callFormat === PLAIN;
-    let turns = plain ? plainMessages(messages, tools) : messages;
+    let turns = inOrderOfCalls(messages);
+    if (plain) turns = plainMessages(turns, tools);
     if (plain && tools.length > 0 && !this.takesSystem()) turns = foldSystem(turns);
     return {
       ...this.specialTokens,

@@ -108,8 +108,8 @@ export class Tokenizer {
     this.bound = new LengthBound(this.table, library.normalizer !== null);
   }
 
-  templateFor({ tools = [] }: Pick<Chat, 'tools'>): ChatTemplate {
-    return tools.length === 0 ? this.chatTemplate : this.toolTemplate;
+  templateFor(hasTools: boolean): ChatTemplate {
+    return hasTools ? this.toolTemplate : this.chatTemplate;
   }
 
   /** As apply_chat_template(messages, tools=tools, add_generation_prompt=True). */
@@ -119,7 +119,7 @@ export class Tokenizer {
       atLeast += this.bound.atLeast(String(message.content), contextTokens);
       refuseIfLonger(atLeast, contextTokens);
     }
-    const { text, thinking } = this.templateFor(chat).render(chat);
+    const { text, thinking } = this.templateFor(chat.tools !== undefined).render(chat);
     const ids = await this.encodePieces(this.control.split(text), [], contextTokens);
     return { ids, thinking };
   }
