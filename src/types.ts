@@ -97,13 +97,6 @@ export type ChatMessage =
   /** The result of a call of an earlier assistant message. */
   | { role: 'tool'; toolCallId: string; name?: string; content: string };
 
-/** What the output must match, token by token. */
-export type Constraint =
-  | { type: 'json'; schema?: JsonSchema } // no schema: any JSON object
-  | { type: 'regex'; pattern: string } // ECMAScript syntax, whole output
-  | { type: 'choice'; choices: string[] }
-  | { type: 'grammar'; grammar: string }; // GBNF, start rule `root`
-
 /** Unset fields come from generation_config.json, else greedy. */
 export interface Sampling {
   maxOutputTokens?: number;

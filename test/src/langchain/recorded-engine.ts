@@ -12,8 +12,7 @@ export class RecordedEngine extends FakeEngine {
 
   override generate(request: GenerateRequest) {
     this.requests.push(request);
-    const { constraint: _, ...rest } = request;
-    return super.generate(rest);
+    return super.generate(request);
   }
 
   /** The newest. */
