@@ -11,6 +11,7 @@ import { EnginePort } from '../../worker/engine-port.js';
 import type { LoadEngine } from '../../worker/load-engine.js';
 import type {
   ClientCommand,
+  GenerateCommand,
   ServeOptions,
   WirePrompt,
   WorkerEvent,
@@ -96,10 +97,15 @@ export class Client {
     this.port.postMessage(commands);
   }
 
-  generate(prompt: WirePrompt | string, sampling: Sampling = {}, adapter: string | null = null) {
+  generate(
+    prompt: WirePrompt | string,
+    sampling: Sampling = {},
+    adapter: string | null = null,
+    extra: Partial<GenerateCommand> = {},
+  ) {
     const id = this.nextId++;
     const wire = typeof prompt === 'string' ? { kind: 'text' as const, text: prompt } : prompt;
-    this.send({ type: 'generate', id, prompt: wire, adapter, sampling });
+    this.send({ type: 'generate', id, prompt: wire, adapter, sampling, ...extra });
     return id;
   }
 

@@ -84,9 +84,9 @@ export const PLAIN: CallFormat = {
   besideJson: '',
 };
 
-/** `template`: the Jinja text; null = there is none. */
-export function callFormatOf(template: string | null): CallFormat {
-  if (template === null || !/\btools\b/.test(template)) return PLAIN;
+/** `template`: the Jinja text, '' where there is none. */
+export function callFormatOf(template: string): CallFormat {
+  if (!/\btools\b/.test(template)) return PLAIN;
   if (template.includes('[TOOL_CALLS]')) {
     if (template.includes('[ARGS]')) return MISTRAL_ARGS;
     return template.includes('[TOOL_CALLS] [') ? MISTRAL_SPACED_LIST : MISTRAL_LIST;

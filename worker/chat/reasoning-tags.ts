@@ -9,6 +9,8 @@
 export interface ReasoningTags {
   open: string;
   close: string;
+  /** The template writes them, or cuts reasoning out of earlier turns: its model does reason. */
+  inTemplate: boolean;
 }
 
 /**
@@ -17,38 +19,36 @@ export interface ReasoningTags {
  */
 export type Thinking = 'open' | 'maybe' | 'none';
 
-const KNOWN: readonly ReasoningTags[] = [
+const KNOWN: readonly Pick<ReasoningTags, 'open' | 'close'>[] = [
   { open: '<think>', close: '</think>' },
   { open: '[THINK]', close: '[/THINK]' },
   { open: '<thinking>', close: '</thinking>' },
   { open: '<reasoning>', close: '</reasoning>' },
 ];
 
-/** Tags that the template writes or looks for; else a pair that the tokenizer has as tokens. */
+/** Tags that are in the template; else a pair that the tokenizer has as tokens. */
 export function reasoningTagsOf(
-  template: string | null,
+  template: string,
   isToken: (content: string) => boolean,
 ): ReasoningTags | null {
-  return (
-    KNOWN.find((tags) => isIn(template, tags)) ??
-    KNOWN.find(({ open, close }) => isToken(open) && isToken(close)) ??
-    null
+  const written = KNOWN.find(
+    ({ open, close }) => template.includes(open) || template.includes(close),
   );
+  if (written !== undefined) return { ...written, inTemplate: true };
+  const spelled = KNOWN.find(({ open, close }) => isToken(open) && isToken(close));
+  return spelled === undefined ? null : { ...spelled, inTemplate: false };
 }
 
-/** Its model reasons: the template writes the tags, or cuts reasoning out of earlier turns. */
-export function isIn(template: string | null, { open, close }: ReasoningTags): boolean {
-  return template !== null && (template.includes(open) || template.includes(close));
-}
+type Tags = Pick<ReasoningTags, 'open' | 'close'>;
 
-export function thinkingAfter(prompt: string, { open, close }: ReasoningTags): Thinking {
+export function thinkingAfter(prompt: string, { open, close }: Tags): Thinking {
   const text = prompt.trimEnd();
   if (text.endsWith(open)) return 'open';
   return text.endsWith(close) ? 'none' : 'maybe';
 }
 
 /** What to add to a prompt so that the model does not think. */
-export function closedThinking(prompt: string, { open, close }: ReasoningTags): string {
+export function closedThinking(prompt: string, { open, close }: Tags): string {
   const empty = `\n\n${close}\n\n`;
   switch (thinkingAfter(prompt, { open, close })) {
     case 'none':

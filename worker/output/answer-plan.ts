@@ -47,7 +47,10 @@ export function planAnswer(
   { callFormat: format, reasoningTags: tags, special }: AnswerStyle,
   { tools, constraint, thinking }: AnswerRequest,
 ): AnswerPlan {
-  const reasoning = tags === null || thinking === 'none' ? null : { tags, thinking };
+  const isFree = tools === undefined && constraint === undefined;
+  // Tokens alone are no reason to let a call or a structured answer wait for them.
+  const mayReason = thinking !== 'none' && (tags?.inTemplate === true || isFree);
+  const reasoning = tags === null || !mayReason ? null : { tags, thinking };
   if (tools === undefined && reasoning === null) {
     if (constraint === undefined) return { grammar: null, reading: null };
     const text = () => constraintGrammar(constraint);
@@ -85,7 +88,7 @@ function syntaxOf({ format, markers, calls, structured, reasoning }: AnswerShape
   const syntax: AnswerSyntax = { reasoning: null, calls: null };
   if (reasoning !== null) {
     const { open, close } = reasoning.tags;
-    const tags = { open: markers.shown(open), close: markers.shown(close) };
+    const tags = { ...reasoning.tags, open: markers.shown(open), close: markers.shown(close) };
     syntax.reasoning = { tags, thinking: reasoning.thinking };
   }
   if (calls !== null) {

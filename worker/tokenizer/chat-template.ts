@@ -12,7 +12,6 @@ import { callFormatOf, PLAIN, type CallFormat } from '../chat/call-format.js';
 import { foldSystem, plainMessages } from '../chat/plain-messages.js';
 import {
   closedThinking,
-  isIn,
   reasoningTagsOf,
   thinkingAfter,
   type ReasoningTags,
@@ -75,7 +74,7 @@ export class ChatTemplate {
     private readonly specialTokens: Record<string, string>,
     private readonly control: ControlTokens,
   ) {
-    const text = source?.text ?? null;
+    const text = source?.text ?? '';
     this.callFormat = callFormatOf(text);
     this.reasoningTags = reasoningTagsOf(text, (content) => control.has(content));
   }
@@ -86,8 +85,7 @@ export class ChatTemplate {
     const text = this.print(template, this.variables(messages, tools, reasoning));
     const tags = this.reasoningTags;
     if (tags === null) return { text, thinking: 'none' };
-    // Not of a model that merely has such tokens: its template would not write them either.
-    if (reasoning === false && isIn(this.source?.text ?? null, tags)) {
+    if (reasoning === false && tags.inTemplate) {
       return { text: text + closedThinking(text, tags), thinking: 'none' };
     }
     return { text, thinking: thinkingAfter(text, tags) };

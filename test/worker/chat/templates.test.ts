@@ -64,7 +64,7 @@ describe('the form of calls is found in the template', () => {
     expect(
       formats.callFormatOf(templates.MISTRAL.replaceAll('[TOOL_CALLS][', '[TOOL_CALLS] [')),
     ).toBe(formats.MISTRAL_SPACED_LIST);
-    expect(formats.callFormatOf(null)).toBe(formats.PLAIN);
+    expect(formats.callFormatOf('')).toBe(formats.PLAIN);
   });
 });
 

@@ -13,7 +13,7 @@ import { Random } from '../random.js';
 const FORMATS = Object.entries(formats).filter(
   (entry): entry is [string, CallFormat] => typeof entry[1] === 'object',
 );
-const tags = { open: '<think>', close: '</think>' };
+const tags = { open: '<think>', close: '</think>', inTemplate: true };
 const special = (content: string, id: number) => ({
   ...{ id, content, special: true, lstrip: false, rstrip: false },
 });
