@@ -50,7 +50,7 @@ class Rules {
   /** All from `state` on, as far as only one way leads; what comes then is named. */
   private chain(state: number, waiting: number[]): Expression {
     const items: Expression[] = [];
-    for (let at = state; ; ) {
+    for (let at = state; ;) {
       const edges = this.dfa.edges(at);
       const loop = edges.find(({ target }) => target === at);
       const others = edges.filter((edge) => edge !== loop);

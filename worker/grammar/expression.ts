@@ -55,9 +55,7 @@ export function sequence(...parts: Expression[]): Expression {
 }
 
 export function alternatives(...parts: Expression[]): Expression {
-  const options = parts.flatMap((part) =>
-    part.kind === 'alternatives' ? part.options : [part],
-  );
+  const options = parts.flatMap((part) => (part.kind === 'alternatives' ? part.options : [part]));
   return options.length === 1 ? options[0]! : { kind: 'alternatives', options };
 }
 

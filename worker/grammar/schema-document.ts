@@ -65,8 +65,7 @@ export class SchemaDocument {
       throw unsupported(place, `leads outside of the schema: ${JSON.stringify(reference)}.`);
     }
     const fragment = decoded(local.slice(1));
-    const pointer =
-      fragment === '' || fragment.startsWith('/') ? fragment : this.anchor(fragment);
+    const pointer = fragment === '' || fragment.startsWith('/') ? fragment : this.anchor(fragment);
     if (pointer === undefined) {
       throw invalid(place, `leads nowhere: ${JSON.stringify(reference)}.`);
     }
@@ -107,9 +106,13 @@ export class SchemaDocument {
 
 export function nodeOf(parts: Iterable<Part>): Node {
   const unique = new Map<number, Part>();
-  for (const part of parts) if (part.schema !== true) unique.set(part.id, part);
+  for (const part of parts) if (!isAnything(part.schema)) unique.set(part.id, part);
   const key = [...unique.keys()].sort((a, b) => a - b).join();
   return { key, parts: [...unique.values()] };
+}
+
+function isAnything(schema: Part['schema']): boolean {
+  return schema === true || (schema !== false && Object.keys(schema).length === 0);
 }
 
 /** The names under a keyword that holds an object. */
