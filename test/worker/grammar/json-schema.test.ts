@@ -21,7 +21,12 @@ function parsed(text: string): { value: unknown } | null {
   }
 }
 
-describe.each(SCHEMAS)('$name', ({ name, schema, yes, no, narrowed = [] }) => {
+/** Valid, but never written: long numbers, exponents, names that JavaScript sorts. */
+function isOutOfForm(text: string): boolean {
+  return /\d{16}|\de[+-]?\d|"\d+":/.test(text);
+}
+
+describe.each(SCHEMAS)('$name', ({ name, schema, yes, no, narrowed = [], isNarrow = false }) => {
   const grammar = constraintGrammar({ type: 'json', schema: JSON.stringify(schema) });
   const isValid = compileSchema(schema);
 
@@ -38,22 +43,18 @@ describe.each(SCHEMAS)('$name', ({ name, schema, yes, no, narrowed = [] }) => {
 
   it('writes only what is valid; takes what is valid and of its form', async () => {
     const machine = new GbnfMachine(await grammar);
-    const random = new Random(name.length * 7919);
-    let taken = 0;
+    const random = new Random(name.length * 104729);
     for (let i = 0; i < 60; i++) {
       const text = machine.sample(() => random.next(), random.below(120));
       const value = parsed(text);
       expect(value, text).not.toBeNull();
       expect(isValid(value!.value), `${text}: ${JSON.stringify(isValid.errors)}`).toBe(true);
       expect(machine.matches(text), text).toBe(true);
-      // Near misses: what ajv lets through, the grammar does too, unless that is said to be narrow.
+      // What is near to it is written if and only if it is valid, but for what is said to be narrow.
       const near = mutated(value!.value, random);
-      if (!isValid(near)) {
-        expect(machine.matches(JSON.stringify(near)), JSON.stringify(near)).toBe(false);
-      } else if (machine.matches(JSON.stringify(near))) {
-        taken++;
-      }
+      const nearText = JSON.stringify(near);
+      if (isValid(near) && (isNarrow || isOutOfForm(nearText))) continue;
+      expect(machine.matches(nearText), nearText).toBe(isValid(near));
     }
-    expect(taken, 'none of the changed values is written').toBeGreaterThanOrEqual(0);
   });
 });

@@ -12,6 +12,8 @@ export interface SchemaCase {
   yes: unknown[];
   no: unknown[];
   narrowed?: unknown[];
+  /** A format that holds less than ajv lets through. */
+  isNarrow?: true;
 }
 
 const object = (properties: object, more: object = {}) => ({
@@ -237,30 +239,35 @@ const STRINGS: SchemaCase[] = [
   },
   {
     name: 'time',
+    isNarrow: true,
     schema: { type: 'string', format: 'time' },
     yes: ['23:59:59Z', '00:00:00.123+02:00'],
     no: ['24:00:00Z', '12:00Z', '12:00:00'],
   },
   {
     name: 'date-time',
+    isNarrow: true,
     schema: { type: 'string', format: 'date-time' },
     yes: ['2024-02-29T12:00:00Z'],
     no: ['2023-02-29T12:00:00Z', '2024-02-29 12:00:00'],
   },
   {
     name: 'duration',
+    isNarrow: true,
     schema: { type: 'string', format: 'duration' },
     yes: ['P1D', 'PT5M', 'P1Y2M3DT4H5M6S', 'P2W'],
     no: ['P', 'PT', '1D', 'P1W2D'],
   },
   {
     name: 'email',
+    isNarrow: true,
     schema: { type: 'string', format: 'email' },
     yes: ['a.b+c@example.com'],
     no: ['a@', '@b.com', 'a..b@c.com', 'a b@c.com'],
   },
   {
     name: 'hostname',
+    isNarrow: true,
     schema: { type: 'string', format: 'hostname' },
     yes: ['localhost', 'a-b.example.com'],
     no: ['-a', 'a..b', 'a_b'],
@@ -273,18 +280,21 @@ const STRINGS: SchemaCase[] = [
   },
   {
     name: 'ipv6',
+    isNarrow: true,
     schema: { type: 'string', format: 'ipv6' },
     yes: ['::', '::1', '2001:db8::8a2e:370:7334', '1:2:3:4:5:6:7:8'],
     no: ['1:2:3', '::1::', '12345::'],
   },
   {
     name: 'uri',
+    isNarrow: true,
     schema: { type: 'string', format: 'uri' },
     yes: ['https://example.com/a/b?q=1#x', 'http://1.2.3.4:80/'],
     no: ['example.com', '/a', 'http:// x'],
   },
   {
     name: 'uuid',
+    isNarrow: true,
     schema: { type: 'string', format: 'uuid' },
     yes: ['123e4567-e89b-12d3-a456-426614174000'],
     no: ['123e4567e89b12d3a456426614174000', 'x'],
@@ -297,12 +307,14 @@ const STRINGS: SchemaCase[] = [
   },
   {
     name: 'base64',
+    isNarrow: true,
     schema: { type: 'string', format: 'byte' },
     yes: ['', 'aGk=', 'aGk5'],
     no: ['a', 'aGk'],
   },
   {
     name: 'zod email',
+    isNarrow: true,
     schema: fromZod(z.email()),
     yes: ['me@example.com'],
     no: ['a..b@x.com', 'x@y'],
@@ -321,6 +333,7 @@ const STRINGS: SchemaCase[] = [
   },
   {
     name: 'zod hostname',
+    isNarrow: true,
     schema: fromZod(z.hostname()),
     yes: ['a.example.org'],
     no: ['a b', '-x.y'],
