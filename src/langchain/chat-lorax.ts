@@ -176,7 +176,10 @@ export class ChatLorax extends BaseChatModel<ChatLoraxCallOptions, AIMessageChun
   override _getSerializedCacheKeyParametersForCall(
     options: ChatLoraxCallOptions & { config?: Record<string, unknown> },
   ): string {
-    return super._getSerializedCacheKeyParametersForCall(this.#target.cacheKeyOf(options));
+    const key = this.#target.cacheKeyOf(options);
+    // LangChain's own tools are written down without what makes them different.
+    const tools = options.tools === undefined ? {} : { tools: convertTools(options.tools) };
+    return super._getSerializedCacheKeyParametersForCall({ ...key, ...tools } as typeof options);
   }
 
   override async generate(

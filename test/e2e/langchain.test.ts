@@ -1,12 +1,12 @@
 // LangChain's models on the real engine: one engine for all, one batch, and pages that come back.
 import type { AIMessageChunk } from '@langchain/core/messages';
 import { generateText } from 'ai';
-import { createLorax } from 'lorax-js';
+import { createLorax, lorax } from 'lorax-js';
 import { createEngine } from 'lorax-js/engine';
 import { ChatLorax, LoraxLLM } from 'lorax-js/langchain';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { exactDevice } from './suites/test-device.js';
 
 const demo = fileURLToPath(new URL('../../models/demo', import.meta.url));
@@ -38,16 +38,16 @@ describe('one engine', () => {
     const require = createRequire(import.meta.url);
     const cjs = require('lorax-js/langchain') as { ChatLorax: typeof ChatLorax };
     expect(cjs.ChatLorax).not.toBe(ChatLorax);
-    const lorax = using(createLorax(options));
+    const provider = using(createLorax(options));
     const own = using(new ChatLorax({ ...options, adapter: 'pirate' }));
     const other = using(new cjs.ChatLorax({ ...options, adapter: 'french' }));
     const plain = using(new LoraxLLM(options));
-    const before = (await lorax.stats()).totals.finished;
-    const { text } = await generateText({ model: lorax('pirate'), prompt: question });
+    const before = (await provider.stats()).totals.finished;
+    const { text } = await generateText({ model: provider('pirate'), prompt: question });
     expect((await own.invoke(question)).text).toBe(text);
     expect((await other.invoke(question)).text).not.toBe(text);
     await plain.invoke('Once', { maxTokens: 3 });
-    expect((await lorax.stats()).totals.finished).toBe(before + 4);
+    expect((await provider.stats()).totals.finished).toBe(before + 4);
   });
 
   it('may be given: of createEngine(), or of a provider', async () => {
@@ -57,9 +57,21 @@ describe('one engine', () => {
     expect((await model.invoke(question)).text).toMatch(/^Arr/);
     await model.dispose();
     expect((await engine.stats()).totals.finished).toBe(1);
-    const lorax = using(createLorax(options));
-    const shared = new ChatLorax({ engine: lorax.engine, adapter: 'pirate' });
+    const { engine: theirs } = using(createLorax(options));
+    const shared = new ChatLorax({ engine: theirs, adapter: 'pirate' });
     expect((await shared.invoke(question)).text).toMatch(/^Arr/);
+  });
+});
+
+describe('no engine at all', () => {
+  it('is the ready-made one, as the environment names it', async () => {
+    vi.stubEnv('LORAX_MODEL', demo);
+    vi.stubEnv('LORAX_ADAPTERS', `${demo}/adapters`);
+    const model = new ChatLorax({ adapter: 'pirate' });
+    expect((await model.invoke(question)).text).toMatch(/^Arr/);
+    expect((await model.ready()).model).toBe(demo);
+    vi.unstubAllEnvs();
+    await lorax.dispose();
   });
 });
 
