@@ -2,8 +2,8 @@
  * What each `format` of strings means here, as a pattern of the whole text.
  *
  * A format never lets through what its RFC forbids. Some hold less than it allows, in the one form
- * that everybody writes (an upper-case T in a date-time, host names of ASCII letters with a limit on
- * their labels' number and length): those are `narrow`. Used by string-rules.ts.
+ * that everybody writes (an upper-case T in a date-time, host names of ASCII letters, 63 at most): those
+ * are `narrow`. Used by string-rules.ts.
  */
 
 export interface Format {
@@ -21,21 +21,22 @@ const BYTE = String.raw`(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)`;
 const IPV4 = String.raw`(?:${BYTE}\.){3}${BYTE}`;
 const IPV6 = ipv6();
 
-/** Eight labels of 30 characters stay within the 253 of a name. */
-const LABEL = String.raw`(?!xn--)[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,28}[a-zA-Z0-9])?`;
+const LABEL = '[a-zA-Z0-9]+(?:-+[a-zA-Z0-9]+)*';
 /** Begins with a letter, so that no name looks like an address. */
-const TOP_LABEL = String.raw`(?!xn--)[a-zA-Z](?:[a-zA-Z0-9-]{0,28}[a-zA-Z0-9])?`;
-const HOSTNAME = String.raw`(?:${LABEL}\.){0,7}${TOP_LABEL}`;
+const TOP_LABEL = '[a-zA-Z][a-zA-Z0-9]*(?:-+[a-zA-Z0-9]+)*';
+/** So short that each label is short enough too. */
+const HOSTNAME = String.raw`(?=[^:/?#]{1,63}(?:[:/?#]|$))(?:${LABEL}\.)*${TOP_LABEL}`;
 
 const ATOM = String.raw`[a-zA-Z0-9!#$%&'*+/=?^_\x60{|}~-]`;
-const LOCAL = String.raw`(?=[^@]{1,64}@)${ATOM}+(?:\.${ATOM}+)*`;
-const DOMAIN = String.raw`(?:${LABEL}\.){1,7}(?!xn--)[a-zA-Z](?:[a-zA-Z0-9-]{0,28}[a-zA-Z])`;
+const LOCAL = String.raw`(?=[^@]{1,64}@[^@]{1,63}$)${ATOM}+(?:\.${ATOM}+)*`;
+const DOMAIN = String.raw`(?:${LABEL}\.)+[a-zA-Z]{2,}`;
 
 const ESCAPED = '%[0-9A-Fa-f]{2}';
 const PATH_CHARACTER = String.raw`(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|${ESCAPED})`;
 const TAIL = String.raw`(?:\?(?:${PATH_CHARACTER}|[/?])*)?(?:#(?:${PATH_CHARACTER}|[/?])*)?`;
 const PORT = String.raw`(?::(?:[1-9]\d{0,3}|[1-5]\d{4}))?`;
-const AUTHORITY = String.raw`(?:${HOSTNAME}|${IPV4})${PORT}`;
+/** Without encoded international names, which can be wrong in ways of their own. */
+const AUTHORITY = String.raw`(?![^:/?#]*xn--)(?:${HOSTNAME}|${IPV4})${PORT}`;
 const PATH = String.raw`(?:/${PATH_CHARACTER}*)*`;
 const URI = String.raw`(?!file:)[a-z][a-z0-9+.-]{0,15}:\/\/${AUTHORITY}${PATH}${TAIL}`;
 

@@ -35,17 +35,31 @@ export class Grammar {
   /** The text of all that `root` needs, or null where nothing can match it. */
   text(root: Expression, place: Place): string | null {
     const productive = this.productive(place);
-    const start = pruned(root, productive);
+    const expression = (name: string) => (productive.has(name) ? this.resolved(name) : NEVER);
+    const start = substituted(root, expression);
     if (isNever(start)) return null;
     const lines = [`root ::= ${written(start, 'rule')}`];
     const named = namesIn(start);
     for (const name of named) {
-      const expression = pruned(this.rules.get(name)!, productive);
-      namesIn(expression, named);
-      lines.push(`${name} ::= ${written(expression, 'rule')}`);
+      const body = substituted(this.rules.get(name)!, expression);
+      namesIn(body, named);
+      lines.push(`${name} ::= ${written(body, 'rule')}`);
       this.work.spend(10, place);
     }
     return `${lines.join('\n')}\n`;
+  }
+
+  /** What stands for a rule: itself, or the short thing that it is. */
+  private resolved(name: string): Expression {
+    const seen = new Set<string>();
+    for (let at = name; !seen.has(at);) {
+      seen.add(at);
+      const body = this.rules.get(at)!;
+      if (body.kind === 'text' || body.kind === 'set') return body;
+      if (body.kind !== 'rule') return rule(at);
+      at = body.name;
+    }
+    return rule(name);
   }
 
   /** Names of rules that match some finite text: what needs only such ones is one too. */
@@ -86,19 +100,20 @@ function matchesSome(expression: Expression, productive: Set<string>): boolean {
   }
 }
 
-function pruned(expression: Expression, productive: Set<string>): Expression {
+/** Made again, with `of` in the place of every rule's name. */
+function substituted(expression: Expression, of: (name: string) => Expression): Expression {
   switch (expression.kind) {
     case 'text':
     case 'set':
       return expression;
     case 'sequence':
-      return sequence(...expression.items.map((item) => pruned(item, productive)));
+      return sequence(...expression.items.map((item) => substituted(item, of)));
     case 'alternatives':
-      return alternatives(...expression.options.map((option) => pruned(option, productive)));
+      return alternatives(...expression.options.map((option) => substituted(option, of)));
     case 'repeat':
-      return repeat(pruned(expression.item, productive), expression.min, expression.max);
+      return repeat(substituted(expression.item, of), expression.min, expression.max);
     case 'rule':
-      return productive.has(expression.name) ? expression : NEVER;
+      return of(expression.name);
   }
 }
 

@@ -21,7 +21,8 @@ export class GrammarCache {
 
   /** `key` says everything that `text` depends on. */
   of(key: string, text: () => Promise<string>): Promise<NativeGrammar> {
-    const known = this.forget(key);
+    const known = this.grammars.get(key);
+    this.forget(key);
     const grammar = known ?? text().then(this.compile);
     this.grammars.set(key, grammar);
     this.keysLength += key.length;
@@ -38,12 +39,7 @@ export class GrammarCache {
     return grammar;
   }
 
-  private forget(key: string): Promise<NativeGrammar> | undefined {
-    const grammar = this.grammars.get(key);
-    if (grammar !== undefined) {
-      this.grammars.delete(key);
-      this.keysLength -= key.length;
-    }
-    return grammar;
+  private forget(key: string): void {
+    if (this.grammars.delete(key)) this.keysLength -= key.length;
   }
 }

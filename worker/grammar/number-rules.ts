@@ -28,8 +28,6 @@ export interface NumberShape {
 
 const NUM_DIGITS = 15;
 const MAX_DIVISOR = 20_000;
-/** The double nearest to zero has 324 digits after the point. */
-const MAX_DIGITS = 400;
 
 export class NumberRules {
   private readonly expressions = new Map<string, Promise<Expression>>();
@@ -85,7 +83,9 @@ export class NumberRules {
   private build({ integer, min, max, multiplesOf, place }: NumberShape): Promise<Dfa> {
     const least = Number.isFinite(min) ? decimalOf(min) : null;
     const most = Number.isFinite(max) ? decimalOf(max) : null;
-    const digits = digitsOf(integer, [least, most]);
+    // "Above zero" says nothing of how near: it needs no digits of its own.
+    const isZero = (bound: number) => Math.abs(bound) === Number.MIN_VALUE;
+    const digits = digitsOf(integer, [isZero(min) ? null : least, isZero(max) ? null : most]);
     const parts: Part[] = [{ automaton: wholeMatch(digits, this.work, place) }];
     if (least !== null) parts.push({ automaton: new NumberBound(least, 'least') });
     if (most !== null) parts.push({ automaton: new NumberBound(most, 'most') });
@@ -114,7 +114,7 @@ function isFree({ min, max, multiplesOf }: NumberShape): boolean {
 /** A pattern of the numbers with enough digits for bounds; without "-0". */
 function digitsOf(integer: boolean, bounds: (Decimal | null)[]): string {
   const longest = (of: (bound: Decimal) => number) =>
-    Math.min(MAX_DIGITS, ...[Math.max(NUM_DIGITS, ...bounds.map((it) => (it ? of(it) : 0)))]);
+    Math.max(NUM_DIGITS, ...bounds.map((bound) => (bound === null ? 0 : of(bound))));
   const whole = `[1-9][0-9]{0,${longest((it) => it.whole.length) - 1}}`;
   if (integer) return `0|-?${whole}`;
   const fraction = `\\.[0-9]{1,${longest((it) => it.fraction.length + 2)}}`;

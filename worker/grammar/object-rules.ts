@@ -4,7 +4,7 @@
  * A rule stands for a place: before which property, after how many. How many counts only as far as it
  * matters: whether a comma is due, and for minProperties and maxProperties. Used by shape-rules.ts.
  */
-import { NEVER, NOTHING, alternatives, optional, repeat, sequence } from './expression.js';
+import { NEVER, NOTHING, alternatives, isNever, optional, repeat, sequence } from './expression.js';
 import { text, type Expression } from './expression.js';
 import { unsupported } from './faults.js';
 import type { Grammar } from './gbnf.js';
@@ -91,7 +91,8 @@ class Members {
     if (known !== undefined) return known;
     let expression = this.make(index, count);
     // Reached by two ways, of which one leaves the member before out.
-    if (index > 0 && !this.members[index - 1]!.required) {
+    const isLong = expression.kind === 'sequence' || expression.kind === 'alternatives';
+    if (index > 0 && !this.members[index - 1]!.required && isLong && !isNever(expression)) {
       expression = this.grammar.define(this.grammar.fresh(`${this.stem}-members`), expression);
     }
     this.known.set(key, expression);

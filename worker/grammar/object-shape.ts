@@ -31,8 +31,8 @@ export interface ObjectShape {
 const MAX_PATTERNS = 5;
 const MAX_PROPERTIES = 1000;
 
-/** Names that parsers of JSON refuse, or worse, take for an object's own machinery. */
-const NEVER_WRITTEN = ['__proto__', 'constructor'];
+/** A name that careful parsers of JSON refuse (the AI SDK's does). */
+const NEVER_WRITTEN = ['__proto__'];
 
 export async function objectShape(
   parts: Part[],

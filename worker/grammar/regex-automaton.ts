@@ -69,6 +69,8 @@ export class RegexAutomaton implements Automaton {
   readonly start: number;
   private readonly states: State[] = [];
   private readonly index = new Map<string, number>();
+  /** By state and character: others ask for the same again and again. */
+  private readonly steps = new Map<number, number>();
 
   /** `begin`: of a lookahead. */
   constructor(
@@ -84,6 +86,15 @@ export class RegexAutomaton implements Automaton {
 
   next(state: number, codePoint: number): number {
     if (this.begin !== undefined && state === FULFILLED) return FULFILLED;
+    const key = state * 0x110000 + codePoint;
+    const known = this.steps.get(key);
+    if (known !== undefined) return known;
+    const next = this.step(state, codePoint);
+    this.steps.set(key, next);
+    return next;
+  }
+
+  private step(state: number, codePoint: number): number {
     const { trackers, threads } = this.states[state]!;
     const moved: Thread[] = [];
     for (const thread of threads) {

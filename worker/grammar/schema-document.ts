@@ -106,9 +106,13 @@ export class SchemaDocument {
 
 export function nodeOf(parts: Iterable<Part>): Node {
   const unique = new Map<number, Part>();
-  for (const part of parts) if (part.schema !== true) unique.set(part.id, part);
+  for (const part of parts) if (!isAnything(part.schema)) unique.set(part.id, part);
   const key = [...unique.keys()].sort((a, b) => a - b).join();
   return { key, parts: [...unique.values()] };
+}
+
+function isAnything(schema: Part['schema']): boolean {
+  return schema === true || (schema !== false && Object.keys(schema).length === 0);
 }
 
 /** The names under a keyword that holds an object. */

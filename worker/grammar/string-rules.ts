@@ -16,7 +16,7 @@ import { unsupported, type Place } from './faults.js';
 import { STRING_FORMATS } from './formats.js';
 import type { Grammar } from './gbnf.js';
 import { matchAnywhere, wholeMatch } from './regex-automaton.js';
-import type { Work } from './work.js';
+import { Work } from './work.js';
 
 export interface StringShape {
   /** Each matches somewhere in the text. */
@@ -114,10 +114,8 @@ export class StringRules {
         automaton: matchAnywhere(each, work, place),
         negated: true,
       })),
-      ...formats.map((each) => ({
-        automaton: wholeMatch(STRING_FORMATS[each]!.pattern, work, place),
-      })),
     ];
+    for (const format of formats) parts.push({ automaton: await formatDfa(format) });
     if (only !== undefined) parts.push({ automaton: new TextSet(only) });
     if (except.length > 0) parts.push({ automaton: new TextSet(except), negated: true });
     if (min === 0 && max === Infinity) return conjunction(parts, work, place);
@@ -146,6 +144,21 @@ export class StringRules {
     this.characters.set(key, named);
     return named;
   }
+}
+
+/** By format: they are the same for every schema. */
+const formatDfas = new Map<string, Promise<Dfa>>();
+
+function formatDfa(format: string): Promise<Dfa> {
+  let dfa = formatDfas.get(format);
+  if (dfa === undefined) {
+    const place = { keyword: 'format', pointer: format };
+    const work = new Work();
+    const automaton = wholeMatch(STRING_FORMATS[format]!.pattern, work, place);
+    dfa = conjunction([{ automaton }], work, place);
+    formatDfas.set(format, dfa);
+  }
+  return dfa;
 }
 
 function keyOf(shape: StringShape): string {

@@ -8,7 +8,7 @@
 import { setImmediate as nextTick } from 'node:timers/promises';
 import { unsupported, type Place } from './faults.js';
 
-const MAX_STEPS = 6_000_000;
+const MAX_STEPS = 3_000_000;
 const TURN_MS = 4;
 
 export class Work {
