@@ -19,6 +19,8 @@ export function convertError(error: unknown, modelId: string): unknown {
     url: 'lorax-js:engine',
     requestBodyValues: { modelId },
     statusCode,
+    // A place in the queue is free again, or a new worker started, in about this time.
+    responseHeaders: { 'retry-after': '1' },
     isRetryable: true,
     data: { code: error.code, ...error.data },
     cause: error,
@@ -32,4 +34,8 @@ export function noSuchModel(modelId: string, cause: LoraxError): NoSuchModelErro
     message: cause.message,
   });
   return Object.assign(error, { cause });
+}
+
+export function cutOff(): LoraxError {
+  return new LoraxError('ENGINE_LOST', "The engine's answer ended without its last event.");
 }
