@@ -6,7 +6,7 @@
  */
 import type { LanguageModelV4, LanguageModelV4CallOptions } from '@ai-sdk/provider';
 import { BASE_MODEL, isAdapterName } from '../adapter-name.js';
-import { LoraxError } from '../errors.js';
+import { malformedAdapterName } from '../client-errors.js';
 import type { Engine, Sampling, TokenEvent } from '../types.js';
 import { AnswerMetadata } from './answer-metadata.js';
 import { addToContent, AnswerParts } from './answer-parts.js';
@@ -122,13 +122,8 @@ export class LoraxLanguageModel implements LanguageModelV4 {
   /** Names come from apps' clients: what cannot be a name is no model, before anything is asked. */
   #checkName(): void {
     if (!this.#isName || this.#adapter === BASE_MODEL || isAdapterName(this.#adapter)) return;
-    const message =
-      `${JSON.stringify(this.#adapter.slice(0, 100))} is no adapter name: a name has letters, ` +
-      'digits and _ . - / @ :, starts with a letter or digit and holds no "..". ' +
-      'A directory is opened with fromDirectory().';
-    const cause = new LoraxError('ADAPTER_NOT_FOUND', message, {
-      data: { adapter: this.#adapter },
-    });
+    const hint = 'A directory is opened with fromDirectory().';
+    const cause = malformedAdapterName(this.#adapter, hint);
     throw noSuchModel(this.modelId, cause);
   }
 }

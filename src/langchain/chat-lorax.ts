@@ -53,7 +53,7 @@ import type { EngineFields, SamplingFields } from './model-fields.js';
 import { reportChunk } from './report-chunk.js';
 import { structuredOutput } from './structured-output.js';
 import type { OutputSchema, StructuredOutput } from './structured-output.js';
-import { TEXT_FILE_TYPES } from './text-file.js';
+import { TEXT_FILE_TYPES } from './text-files.js';
 
 export interface ChatLoraxFields extends BaseChatModelParams, EngineFields, SamplingFields {
   /** Whether a model that can think before it answers does. Default: as its chat template has it. */

@@ -8,7 +8,7 @@
 import type { AIMessage, BaseMessage, ContentBlock, ToolMessage } from '@langchain/core/messages';
 import { invalidOptions } from '../check-shape.js';
 import type { ChatMessage, ToolCall } from '../types.js';
-import { textOfFile } from './text-file.js';
+import { textOfFile } from './text-files.js';
 
 export function convertMessages(messages: BaseMessage[]): ChatMessage[] {
   return messages.map((message, index) => convertMessage(message, index));

@@ -58,6 +58,8 @@ describe('text', () => {
     const json = '{"a": "ä"}';
     expect(textOf(human({ type: 'text-plain', text: 'plain' }))).toBe('plain');
     expect(textOf(human({ type: 'file', source_type: 'text', text: 'old' }))).toBe('old');
+    const named = { type: 'file', source_type: 'text', text: 'x', metadata: { filename: 'a.txt' } };
+    expect(textOf(human(named))).toBe('a.txt:\nx');
     expect(textOf(human({ type: 'file', mimeType: 'application/json', data: base64(json) }))).toBe(
       json,
     );
