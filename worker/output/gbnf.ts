@@ -58,5 +58,6 @@ function matchedAfter(letters: string[], matched: number, letter: string): numbe
 }
 
 function inClass(letter: string): string {
-  return /[\\[\]^-]/.test(letter) ? `\\${letter}` : letter;
+  if (letter === '\\' || letter === ']') return `\\${letter}`;
+  return /[[^-]/.test(letter) ? `\\x${letter.charCodeAt(0).toString(16)}` : letter;
 }
