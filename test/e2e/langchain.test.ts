@@ -65,6 +65,7 @@ describe('one engine', () => {
 
 describe('no engine at all', () => {
   it('is the ready-made one, as the environment names it', async () => {
+    vi.stubEnv('NODE_ENV', 'production'); // where engines with other options run side by side
     vi.stubEnv('LORAX_MODEL', demo);
     vi.stubEnv('LORAX_ADAPTERS', `${demo}/adapters`);
     const model = new ChatLorax({ adapter: 'pirate' });
