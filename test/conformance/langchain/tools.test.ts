@@ -94,36 +94,41 @@ describe('standard integration tests: calls', () => {
     expect(answer.tool_calls ?? []).toEqual([]);
   });
 
-  it('19 parallel calls, invoked and streamed; their results are read', async () => {
-    const tools = [weather, time];
-    const prompt = 'What are the weather and the time in Oslo? Call both tools.';
-    const both = (calls: ToolCall[] = []) =>
-      [weather, time].every(({ name }) => calls.some((call) => call.name === name));
-    // How many calls it makes is the model's choice; one that is drawn at random makes two in time.
-    const seeds = Array.from({ length: 64 }, (_, seed) => seed);
-    const options = { temperature: 1.5, maxTokens: 160 };
-    const bound = model.bindTools(tools, { tool_choice: 'any' });
-    const answers = await Promise.all(
-      seeds.map((seed) => bound.invoke(prompt, { ...options, seed })),
-    );
-    const seed = answers.findIndex(({ tool_calls }) => both(tool_calls));
-    expect(seed, 'one of the answers calls both tools').toBeGreaterThanOrEqual(0);
-    const streamed = await fold(await bound.stream(prompt, { ...options, seed }));
-    const called = answers[seed]?.tool_calls ?? [];
-    const named = (calls: ToolCall[] = []) => calls.map(({ name, args }) => ({ name, args }));
-    expect(named(streamed.tool_calls)).toEqual(named(called));
-    for (const { tool_calls = [] } of [...answers, streamed]) {
-      expect(new Set(tool_calls.map(({ id }) => id)).size).toBe(tool_calls.length);
-      for (const { args } of tool_calls) expect(weather.schema.safeParse(args).success).toBe(true);
-    }
-    const results = called.map(
-      ({ id, name }) => new ToolMessage({ tool_call_id: id ?? '', name, content: 'hail, 12:02' }),
-    );
-    const history = [new HumanMessage(prompt), answers[seed]!, ...results];
-    const answer = await model.bindTools(tools, { tool_choice: 'none' }).invoke(history);
-    expect(answer.tool_calls).toEqual([]);
-    expect(answer.text).not.toBe('');
-  });
+  it(
+    '19 parallel calls, invoked and streamed; their results are read',
+    { timeout: 90_000 },
+    async () => {
+      const tools = [weather, time];
+      const prompt = 'What are the weather and the time in Oslo? Call both tools.';
+      const both = (calls: ToolCall[] = []) =>
+        [weather, time].every(({ name }) => calls.some((call) => call.name === name));
+      // How many calls it makes is the model's choice; one that is drawn at random makes two in time.
+      const seeds = Array.from({ length: 48 }, (_, seed) => seed);
+      const options = { temperature: 1.5, maxTokens: 96 };
+      const bound = model.bindTools(tools, { tool_choice: 'any' });
+      const answers = await Promise.all(
+        seeds.map((seed) => bound.invoke(prompt, { ...options, seed })),
+      );
+      const seed = answers.findIndex(({ tool_calls }) => both(tool_calls));
+      expect(seed, 'one of the answers calls both tools').toBeGreaterThanOrEqual(0);
+      const streamed = await fold(await bound.stream(prompt, { ...options, seed }));
+      const called = answers[seed]?.tool_calls ?? [];
+      const named = (calls: ToolCall[] = []) => calls.map(({ name, args }) => ({ name, args }));
+      expect(named(streamed.tool_calls)).toEqual(named(called));
+      for (const { tool_calls = [] } of [...answers, streamed]) {
+        expect(new Set(tool_calls.map(({ id }) => id)).size).toBe(tool_calls.length);
+        for (const { args } of tool_calls)
+          expect(weather.schema.safeParse(args).success).toBe(true);
+      }
+      const results = called.map(
+        ({ id, name }) => new ToolMessage({ tool_call_id: id ?? '', name, content: 'hail, 12:02' }),
+      );
+      const history = [new HumanMessage(prompt), answers[seed]!, ...results];
+      const answer = await model.bindTools(tools, { tool_choice: 'none' }).invoke(history);
+      expect(answer.tool_calls).toEqual([]);
+      expect(answer.text).not.toBe('');
+    },
+  );
 
   const plain = {
     ...{ name: 'get_weather', description: 'The weather at a place.' },
