@@ -19,7 +19,7 @@ export interface LoraxEmbeddingsFields extends EmbeddingsParams, EngineFields {
   pooling?: Pooling;
   /** To length 1. Default true. */
   normalize?: boolean;
-  /** Texts of one request to the engine. Default 256. */
+  /** Texts of one request to the engine. Default 2048. */
   batchSize?: number;
   /** Of each call, ms. */
   timeout?: number;
@@ -42,7 +42,7 @@ export class LoraxEmbeddings extends Embeddings {
     this.#target = new EngineTarget(checked);
     this.#settings = checkEmbedSettings(checked, 'options');
     this.adapter = this.#target.adapter;
-    this.batchSize = checkNumber(checked.batchSize, 'options.batchSize', COUNT) ?? 256;
+    this.batchSize = checkNumber(checked.batchSize, 'options.batchSize', COUNT) ?? 2048;
     this.timeout = checkTimeout(checked.timeout);
   }
 

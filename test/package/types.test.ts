@@ -74,12 +74,12 @@ async function diagnose(compilerOptions: object, include = '*'): Promise<string>
 test.each([
   ['no @types/node, lib ES2022 and DOM', { lib: ['ES2022', 'DOM'], types: [] }],
   ['@types/node', { lib: ['ES2022'], types: ['node'], typeRoots: [`${root}/node_modules/@types`] }],
-])('compile with %s', { timeout: 60_000 }, async (_, options) => {
+])('compile with %s', { timeout: 180_000 }, async (_, options) => {
   expect(await diagnose(options)).toBe('');
 });
 
 // LangChain's own declarations are not ours to check.
-test('compile for LangChain', { timeout: 60_000 }, async () => {
+test('compile for LangChain', { timeout: 180_000 }, async () => {
   const options = { lib: ['ES2022', 'DOM'], types: ['node'], skipLibCheck: true };
   const typeRoots = [`${root}/node_modules/@types`];
   expect(await diagnose({ ...options, typeRoots }, 'langchain/*')).toBe('');

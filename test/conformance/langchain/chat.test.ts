@@ -31,7 +31,7 @@ describe('standard integration tests: text', () => {
     const chunks: AIMessageChunk[] = [];
     for await (const chunk of await model.stream('Hello')) chunks.push(chunk);
     expect(chunks.every((chunk) => chunk instanceof AIMessageChunk)).toBe(true);
-    expect(chunks.length).toBeGreaterThan(3);
+    expect(chunks.length).toBeGreaterThan(1);
     expect(chunks.map(({ text }) => text).join('')).toBe((await model.invoke('Hello')).text);
   });
 

@@ -72,7 +72,9 @@ describe('standard integration tests: calls', () => {
     const whole = chunks.reduce((all, chunk) => all.concat(chunk));
     const { args } = expectOneCall(whole, 'adder', isAdder);
     const pieces = chunks.flatMap(({ tool_call_chunks }) => tool_call_chunks ?? []);
-    expect(pieces.length).toBeGreaterThan(3);
+    // Its name comes before its arguments; how many pieces those are in is up to how fast we read.
+    expect(pieces[0]).toMatchObject({ name: 'adder', args: '' });
+    expect(pieces.length).toBeGreaterThan(1);
     expect(JSON.parse(pieces.map((piece) => piece.args ?? '').join(''))).toEqual(args);
     expect(whole.usage_metadata?.input_tokens).toBeGreaterThan(0);
     expect(whole.usage_metadata?.output_tokens).toBeGreaterThan(0);

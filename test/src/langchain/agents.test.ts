@@ -145,4 +145,31 @@ describe('createAgent', () => {
     for await (const [message] of stream) if (AIMessage.isInstance(message)) text += message.text;
     expect(text).toBe('It is 3.');
   });
+
+  it('streams by content block where asked to (v3)', async () => {
+    const { llm, engine } = setUp(({ messages }) =>
+      messages.at(-1)?.role === 'tool'
+        ? 'It is 3.'
+        : {
+            ...{ reasoning: 'let me think', text: 'Adding.' },
+            toolCalls: [{ name: 'add', arguments: { a: 1, b: 2 } }],
+          },
+    );
+    const agent = createAgent({ model: llm, tools: [add] });
+    const input = { messages: [new HumanMessage('1 + 2?')] };
+    const run = await agent.streamEvents(input, { version: 'v3' });
+    const seen: unknown[] = [];
+    for await (const message of run.messages) {
+      const [reasoning, text] = [await message.reasoning, await message.text];
+      seen.push({ reasoning, text });
+    }
+    expect(seen).toEqual([
+      { reasoning: 'let me think', text: 'Adding.' },
+      { reasoning: '', text: 'It is 3.' },
+    ]);
+    expect(engine.request.messages?.[1]).toMatchObject({
+      ...{ role: 'assistant', content: 'Adding.', reasoning: 'let me think' },
+      toolCalls: [{ name: 'add', arguments: { a: 1, b: 2 } }],
+    });
+  });
 });
