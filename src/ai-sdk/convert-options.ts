@@ -1,14 +1,16 @@
 /**
  * The AI SDK's call settings as Sampling, under the provider's defaults.
  *
- * What cannot be honoured is an error if the answer would be wrong without it (tools, JSON) and a
+ * What cannot be honoured is an error if the answer would be wrong without it (tools) and a
  * warning if it would only be different. `providerOptions.lorax` holds what the AI SDK has no
  * setting for.
  */
 import type { LanguageModelV4CallOptions } from '@ai-sdk/provider';
 import { checkObject } from '../check-shape.js';
 import { checkSampling, checkStop } from '../sampling-options.js';
-import type { Sampling } from '../types.js';
+import type { Constraint, Sampling } from '../types.js';
+import { CONSTRAINT_KEYS, convertConstraint } from './convert-constraint.js';
+import type { ConstraintProviderOptions } from './convert-constraint.js';
 import { unsupported } from './convert-prompt.js';
 import type { LoraxWarning } from './model-types.js';
 
@@ -16,9 +18,10 @@ import type { LoraxWarning } from './model-types.js';
 export type LoraxProviderOptions = Pick<
   Sampling,
   'minP' | 'repetitionPenalty' | 'logitBias' | 'logprobs' | 'stopTokenIds' | 'ignoreEos'
->;
+> &
+  ConstraintProviderOptions;
 
-const PROVIDER_OPTION_KEYS = [
+const SAMPLING_OPTION_KEYS = [
   'minP',
   'repetitionPenalty',
   'logitBias',
@@ -27,8 +30,11 @@ const PROVIDER_OPTION_KEYS = [
   'ignoreEos',
 ] as const satisfies readonly (keyof LoraxProviderOptions)[];
 
+const PROVIDER_OPTION_KEYS = [...SAMPLING_OPTION_KEYS, ...CONSTRAINT_KEYS];
+
 export interface ConvertedOptions {
   sampling: Sampling;
+  constraint: Constraint | undefined;
   warnings: LoraxWarning[];
 }
 
@@ -38,7 +44,6 @@ export function convertOptions(
 ): ConvertedOptions {
   const warnings: LoraxWarning[] = [];
   if (options.tools !== undefined && options.tools.length > 0) throw unsupported('tools');
-  if (options.responseFormat?.type === 'json') throw unsupported('JSON response formats');
   if (options.reasoning !== undefined && options.reasoning !== 'provider-default') {
     warnings.push({
       type: 'unsupported',
@@ -51,7 +56,8 @@ export function convertOptions(
   }
   const field = 'providerOptions.lorax';
   const extra = options.providerOptions?.lorax ?? {};
-  checkObject(extra, field, PROVIDER_OPTION_KEYS);
+  const { regex, choice, grammar, ...more } = checkObject(extra, field, PROVIDER_OPTION_KEYS);
+  const asked = { regex, choice, grammar } as ConstraintProviderOptions;
   const settings = checkSampling(
     {
       maxOutputTokens: options.maxOutputTokens,
@@ -67,5 +73,9 @@ export function convertOptions(
   // Under the name the AI SDK gives it, which is what its users wrote.
   const stop = checkStop(options.stopSequences, 'settings.stopSequences');
   if (stop !== undefined) settings.stop = stop;
-  return { sampling: { ...defaults, ...settings, ...checkSampling(extra, field) }, warnings };
+  return {
+    sampling: { ...defaults, ...settings, ...checkSampling(more, field) },
+    constraint: convertConstraint(options.responseFormat, asked, field),
+    warnings,
+  };
 }

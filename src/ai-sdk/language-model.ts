@@ -134,11 +134,12 @@ export class LoraxLanguageModel implements LanguageModelV4 {
     const { defaults, engine } = this.#config;
     this.#checkName();
     const prompt = convertPrompt(options.prompt);
-    const { sampling, warnings } = convertOptions(options, defaults);
+    const { sampling, constraint, warnings } = convertOptions(options, defaults);
     const events = engine.generate({
       messages: prompt.messages,
       adapter: this.#adapter,
       sampling,
+      ...(constraint === undefined ? {} : { constraint }),
       ...(options.abortSignal === undefined ? {} : { signal: options.abortSignal }),
     });
     return {
