@@ -63,6 +63,12 @@ void EventWriter::token(int32_t id, const SampleResult& result, int32_t num_logp
                 result.top_logprobs.begin() + num_logprobs);
 }
 
+void EventWriter::embedded(int32_t id, std::span<const float> embedding) {
+  make_room_for_record(0, embedding.size());
+  events_.floats.insert(events_.floats.end(), embedding.begin(), embedding.end());
+  end(id, {word(Event::kEmbedded), id, static_cast<int32_t>(embedding.size())});
+}
+
 void EventWriter::finished(int32_t id, FinishReason reason, int32_t num_outputs) noexcept {
   end(id, {word(Event::kFinished), id, static_cast<int32_t>(reason), num_outputs});
 }

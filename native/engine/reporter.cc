@@ -28,6 +28,11 @@ void Reporter::token(const Sequence& sequence, const SampleResult& result) {
   ++stats_.output_tokens;
 }
 
+void Reporter::embedded(const Sequence& sequence, std::span<const float> embedding) {
+  events_.embedded(sequence.id, embedding);
+  ++stats_.finished;
+}
+
 void Reporter::finished(const Sequence& sequence, FinishReason reason) noexcept {
   events_.finished(sequence.id, reason, sequence.num_outputs());
   ++stats_.finished;

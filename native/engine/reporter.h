@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 
 #include "engine/command_queue.h"
 #include "engine/outbox.h"
@@ -27,7 +28,8 @@ class Reporter {
   void started(const Sequence& sequence);
   void token(const Sequence& sequence, const SampleResult& result);
 
-  // The ends of requests, one each.
+  // The ends of requests, one each. One that throws is none.
+  void embedded(const Sequence& sequence, std::span<const float> embedding);
   void finished(const Sequence& sequence, FinishReason reason) noexcept;
   void aborted(const Sequence& sequence) noexcept;
   void failed(const Sequence& sequence, Failure failure) noexcept;

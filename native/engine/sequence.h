@@ -1,4 +1,5 @@
-// One request on its way through the engine.
+// One request on its way through the engine. One that is embedded is as one that generates a single
+// token: its sum, when it ends, stands for that.
 //
 // Always holds: `tokens` is the prompt and then every token that was reported; `num_in_flight` more
 // were sampled by steps that were not collected yet. KV of the first `num_computed` of all of them
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/sum_slots.h"
 #include "memory/block_table.h"
 #include "sampling/sampler_state.h"
 
@@ -26,8 +28,10 @@ struct Sequence {
         adapter(request.adapter),
         submitted(submit_time),
         num_prompt(static_cast<int32_t>(request.prompt.size())),
+        embedding(request.embedding),
         max_tokens(
-            request.sampling.max_output_tokens == 0
+            request.embedding ? num_prompt + 1
+            : request.sampling.max_output_tokens == 0
                 ? model.context_tokens
                 : std::min(model.context_tokens, num_prompt + request.sampling.max_output_tokens)),
         sampler(std::move(request.sampling), request.prompt, model.vocab_size),
@@ -52,9 +56,11 @@ struct Sequence {
   const int32_t adapter;  // handle, -1 = base
   const Clock::time_point submitted;
   const int32_t num_prompt;
+  const std::optional<EmbeddingParams> embedding;
   const int32_t max_tokens;  // it ends with this many, prompt and outputs, if no stop token comes
   SamplerState sampler;
   BlockTable blocks;
+  SumSlots::Slot sum;  // held while it runs and is embedded
   std::vector<int32_t> tokens;
   int32_t num_computed = 0;
   int32_t num_in_flight = 0;

@@ -9,6 +9,7 @@
 #include <exception>
 #include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "engine/command_queue.h"
@@ -53,6 +54,7 @@ class StepLoop {
 
   void collect_oldest();
   void accept(Sequence& sequence, const SampleResult& result);
+  void accept(Sequence& sequence, std::span<const float> sum);
   void tell() noexcept;
 
   // Each writes the one terminal event and frees everything the sequence holds.
@@ -79,6 +81,8 @@ class StepLoop {
   std::vector<Sequence*> scheduled_;      // by chunk
   std::vector<PlannedSequence> planned_;  // by chunk
   std::vector<int32_t> sampled_;          // [logits rows] -> chunk
+  std::vector<int32_t> embedded_;         // [sums that end] -> chunk
+  std::vector<float> embedding_;          // being told
 };
 
 }  // namespace lorax

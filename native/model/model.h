@@ -21,6 +21,7 @@ struct ModelLimits {
   int64_t page_bytes = 0;
   int32_t block_tokens = 0;
   int32_t max_batch_tokens = 0;  // rows of one step
+  int32_t hidden_size = 0;       // of an embedding
 };
 
 class Model {
@@ -39,12 +40,15 @@ class Model {
   // live until collect; else the plan is copied, and may name samples of the step before by index.
   virtual int32_t steps_ahead() const = 0;
 
-  // Stores KV of every row and samples plan.logits_rows.
+  // Stores KV of every row, samples plan.logits_rows and adds up plan.pooled.
   virtual void submit(const StepPlan& plan) = 0;
 
   // Waits for the oldest step submitted; results [its samples.size()]. Once for every submit that
   // returned; a step that throws here is over.
   virtual void collect(std::span<SampleResult> results) = 0;
+
+  // Backend::pooled().
+  virtual std::span<const float> pooled() const = 0;
 };
 
 }  // namespace lorax

@@ -1,6 +1,6 @@
-// 100,000 random steps on the fake model: arrivals, aborts, adapters that come and go, pools too
-// small for all of it. After every step the invariants hold; every request ends exactly once, with
-// the tokens it gets alone; nobody starves.
+// 100,000 random steps on the fake model: arrivals, aborts, embeddings among them, adapters that
+// come and go, pools too small for all of it. After every step the invariants hold; every request
+// ends exactly once, with the tokens or the embedding it gets alone; nobody starves.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -19,6 +19,7 @@ namespace {
 // What came to pass over all episodes, to see that everything was tried.
 struct Tally {
   int64_t steps = 0, requests = 0, finished = 0, aborted = 0, preemptions = 0, evictions = 0;
+  int64_t embedded = 0, chunked_embeddings = 0;
   std::map<std::string, int64_t> failures;
   std::map<FinishReason, int64_t> reasons;
   int64_t chunked_prefills = 0, longest_wait = 0;
@@ -33,7 +34,8 @@ class Episode {
                        .context_tokens = between(20, 90),
                        .num_pages = between(4, 48),
                        .page_bytes = 64,
-                       .block_tokens = between(1, 6)};
+                       .block_tokens = between(1, 6),
+                       .hidden_size = between(1, 4)};
     limits_ = {.max_batch_tokens = between(1, 24),
                .max_queued = between(0, 12),
                .max_sequences = between(1, 9)};
@@ -96,6 +98,10 @@ class Episode {
     if (chance(0.2)) sampling.presence_penalty = 0.5f;
     for (int32_t i = between(0, 2); i > 0; --i) {
       sampling.stop_token_ids.push_back(between(0, options_.limits.vocab_size - 1));
+    }
+    if (chance(0.25)) {
+      request.sampling = {};
+      request.embedding = {static_cast<Pooling>(between(0, 2)), chance(0.5)};
     }
     if (!adapters_.empty() && chance(0.7)) {
       auto adapter = adapters_.begin();
@@ -163,11 +169,12 @@ class Episode {
   std::string expected_refusal(const Submitted& submitted) const {
     const Request& request = submitted.request;
     const auto prompt = static_cast<int32_t>(request.prompt.size());
-    const int32_t outputs = std::max(1, request.sampling.max_output_tokens);
+    const int32_t outputs = request.embedding ? 0 : std::max(1, request.sampling.max_output_tokens);
     if (!submitted.adapter_known) return "ADAPTER_NOT_FOUND";
     if (prompt + outputs > options_.limits.context_tokens) return "CONTEXT_TOO_LONG";
     const int32_t block = options_.limits.block_tokens;
-    const int32_t pages = (prompt + outputs - 1 + block - 1) / block + submitted.adapter_pages;
+    const int32_t kv = request.embedding ? prompt : prompt + outputs - 1;
+    const int32_t pages = (kv + block - 1) / block + submitted.adapter_pages;
     return pages > options_.limits.num_pages ? "POOL_EXHAUSTED" : "";
   }
 
@@ -204,6 +211,10 @@ class Episode {
           ASSERT_EQ(refusal, "");
           check_finished(submitted, log, alone);
           break;
+        case Ending::kEmbedded:
+          ASSERT_EQ(refusal, "");
+          check_embedded(submitted, log);
+          break;
       }
       if (log.started) check_wait(submitted, log);
     }
@@ -212,7 +223,7 @@ class Episode {
   }
 
   Expected expected_alone_or_empty(const Submitted& submitted) const {
-    if (!expected_refusal(submitted).empty()) return {};
+    if (!expected_refusal(submitted).empty() || submitted.request.embedding) return {};
     return expected_alone(submitted.request, submitted.adapter_name, options_.limits);
   }
 
@@ -229,6 +240,15 @@ class Episode {
     }
     ASSERT_EQ(log.reason, alone.reason);
     ASSERT_EQ(log.tokens.size(), alone.tokens.size());
+  }
+
+  void check_embedded(const Submitted& submitted, const RequestLog& log) {
+    const Request& request = submitted.request;
+    ASSERT_TRUE(request.embedding.has_value());
+    ASSERT_EQ(log.embedding, embedding_alone(request, submitted.adapter_name, options_.limits));
+    ++tally_->embedded;
+    const bool chunked = static_cast<int32_t>(request.prompt.size()) > limits_.max_batch_tokens;
+    if (chunked && request.embedding->pooling == Pooling::kMean) ++tally_->chunked_embeddings;
   }
 
   // The oldest open request is never preempted and computes at least a token a step, and requests
@@ -305,6 +325,8 @@ TEST_P(EngineSteady, AHundredThousandRandomSteps) {
   EXPECT_GT(tally.preemptions, 500);
   EXPECT_GT(tally.evictions, 500);
   EXPECT_GT(tally.chunked_prefills, 500);
+  EXPECT_GT(tally.embedded, 1000);
+  EXPECT_GT(tally.chunked_embeddings, 100);
   for (const char* code :
        {"CONTEXT_TOO_LONG", "POOL_EXHAUSTED", "QUEUE_FULL", "ADAPTER_NOT_FOUND"}) {
     EXPECT_GT(tally.failures[code], 20) << code;
