@@ -3,7 +3,7 @@
  *
  * Only integers, typed arrays and plain objects cross. Native code parses no JSON and guesses no
  * path: worker/files/ turns directories into the specs below. Tensors never cross, only where they
- * lie on disk. Failures from native code are Errors with `code` (a LoraxErrorCode) and `data`.
+ * lie on disk; an embedding is the one vector that does, once. Failures from native code are Errors with `code` (a LoraxErrorCode) and `data`.
  */
 
 /** Where one tensor lies on disk: `rows x cols` row-major (a vector has rows = 1). */
@@ -152,6 +152,12 @@ export interface NativeSampling {
   stopTokenIds: Int32Array;
 }
 
+/** How a prompt's final hidden states become one vector; the names are those of src/types.ts. */
+export interface NativeEmbedding {
+  pooling: 'mean' | 'last' | 'cls';
+  normalize: boolean;
+}
+
 export interface NativeEngineInfo {
   device: 'cpu' | 'cuda';
   deviceDescription: string;
@@ -194,10 +200,19 @@ export interface NativeStats {
  *   Finished  [3, request, reason, outputTokens]   reason: FINISH_REASONS; follows its last Tokens
  *   Aborted   [4, request, outputTokens]           the answer to cancel()
  *   Failed    [5, request, indexIntoFailures, outputTokens]
+ *   Embedded  [6, request, size]                   and in `floats`: the embedding, `size` values
  *
- * Exactly one of Finished, Aborted, Failed per submitted request; nothing for it afterwards.
+ * Exactly one of Finished, Aborted, Failed per submitted request; Embedded instead of Finished where
+ * it is embedded. Nothing for it afterwards.
  */
-export const EVENT = { Started: 1, Tokens: 2, Finished: 3, Aborted: 4, Failed: 5 } as const;
+export const EVENT = {
+  Started: 1,
+  Tokens: 2,
+  Finished: 3,
+  Aborted: 4,
+  Failed: 5,
+  Embedded: 6,
+} as const;
 
 /** `StopToken`: one of stopTokenIds was sampled; it is the last token reported. */
 export const FINISH_REASONS = ['stop-token', 'max-output-tokens', 'context', 'pool'] as const;
@@ -230,6 +245,13 @@ export interface NativeEngine {
     promptTokens: Int32Array,
     adapter: number,
     sampling: NativeSampling,
+  ): void;
+  /** As submit(), but the prompt is embedded and nothing generated. */
+  embed(
+    request: number,
+    promptTokens: Int32Array,
+    adapter: number,
+    embedding: NativeEmbedding,
   ): void;
   /** Unknown or ended ids are ignored. */
   cancel(request: number): void;

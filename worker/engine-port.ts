@@ -1,21 +1,28 @@
 /**
  * One MessagePort and the engine behind it: commands in, events out, one message per engine step.
  *
- * Always holds: every `generate` ends in exactly one finish, aborted or failed, every call in one
- * result or error; a load that fails fails whoever waited, and the next command begins another; when
+ * Always holds: every `generate` ends in exactly one finish, aborted or failed (and every `embed`:
+ * embedding-calls.ts), every call in one result or error; a load that fails fails whoever waited, and the next command begins another; when
  * the client is gone the engine stops. Made by main.ts; the client's side is src/engine-client.ts.
  */
 import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
 import { FINISH_REASONS, type NativeAdapterSpec } from './addon.js';
+import { EmbeddingCalls, queueFullError } from './embedding-calls.js';
 import { encodePrompt } from './encode-prompt.js';
 import { engineStats } from './engine-stats.js';
 import { loadEngine, type LoadedEngine, type LoadEngine } from './load-engine.js';
 import { OpenRequest, type Submission } from './open-request.js';
 import { Outbox } from './outbox.js';
 import { TextOutput, type TokenBatch } from './output/text-output.js';
-import type { CallResult, ClientCommand, ClientMessage, ServeOptions } from './protocol.js';
+import type {
+  CallResult,
+  ClientCommand,
+  ClientMessage,
+  ServeOptions,
+  WireError,
+} from './protocol.js';
 import { resolveSampling } from './sampling-defaults.js';
 import { readStepEvents, type StepEventHandler } from './step-events.js';
 import { wireError } from './wire-error.js';
@@ -30,6 +37,7 @@ export class EnginePort {
   private readonly requests = new Map<number, OpenRequest>();
   /** By native id; an entry may outlive its request until native code's last word. */
   private readonly submitted = new Map<number, OpenRequest>();
+  private readonly embeddings: EmbeddingCalls;
   private readonly registry: AdapterRegistry;
   private readonly stepHandler: StepEventHandler;
   private loading: Promise<LoadedEngine> | null = null;
@@ -49,12 +57,29 @@ export class EnginePort {
   ) {
     this.outbox = new Outbox((message) => port.postMessage(message));
     this.registry = new AdapterRegistry(async () => this.adapterBackend(await this.engine()));
+    this.embeddings = new EmbeddingCalls(
+      {
+        engine: () => this.engine(),
+        lease: (adapter) => this.registry.lease(adapter),
+        nextNativeId: () => this.nextNativeId(),
+        emit: (event) => this.outbox.emit(event),
+        onFailure: (error) => this.stopIfLost(error),
+      },
+      options.maxQueued,
+    );
     this.stepHandler = {
       started: (id, queueUs, cachedTokens) => this.onStarted(id, queueUs, cachedTokens),
       tokens: (id, batch) => this.onTokens(id, batch),
       finished: (id, reason) => this.onFinished(id, reason),
-      aborted: (id) => this.onLast(id, (request) => this.abort(request)),
-      failed: (id, failure) => this.onLast(id, (request) => this.fail(request, failure)),
+      embedded: (id, embedding) => this.embeddings.onEmbedded(id, embedding),
+      aborted: (id) => {
+        if (this.embeddings.owns(id)) this.embeddings.onAborted(id);
+        else this.onLast(id, (request) => this.abort(request));
+      },
+      failed: (id, failure) => {
+        if (this.embeddings.owns(id)) this.embeddings.onFailed(id, failure);
+        else this.onLast(id, (request) => this.fail(request, failure));
+      },
     };
     port.on('message', (message: ClientMessage) => message.forEach((c) => this.receive(c)));
     port.on('close', () => void this.stop(disposedError()));
@@ -67,8 +92,11 @@ export class EnginePort {
       case 'generate':
         void this.generate(command);
         return;
+      case 'embed':
+        void this.embeddings.run(command);
+        return;
       case 'cancel':
-        this.cancel(command.id);
+        if (!this.embeddings.cancel(command.id)) this.cancel(command.id);
         return;
       case 'ready':
         this.answer(command.call, 'ENGINE_LOST', async () => (await this.engine()).info);
@@ -90,7 +118,7 @@ export class EnginePort {
       case 'stats':
         this.answer(command.call, 'ENGINE_LOST', async () => {
           const { native } = await this.engine();
-          return engineStats(native.stats(), this.numPreparing);
+          return engineStats(native.stats(), this.numPreparing + this.embeddings.numPreparing);
         });
         return;
       case 'dispose':
@@ -146,6 +174,7 @@ export class EnginePort {
     this.over ??= reason;
     this.stopping ??= (async () => {
       for (const request of [...this.requests.values()]) this.fail(request, reason);
+      this.embeddings.failAll(reason);
       const loading = this.loading;
       if (loading === null) return;
       const engine = await loading.catch(() => null);
@@ -213,7 +242,7 @@ export class EnginePort {
   private nextNativeId(): number {
     do {
       this.lastNativeId = (this.lastNativeId % MAX_NATIVE_ID) + 1;
-    } while (this.submitted.has(this.lastNativeId));
+    } while (this.submitted.has(this.lastNativeId) || this.embeddings.owns(this.lastNativeId));
     return this.lastNativeId;
   }
 
@@ -243,6 +272,7 @@ export class EnginePort {
   }
 
   private onStarted(nativeId: number, queueMicroseconds: number, cachedTokens: number): void {
+    this.embeddings.onStarted(nativeId);
     const request = this.submitted.get(nativeId);
     if (request === undefined || request.ended || request.submission === null) return;
     const queueMs = request.submission.atMs + queueMicroseconds / 1000;
@@ -334,11 +364,12 @@ export class EnginePort {
       usage: request.usage(),
       timing: request.timing(),
     });
-    // The client starts a new worker then; what is left here ends.
-    if (error.code === 'ENGINE_LOST') {
-      const { message, data } = error;
-      void this.stop(new LoraxError('ENGINE_LOST', message, { data }));
-    }
+    this.stopIfLost(error);
+  }
+
+  /** The client starts a new worker then; what is left here ends. */
+  private stopIfLost({ code, message, data }: WireError): void {
+    if (code === 'ENGINE_LOST') void this.stop(new LoraxError('ENGINE_LOST', message, { data }));
   }
 
   private end(request: OpenRequest): boolean {
@@ -370,12 +401,6 @@ export class EnginePort {
       list: () => native.adapters(),
     };
   }
-}
-
-function queueFullError(maxQueued: number): LoraxError {
-  return new LoraxError('QUEUE_FULL', `${maxQueued} requests wait already (maxQueued).`, {
-    data: { maxQueued },
-  });
 }
 
 function disposedError(): LoraxError {

@@ -28,6 +28,7 @@ Napi::Function EngineObject::define(Napi::Env env) {
        InstanceMethod<&EngineObject::remove_adapter>("removeAdapter"),
        InstanceMethod<&EngineObject::adapters>("adapters"),
        InstanceMethod<&EngineObject::submit>("submit"),
+       InstanceMethod<&EngineObject::embed>("embed"),
        InstanceMethod<&EngineObject::cancel>("cancel"),
        InstanceMethod<&EngineObject::stats>("stats"), InstanceMethod<&EngineObject::stop>("stop")});
 }
@@ -80,6 +81,19 @@ Napi::Value EngineObject::submit(const Napi::CallbackInfo& call) {
     request.prompt = read_tokens(call[1], "promptTokens", vocab_size);
     request.adapter = read_int32(call[2], "adapter", -1, kMaxInt32);
     request.sampling = read_sampling(call[3], "sampling", vocab_size);
+    engine->submit(std::move(request));
+    return call.Env().Undefined();
+  });
+}
+
+Napi::Value EngineObject::embed(const Napi::CallbackInfo& call) {
+  return guarded(call.Env(), [&] {
+    const auto engine = session_->engine();
+    Request request;
+    request.id = read_int32(call[0], "request", 1, kMaxInt32);
+    request.prompt = read_tokens(call[1], "promptTokens", session_->limits().vocab_size);
+    request.adapter = read_int32(call[2], "adapter", -1, kMaxInt32);
+    request.embedding = read_embedding(call[3], "embedding");
     engine->submit(std::move(request));
     return call.Env().Undefined();
   });

@@ -27,6 +27,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value remove_adapter(const Napi::CallbackInfo& call);
   Napi::Value adapters(const Napi::CallbackInfo& call);
   Napi::Value submit(const Napi::CallbackInfo& call);
+  Napi::Value embed(const Napi::CallbackInfo& call);
   Napi::Value cancel(const Napi::CallbackInfo& call);
   Napi::Value stats(const Napi::CallbackInfo& call);
   Napi::Value stop(const Napi::CallbackInfo& call);

@@ -10,8 +10,7 @@
 
 namespace lorax {
 
-// Which tokens' states: the mean of all, the last one's, the first one's. The order is POOLINGS in
-// worker/addon.ts.
+// Which tokens' states: the mean of all, the last one's, the first one's.
 enum class Pooling : int32_t { kMean, kLast, kCls };
 
 struct EmbeddingParams {

@@ -12,6 +12,7 @@ import type {
   NativeAdapterInfo,
   NativeAdapterSpec,
   NativeEngine,
+  NativeEmbedding,
   NativeEngineConfig,
   NativeEngineInfo,
   NativeFailure,
@@ -24,7 +25,9 @@ export interface FakeRequest {
   id: number;
   prompt: Int32Array;
   adapter: number;
+  /** One that is embedded has none of its own. */
   sampling: NativeSampling;
+  embedding?: NativeEmbedding;
   output: number[];
 }
 
@@ -33,6 +36,8 @@ export interface FakeAddonOptions {
   nextToken?(request: FakeRequest): number;
   /** Steps happen only when a test calls step(). */
   manual?: boolean;
+  /** Default: of a prompt its length, its first and last token, and its adapter. */
+  embed?(request: FakeRequest): Float32Array | NativeFailure;
   /** How many requests run at once; others wait. Default 16. */
   maxRunning?: number;
   tokensPerStep?: number;
@@ -122,10 +127,19 @@ export class FakeEngine implements NativeEngine {
   }
 
   submit(id: number, prompt: Int32Array, adapter: number, sampling: NativeSampling): void {
+    this.enqueue({ id, prompt: prompt.slice(), adapter, sampling, output: [] });
+  }
+
+  embed(id: number, prompt: Int32Array, adapter: number, embedding: NativeEmbedding): void {
+    const sampling = NO_SAMPLING;
+    this.enqueue({ id, prompt: prompt.slice(), adapter, sampling, embedding, output: [] });
+  }
+
+  private enqueue(request: FakeRequest): void {
+    const { id, prompt, adapter, sampling } = request;
     this.checkRunning();
     if (adapter >= 0 && !this.adapterSpecs.has(adapter)) throw new Error(`No adapter ${adapter}`);
     if (this.find(id) !== undefined) throw new Error(`Request ${id} is open already`);
-    const request = { id, prompt: prompt.slice(), adapter, sampling, output: [] };
     this.submissions.push(request);
     const contextTokens = this.config.model.config.contextTokens;
     if (prompt.length + sampling.maxOutputTokens > contextTokens) {
@@ -205,6 +219,7 @@ export class FakeEngine implements NativeEngine {
   }
 
   private advance(request: FakeRequest, ints: number[], floats: number[]): void {
+    if (request.embedding !== undefined) return this.finishEmbedding(request, ints, floats);
     const { prompt, sampling, output } = request;
     const { contextTokens } = this.config.model.config;
     const tokens: number[] = [];
@@ -230,6 +245,18 @@ export class FakeEngine implements NativeEngine {
     this.running.splice(this.running.indexOf(request), 1);
     this.totals.finished++;
     ints.push(EVENT.Finished, request.id, reason, output.length);
+  }
+
+  private finishEmbedding(request: FakeRequest, ints: number[], floats: number[]): void {
+    const embedding = (this.options.embed ?? recognizableEmbedding)(request);
+    this.running.splice(this.running.indexOf(request), 1);
+    if (!(embedding instanceof Float32Array)) {
+      this.refused.push({ id: request.id, failure: embedding });
+      return;
+    }
+    this.totals.finished++;
+    ints.push(EVENT.Embedded, request.id, embedding.length);
+    floats.push(...embedding);
   }
 
   private report(ints: number[], floats: number[] = []): void {
@@ -262,6 +289,12 @@ export class FakeEngine implements NativeEngine {
     if (!this.stopped) return;
     throw Object.assign(new Error('The engine has been stopped.'), { code: 'DISPOSED', data: {} });
   }
+}
+
+const NO_SAMPLING = { maxOutputTokens: 0 } as NativeSampling;
+
+function recognizableEmbedding({ prompt, adapter }: FakeRequest): Float32Array {
+  return Float32Array.of(prompt.length, prompt[0] ?? 0, prompt.at(-1) ?? 0, adapter);
 }
 
 /** FNV-1a over prompt, adapter, seed and position, into the first 256 ids (the fixtures' bytes). */
