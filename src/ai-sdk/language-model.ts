@@ -5,7 +5,6 @@
  * queue) rejects the call and is retried by the AI SDK. Leaving the stream cancels the request.
  */
 import type { LanguageModelV4, LanguageModelV4CallOptions } from '@ai-sdk/provider';
-import { BASE_MODEL, isAdapterName } from '../adapter-name.js';
 import { LoraxError } from '../errors.js';
 import type {
   DeltaEvent,
@@ -15,9 +14,11 @@ import type {
   StartEvent,
   TokenEvent,
 } from '../types.js';
-import { convertError, noSuchModel } from './convert-error.js';
+import { convertError } from './convert-error.js';
 import { convertOptions } from './convert-options.js';
 import { convertPrompt } from './convert-prompt.js';
+import { adapterOf, checkTarget, shownModelId } from './model-target.js';
+import type { ModelTarget } from './model-target.js';
 import type {
   LogprobJson,
   LoraxGenerateResult,
@@ -34,9 +35,6 @@ export interface LanguageModelConfig {
   defaults: Sampling;
 }
 
-/** How a model names its weights: by a registered name, or by the engine's name of a directory. */
-export type ModelTarget = { name: string } | { directory: string };
-
 interface Call {
   events: AsyncIterator<TokenEvent>;
   warnings: LoraxWarning[];
@@ -50,17 +48,14 @@ export class LoraxLanguageModel implements LanguageModelV4 {
   readonly provider: string;
   readonly modelId: string;
   readonly #config: LanguageModelConfig;
-  readonly #adapter: string;
-  readonly #isName: boolean;
+  readonly #target: ModelTarget;
 
   /** `modelId` is what the caller wrote, for people to read. */
   constructor(config: LanguageModelConfig, target: ModelTarget, modelId: string) {
     this.#config = config;
-    this.#isName = 'name' in target;
-    this.#adapter = 'name' in target ? target.name : target.directory;
+    this.#target = target;
     this.provider = config.provider;
-    // The AI SDK takes an empty id for a missing one.
-    this.modelId = modelId === '' ? '(empty name)' : modelId;
+    this.modelId = shownModelId(modelId);
   }
 
   async doGenerate(options: LanguageModelV4CallOptions): Promise<LoraxGenerateResult> {
@@ -132,12 +127,12 @@ export class LoraxLanguageModel implements LanguageModelV4 {
 
   #start(options: LanguageModelV4CallOptions): Call {
     const { defaults, engine } = this.#config;
-    this.#checkName();
+    checkTarget(this.#target, this.modelId, 'languageModel');
     const prompt = convertPrompt(options.prompt);
     const { sampling, warnings } = convertOptions(options, defaults);
     const events = engine.generate({
       messages: prompt.messages,
-      adapter: this.#adapter,
+      adapter: adapterOf(this.#target),
       sampling,
       ...(options.abortSignal === undefined ? {} : { signal: options.abortSignal }),
     });
@@ -145,19 +140,6 @@ export class LoraxLanguageModel implements LanguageModelV4 {
       events: events[Symbol.asyncIterator](),
       warnings: [...prompt.warnings, ...warnings],
     };
-  }
-
-  /** Names come from apps' clients: what cannot be a name is no model, before anything is asked. */
-  #checkName(): void {
-    if (!this.#isName || this.#adapter === BASE_MODEL || isAdapterName(this.#adapter)) return;
-    const message =
-      `${JSON.stringify(this.#adapter.slice(0, 100))} is no adapter name: a name has letters, ` +
-      'digits and _ . - / @ :, starts with a letter or digit and holds no "..". ' +
-      'A directory is opened with fromDirectory().';
-    const cause = new LoraxError('ADAPTER_NOT_FOUND', message, {
-      data: { adapter: this.#adapter },
-    });
-    throw noSuchModel(this.modelId, cause);
   }
 }
 
