@@ -78,6 +78,7 @@ void StepLoop::handle(SubmitCommand& command) {
   if (!adapter_pages) return reporter_.refused(request.id, adapter_not_found(request.adapter));
   std::optional<Failure> refusal = refuse(request, model_limits_, *adapter_pages);
   if (refusal) return reporter_.refused(request.id, *std::move(refusal));
+  // Nothing behind a decoder's first token changes its state.
   if (request.embedding && request.embedding->pooling == Pooling::kCls) request.prompt.resize(1);
   sequences_.add(std::move(request), command.submitted);
 }

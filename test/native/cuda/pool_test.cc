@@ -122,7 +122,8 @@ TEST(CudaPool, StepsAndNeighboursChangeNoBit) {
   std::mt19937 random(2);
   const int32_t hidden = 576, rows = 300;
   PoolStep step({.rows = rows, .hidden = hidden}, random);
-  const DeviceArray<float> sums(4 * hidden), results(2 * hidden);
+  const DeviceArray<float> sums(4 * hidden);
+  DeviceArray<float> results(2 * hidden);
   step.run({{1, 10, 250, 1, 0}}, sums, results);
   const std::vector<float> whole = row_of(results, 0, hidden);
   EXPECT_LT(relative_error(whole, step.expected(10, 250)), 1e-5);
