@@ -156,7 +156,10 @@ export interface DeltaEvent {
 export interface FinishEvent {
   type: 'finish';
   reason: 'stop' | 'length';
-  /** 'eos', 'stop-token:<id>', 'stop-string:<text>', 'max-output-tokens', 'context', 'pool'. */
+  /**
+   * 'eos', 'stop-token:<id>', 'stop-string:<text>', 'grammar' (complete, with no stop token to
+   * follow), 'max-output-tokens', 'context', 'pool'.
+   */
   rawReason: string;
   usage: Usage;
   timing: Timing;

@@ -158,6 +158,33 @@ export interface NativeEmbedding {
   normalize: boolean;
 }
 
+/**
+ * What every token spells: bytes of token i are `bytes[offsets[i] .. offsets[i + 1])`. Special tokens
+ * spell nothing. It may know fewer or more tokens than the model; those only one knows spell nothing.
+ */
+export interface NativeVocabulary {
+  bytes: Uint8Array;
+  offsets: Uint32Array;
+}
+
+/** A compiled grammar of one engine. Its memory is freed with the last reference and request. */
+export interface NativeGrammar {
+  /** Tokens in which every output can be closed that has only begun; maxOutputTokens allows for it. */
+  readonly shortestTokens: number;
+}
+
+/**
+ * What a request's output must match.
+ *
+ * Without triggers all of it matches `root`. With triggers it is free until its bytes end with one of
+ * them (a number: until that token), and `root` governs from there on; a stop token is allowed before
+ * a trigger and where `root` is complete.
+ */
+export interface NativeConstraint {
+  grammar: NativeGrammar;
+  triggers?: readonly (string | number)[];
+}
+
 export interface NativeEngineInfo {
   device: 'cpu' | 'cuda';
   deviceDescription: string;
@@ -214,8 +241,17 @@ export const EVENT = {
   Embedded: 6,
 } as const;
 
-/** `StopToken`: one of stopTokenIds was sampled; it is the last token reported. */
-export const FINISH_REASONS = ['stop-token', 'max-output-tokens', 'context', 'pool'] as const;
+/**
+ * `stop-token`: one of stopTokenIds was sampled; it is the last token reported. `grammar`: the output
+ * is complete as its grammar has it, and no stop token could follow.
+ */
+export const FINISH_REASONS = [
+  'stop-token',
+  'max-output-tokens',
+  'context',
+  'pool',
+  'grammar',
+] as const;
 
 export interface NativeFailure {
   code: string;
@@ -236,15 +272,25 @@ export interface NativeEngine {
   /** Its requests in flight finish; its memory is freed with the last one. */
   removeAdapter(handle: number): void;
   adapters(): NativeAdapterInfo[];
+  /** Once, before the first grammar. The arrays are copied. */
+  setVocabulary(vocabulary: NativeVocabulary): void;
+  /**
+   * GBNF (native/grammar/gbnf_parser.h says which) -> a compiled grammar, off the engine's thread.
+   * Equal texts share one. A fault is GRAMMAR_INVALID with `line`, `column` and, where there is one,
+   * `rule` in its data.
+   */
+  compileGrammar(text: string): Promise<NativeGrammar>;
   /**
    * `request`: the caller's id, unique among open ones, 1..2^31-1. `adapter`: handle, or -1 for the
-   * base. Refusals (CONTEXT_TOO_LONG, POOL_EXHAUSTED, QUEUE_FULL) arrive as Failed events.
+   * base. Refusals (CONTEXT_TOO_LONG, POOL_EXHAUSTED, QUEUE_FULL; INVALID_OPTIONS where
+   * maxOutputTokens is below the grammar's shortestTokens) arrive as Failed events.
    */
   submit(
     request: number,
     promptTokens: Int32Array,
     adapter: number,
     sampling: NativeSampling,
+    constraint?: NativeConstraint,
   ): void;
   /** As submit(), but the prompt is embedded and nothing generated. */
   embed(

@@ -314,6 +314,8 @@ export class EnginePort {
         const last = submission.output.lastTokenId;
         const isEos = submission.sampling.eosTokenIds.has(last);
         this.finish(request, 'stop', isEos ? 'eos' : `stop-token:${last}`);
+      } else if (reason === 'grammar') {
+        this.finish(request, 'stop', reason);
       } else {
         this.finish(request, 'length', reason);
       }

@@ -27,6 +27,8 @@ class Reporter {
 
   void started(const Sequence& sequence);
   void token(const Sequence& sequence, const SampleResult& result);
+  // Tokens that were not sampled; the request reports no logprobs.
+  void tokens(const Sequence& sequence, std::span<const int32_t> tokens);
 
   // The ends of requests, one each. One that throws is none.
   void embedded(const Sequence& sequence, std::span<const float> embedding);

@@ -11,13 +11,16 @@ import type {
   EngineAddon,
   NativeAdapterInfo,
   NativeAdapterSpec,
+  NativeConstraint,
   NativeEngine,
   NativeEmbedding,
   NativeEngineConfig,
   NativeEngineInfo,
   NativeFailure,
+  NativeGrammar,
   NativeSampling,
   NativeStats,
+  NativeVocabulary,
   StepEvents,
 } from '../../worker/addon.js';
 
@@ -28,7 +31,13 @@ export interface FakeRequest {
   /** One that is embedded has none of its own. */
   sampling: NativeSampling;
   embedding?: NativeEmbedding;
+  constraint?: NativeConstraint;
   output: number[];
+}
+
+/** It constrains nothing: a test's nextToken does what its text says. */
+export interface FakeGrammar extends NativeGrammar {
+  readonly text: string;
 }
 
 export interface FakeAddonOptions {
@@ -45,6 +54,8 @@ export interface FakeAddonOptions {
   onCreate?(config: NativeEngineConfig): void | Promise<void>;
   /** Called when an adapter is added; may throw or wait. */
   onAddAdapter?(spec: NativeAdapterSpec): void | Promise<void>;
+  /** Called when a grammar is compiled; may throw or wait. Returns shortestTokens, default 1. */
+  onCompileGrammar?(text: string): number | Promise<number>;
 }
 
 export interface FakeAddon extends EngineAddon {
@@ -77,6 +88,9 @@ export class FakeEngine implements NativeEngine {
   readonly adapterSpecs = new Map<number, NativeAdapterSpec>();
   /** Handles given to removeAdapter, in order. */
   readonly removedAdapters: number[] = [];
+  vocabulary: NativeVocabulary | null = null;
+  /** In the order of compilation; equal texts share one. */
+  readonly grammars = new Map<string, FakeGrammar>();
   private readonly waiting: FakeRequest[] = [];
   private readonly running: FakeRequest[] = [];
   private readonly cancelled = new Set<number>();
@@ -126,8 +140,32 @@ export class FakeEngine implements NativeEngine {
     }));
   }
 
-  submit(id: number, prompt: Int32Array, adapter: number, sampling: NativeSampling): void {
-    this.enqueue({ id, prompt: prompt.slice(), adapter, sampling, output: [] });
+  setVocabulary(vocabulary: NativeVocabulary): void {
+    this.checkRunning();
+    if (this.vocabulary !== null) throw new Error('The vocabulary is set already');
+    this.vocabulary = vocabulary;
+  }
+
+  async compileGrammar(text: string): Promise<NativeGrammar> {
+    this.checkRunning();
+    if (this.vocabulary === null) throw new Error('A grammar needs the vocabulary');
+    const shortestTokens = (await this.options.onCompileGrammar?.(text)) ?? 1;
+    this.checkRunning();
+    const grammar = this.grammars.get(text) ?? { text, shortestTokens };
+    this.grammars.set(text, grammar);
+    return grammar;
+  }
+
+  submit(
+    id: number,
+    prompt: Int32Array,
+    adapter: number,
+    sampling: NativeSampling,
+    constraint?: NativeConstraint,
+  ): void {
+    const request: FakeRequest = { id, prompt: prompt.slice(), adapter, sampling, output: [] };
+    if (constraint !== undefined) request.constraint = constraint;
+    this.enqueue(request);
   }
 
   embed(id: number, prompt: Int32Array, adapter: number, embedding: NativeEmbedding): void {
@@ -136,10 +174,16 @@ export class FakeEngine implements NativeEngine {
   }
 
   private enqueue(request: FakeRequest): void {
-    const { id, prompt, adapter, sampling } = request;
+    const { id, prompt, adapter, sampling, constraint } = request;
     this.checkRunning();
     if (adapter >= 0 && !this.adapterSpecs.has(adapter)) throw new Error(`No adapter ${adapter}`);
     if (this.find(id) !== undefined) throw new Error(`Request ${id} is open already`);
+    if (
+      constraint !== undefined &&
+      ![...this.grammars.values()].includes(constraint.grammar as FakeGrammar)
+    ) {
+      throw new Error('The grammar is not one of this engine');
+    }
     this.submissions.push(request);
     const contextTokens = this.config.model.config.contextTokens;
     if (prompt.length + sampling.maxOutputTokens > contextTokens) {

@@ -47,6 +47,7 @@ export function fakeLoad(addon: FakeAddon): LoadEngine {
       onProgress,
     );
     const tokenizer = await chatml;
+    native.setVocabulary(tokenizer.table.visible());
     const eosTokenIds = [tokenizer.eosTokenId as number];
     return {
       native,

@@ -4,7 +4,7 @@
  * Always holds: the text of an id sequence is the lossy UTF-8 decoding of its tokens' bytes joined
  * (special tokens have none), less `stripStart` leading spaces. True of byte-level BPE and of
  * SentencePiece-like vocabularies alike; a decoder it is not true of is refused by name. Read by
- * output/detokenizer.ts and length-bound.ts.
+ * output/detokenizer.ts and length-bound.ts; native code has `visible()` for its grammars.
  */
 import { isUtf8 } from 'node:buffer';
 import { LoraxError } from '../../src/errors.js';
@@ -108,6 +108,22 @@ export class TokenBytes {
       this.offsets[id + 1] = length;
     }
     this.flat = new Uint8Array(flat.subarray(0, length)); // a copy of the exact size
+  }
+
+  /** Every token's bytes, joined, and where each begins; special tokens have none. */
+  visible(): { bytes: Uint8Array; offsets: Uint32Array } {
+    const bytes = new Uint8Array(this.flat.length);
+    const offsets = new Uint32Array(this.size + 1);
+    let length = 0;
+    for (let id = 0; id < this.size; id++) {
+      if (!this.isHidden(id)) {
+        const own = this.bytes(id);
+        bytes.set(own, length);
+        length += own.length;
+      }
+      offsets[id + 1] = length;
+    }
+    return { bytes: bytes.subarray(0, length), offsets };
   }
 
   isHidden(id: number): boolean {
