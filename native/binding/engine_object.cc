@@ -116,10 +116,10 @@ Napi::Value EngineObject::submit(const Napi::CallbackInfo& call) {
 
 Napi::Value EngineObject::embed(const Napi::CallbackInfo& call) {
   return guarded(call.Env(), [&] {
-    const auto engine = session_->engine();
+    const auto engine = session().engine();
     Request request;
     request.id = read_int32(call[0], "request", 1, kMaxInt32);
-    request.prompt = read_tokens(call[1], "promptTokens", session_->limits().vocab_size);
+    request.prompt = read_tokens(call[1], "promptTokens", session().limits().vocab_size);
     request.adapter = read_int32(call[2], "adapter", -1, kMaxInt32);
     request.embedding = read_embedding(call[3], "embedding");
     engine->submit(std::move(request));
