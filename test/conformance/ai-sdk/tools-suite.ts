@@ -80,8 +80,8 @@ const ANSWER = {
 
 type Part = LanguageModelV4StreamPart;
 
-/** The demo model's end of a turn comes late: more calls in one answer. */
-const TALKATIVE = { lorax: { logitBias: { 2: -6 } } };
+/** The demo model's tokens that end a turn come late: more calls in one answer. */
+const TALKATIVE = { lorax: { logitBias: { 0: -100, 2: -100 } } };
 
 /** What a stream's calls are, having held every part of them against the specification. */
 function checkedCalls(parts: readonly Part[]): { name: string; input: string; id: string }[] {

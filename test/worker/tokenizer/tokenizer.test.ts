@@ -100,6 +100,25 @@ describe('model directories', () => {
     );
   });
 
+  it('takes the template for tools where there is one and tools are given', async () => {
+    const chat_template = [
+      { name: 'default', template: 'chat: {{ messages[0].content }}' },
+      {
+        name: 'tool_use',
+        template: 'tools: {{ messages[0].content }}',
+      },
+    ];
+    const directory = await variant({ 'tokenizer_config.json': JSON.stringify({ chat_template }) });
+    const tokenizer = await Tokenizer.load(directory);
+    const idsOf = (text: string) => tokenizer.encodeText(text, 100);
+    const messages = user('hello');
+    expect((await tokenizer.encodeChat({ messages }, 100)).ids).toEqual(await idsOf('chat: hello'));
+    const tools = [{ name: 'f', parameters: true }];
+    // It says nothing of how calls are written, so ours is told in the system message.
+    const { ids } = await tokenizer.encodeChat({ messages, tools }, 1000);
+    expect(ids.slice(0, 2)).toEqual((await idsOf('tools: You')).slice(0, 2));
+  });
+
   it('says when there is no template, and serves texts all the same', async () => {
     const tokenizer = await Tokenizer.load(await variant({ 'tokenizer_config.json': '{}' }));
     await expect(tokenizer.encodeChat({ messages: user('a') }, 100)).rejects.toMatchObject({
