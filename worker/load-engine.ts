@@ -73,6 +73,7 @@ export const loadEngine: LoadEngine = async (options, { onEvents, onProgress, on
       ? tokenizer.reason
       : (defaults as PromiseRejectedResult).reason;
   }
+  native.value.setVocabulary(tokenizer.value.table.visible());
   const { ignored } = defaults.value;
   if (ignored.length > 0) {
     const message = `${options.model}/generation_config.json: not supported, ignored: ${ignored.join(', ')}.`;

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -154,9 +155,9 @@ class Backend {
                        int32_t max_logits_rows) = 0;
 
   // After the weights and reserve, before the pages: `issue` issues the operations of a step in
-  // which every row decodes and is sampled. A backend that replays steps (CUDA graphs) records
-  // them here, for the numbers of rows it wants; others do nothing.
-  virtual void record(const std::function<void()>& issue) = 0;
+  // which every row decodes and is sampled, up to its logits. A backend that replays steps (CUDA
+  // graphs) records them here, for the numbers of rows it wants; others do nothing.
+  virtual void record(const std::function<Activation()>& issue) = 0;
 
   // The arena of equal pages, sized last. `memory_bytes` 0 = the backend's choice: where memory
   // allows, at least one sequence of `context_tokens`; otherwise any size that holds a page.
@@ -173,17 +174,18 @@ class Backend {
   virtual std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                          std::span<const int32_t> pages) = 0;
 
-  // ---- one step: begin, replay or issue, end; then collect ----
+  // ---- one step: begin, replay or issue, sample, end; then collect ----
 
   // Steps that may have begun when one more begins, before the oldest is collected. 0: operations
-  // compute at once, and the plan must outlive its step; else begin_step copies what it needs.
+  // compute at once, and the plan must outlive its step; else begin_step copies what it needs, but
+  // for masks, which are read by sample().
   virtual int32_t steps_ahead() const = 0;
 
   virtual void begin_step(const StepPlan& plan) = 0;
 
-  // Runs the recorded step whose shape is the begun one's. False, and nothing is done, when there
-  // is none: the caller issues the operations.
-  virtual bool replay() = 0;
+  // Runs the recorded step whose shape is the begun one's and gives its logits. Nothing, and
+  // nothing is done, when there is none: the caller issues the operations.
+  virtual std::optional<Activation> replay() = 0;
 
   // residual[row] = table[token_ids[row]]                       [num_rows, hidden]
   virtual Activation embed(const Weight& table) = 0;
@@ -214,7 +216,8 @@ class Backend {
   // y = silu(gate) * up, x = [gate | up]                        [rows, intermediate]
   virtual Activation silu_mul(const Activation& gate_up) = 0;
 
-  // Sample i of the step from logits row i with plan.samples[i] (sampling.h says how).
+  // Sample i of the step from logits row i with plan.samples[i] (sampling.h says how). The step
+  // before may have been collected meanwhile, and the masks filled by what it gave.
   virtual void sample(const Activation& logits) = 0;
 
   // logits [rows, vocab] as float32 on the host, for tests and goldens. Waits.

@@ -19,6 +19,7 @@ struct TokenCount {
 //   1. l[t] += bias[t]
 //   2. repetition (Keskar et al. 2019), t in history: l > 0 ? l / p : l * p
 //      frequency and presence (OpenAI API): l -= f * output_count + pr * (output_count > 0)
+//      Then, under a mask: l = -inf for the tokens that are not in it
 //   3. temperature == 0: argmax, the lowest token id on ties. Else l = (l - max l) / temperature
 //      (without the maximum, a tiny temperature would overflow)
 //   4. top-k: the k largest (ties at the k-th value: lowest ids first)
@@ -48,6 +49,9 @@ struct SampleRow {
   int32_t bias_size = 0;
   uint64_t seed = 0;
   int64_t position = 0;        // 0 for the first generated token
+  // Tokens that may be chosen: bit t % 32 of word t / 32. [ceil(vocab / 32)]; null: all. Its words
+  // are read when the step is sampled, not before.
+  const uint32_t* mask = nullptr;
   int32_t unknown_token = -1;  // sample of the step before that history lacks: counts as an output
   int32_t num_logprobs = -1;   // -1 = none, else alternatives, 0..20
 };

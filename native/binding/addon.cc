@@ -9,6 +9,7 @@
 #include "binding/engine_object.h"
 #include "binding/engine_session.h"
 #include "binding/evaluator_object.h"
+#include "binding/grammar_object.h"
 #include "binding/values.h"
 
 namespace lorax {
@@ -17,7 +18,8 @@ class LoraxAddon : public Napi::Addon<LoraxAddon> {
  public:
   LoraxAddon(Napi::Env env, Napi::Object exports)
       : engine_class_(Napi::Persistent(EngineObject::define(env))),
-        evaluator_class_(Napi::Persistent(EvaluatorObject::define(env))) {
+        evaluator_class_(Napi::Persistent(EvaluatorObject::define(env))),
+        grammar_class_(Napi::Persistent(GrammarObject::define(env))) {
     DefineAddon(exports, {InstanceMethod<&LoraxAddon::create_engine>("createEngine"),
                           InstanceMethod<&LoraxAddon::create_evaluator>("createEvaluator")});
   }
@@ -32,7 +34,7 @@ class LoraxAddon : public Napi::Addon<LoraxAddon> {
         const Napi::Function on_progress = read_function(call[2], "onProgress");
         // The addon outlives the promise: both belong to the environment.
         const auto make_object = [this](Napi::Env js_env, std::shared_ptr<EngineSession> session) {
-          return EngineObject::make(js_env, engine_class_, std::move(session));
+          return EngineObject::make(js_env, engine_class_, grammar_class_, std::move(session));
         };
         return EngineSession::create(env, std::move(config), on_events, on_progress, make_object);
       });
@@ -52,6 +54,7 @@ class LoraxAddon : public Napi::Addon<LoraxAddon> {
 
   Napi::FunctionReference engine_class_;
   Napi::FunctionReference evaluator_class_;
+  Napi::FunctionReference grammar_class_;
 };
 
 }  // namespace lorax

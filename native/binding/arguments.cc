@@ -1,6 +1,7 @@
 // One small reader per shape; `name` is the way to the value, as its owner would write it.
 #include "binding/arguments.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <initializer_list>
@@ -37,11 +38,6 @@ int64_t read_integer(const Napi::Value& value, const std::string& name, double l
 bool read_bool(const Napi::Value& value, const std::string& name) {
   if (!value.IsBoolean()) fail(value.Env(), name, "a boolean");
   return value.As<Napi::Boolean>().Value();
-}
-
-std::string read_string(const Napi::Value& value, const std::string& name) {
-  if (!value.IsString()) fail(value.Env(), name, "a string");
-  return value.As<Napi::String>().Utf8Value();
 }
 
 // Index of the value among `choices`.
@@ -302,6 +298,45 @@ std::vector<int32_t> read_tokens(const Napi::Value& value, const std::string& na
   auto out = read_typed_array<int32_t>(value, name, napi_int32_array, "an Int32Array");
   check_tokens(value.Env(), out, name, vocab_size);
   return out;
+}
+
+grammar::TokenBytes read_vocabulary(const Napi::Value& value, const std::string& name) {
+  const Fields fields(value, name);
+  grammar::TokenBytes out;
+  out.bytes = read_typed_array<uint8_t>(fields.value("bytes"), fields.path("bytes"),
+                                        napi_uint8_array, "a Uint8Array");
+  out.offsets = read_typed_array<uint32_t>(fields.value("offsets"), fields.path("offsets"),
+                                           napi_uint32_array, "a Uint32Array");
+  if (out.offsets.empty() || out.offsets.back() > out.bytes.size() ||
+      !std::is_sorted(out.offsets.begin(), out.offsets.end())) {
+    fail(value.Env(), fields.path("offsets"), "ascending, within the bytes, and one at least");
+  }
+  return out;
+}
+
+std::vector<grammar::Trigger> read_triggers(const Napi::Value& value, const std::string& name,
+                                            int32_t vocab_size) {
+  std::vector<grammar::Trigger> out;
+  if (value.IsUndefined()) return out;
+  if (!value.IsArray()) fail(value.Env(), name, "an array");
+  const auto array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value trigger = array.Get(i);
+    const std::string path = name + "[" + std::to_string(i) + "]";
+    if (trigger.IsNumber()) {
+      out.emplace_back(read_int32(trigger, path, 0, vocab_size - 1));
+      continue;
+    }
+    std::string text = read_string(trigger, path);
+    if (text.empty()) fail(value.Env(), path, "a token id or a text that is not empty");
+    out.emplace_back(std::move(text));
+  }
+  return out;
+}
+
+std::string read_string(const Napi::Value& value, const std::string& name) {
+  if (!value.IsString()) fail(value.Env(), name, "a string");
+  return value.As<Napi::String>().Utf8Value();
 }
 
 int32_t read_int32(const Napi::Value& value, const std::string& name, int32_t low, int32_t high) {

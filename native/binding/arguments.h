@@ -12,6 +12,8 @@
 #include "cpu/cpu_backend.h"
 #include "cuda/cuda_backend.h"
 #include "engine/engine.h"
+#include "grammar/trigger_automaton.h"
+#include "grammar/vocabulary.h"
 #include "model/weights.h"
 
 namespace lorax {
@@ -35,6 +37,11 @@ AdapterSpec read_adapter_spec(const Napi::Value& value, const std::string& name)
 SamplingParams read_sampling(const Napi::Value& value, const std::string& name, int32_t vocab_size);
 std::vector<int32_t> read_tokens(const Napi::Value& value, const std::string& name,
                                  int32_t vocab_size);
+grammar::TokenBytes read_vocabulary(const Napi::Value& value, const std::string& name);
+// Empty where it is undefined.
+std::vector<grammar::Trigger> read_triggers(const Napi::Value& value, const std::string& name,
+                                            int32_t vocab_size);
+std::string read_string(const Napi::Value& value, const std::string& name);
 int32_t read_int32(const Napi::Value& value, const std::string& name, int32_t low, int32_t high);
 Napi::Function read_function(const Napi::Value& value, const std::string& name);
 

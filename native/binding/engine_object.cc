@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "binding/grammar_object.h"
 #include "binding/values.h"
 
 namespace lorax {
@@ -27,32 +28,36 @@ Napi::Function EngineObject::define(Napi::Env env) {
        InstanceMethod<&EngineObject::add_adapter>("addAdapter"),
        InstanceMethod<&EngineObject::remove_adapter>("removeAdapter"),
        InstanceMethod<&EngineObject::adapters>("adapters"),
+       InstanceMethod<&EngineObject::set_vocabulary>("setVocabulary"),
+       InstanceMethod<&EngineObject::compile_grammar>("compileGrammar"),
        InstanceMethod<&EngineObject::submit>("submit"),
        InstanceMethod<&EngineObject::cancel>("cancel"),
        InstanceMethod<&EngineObject::stats>("stats"), InstanceMethod<&EngineObject::stop>("stop")});
 }
 
 Napi::Value EngineObject::make(Napi::Env env, const Napi::FunctionReference& constructor,
+                               const Napi::FunctionReference& grammar_class,
                                std::shared_ptr<EngineSession> session) {
-  return constructor.New({Napi::External<std::shared_ptr<EngineSession>>::New(env, &session)});
+  Parts parts{std::move(session), &grammar_class};
+  return constructor.New({Napi::External<Parts>::New(env, &parts)});
 }
 
 EngineObject::EngineObject(const Napi::CallbackInfo& call) : ObjectWrap(call) {
   if (call.Length() != 1 || !call[0].IsExternal()) {
     throw Napi::TypeError::New(call.Env(), "NativeEngine is made by createEngine");
   }
-  session_ = *call[0].As<Napi::External<std::shared_ptr<EngineSession>>>().Data();
+  parts_ = *call[0].As<Napi::External<Parts>>().Data();
 }
 
 Napi::Value EngineObject::info(const Napi::CallbackInfo& call) {
   return guarded(call.Env(),
-                 [&] { return info_value(call.Env(), session_->limits(), session_->info()); });
+                 [&] { return info_value(call.Env(), session().limits(), session().info()); });
 }
 
 Napi::Value EngineObject::add_adapter(const Napi::CallbackInfo& call) {
   try {
     return guarded(call.Env(), [&] {
-      return session_->add_adapter(call.Env(), read_adapter_spec(call[0], "spec"));
+      return session().add_adapter(call.Env(), read_adapter_spec(call[0], "spec"));
     });
   } catch (const Napi::Error& error) {
     return rejected(call.Env(), error.Value());
@@ -61,25 +66,48 @@ Napi::Value EngineObject::add_adapter(const Napi::CallbackInfo& call) {
 
 Napi::Value EngineObject::remove_adapter(const Napi::CallbackInfo& call) {
   return guarded(call.Env(), [&] {
-    session_->engine()->remove_adapter(read_int32(call[0], "handle", 0, kMaxInt32));
+    session().engine()->remove_adapter(read_int32(call[0], "handle", 0, kMaxInt32));
     return call.Env().Undefined();
   });
 }
 
 Napi::Value EngineObject::adapters(const Napi::CallbackInfo& call) {
   return guarded(call.Env(),
-                 [&] { return adapters_value(call.Env(), session_->engine()->adapters()); });
+                 [&] { return adapters_value(call.Env(), session().engine()->adapters()); });
+}
+
+Napi::Value EngineObject::set_vocabulary(const Napi::CallbackInfo& call) {
+  return guarded(call.Env(), [&] {
+    session().engine()->set_vocabulary(read_vocabulary(call[0], "vocabulary"));
+    return call.Env().Undefined();
+  });
+}
+
+Napi::Value EngineObject::compile_grammar(const Napi::CallbackInfo& call) {
+  try {
+    return guarded(call.Env(), [&] {
+      return session().compile_grammar(
+          call.Env(), read_string(call[0], "text"),
+          [&made = *parts_.grammar_class](Napi::Env env, std::shared_ptr<grammar::Grammar> grammar) {
+            return GrammarObject::make(env, made, std::move(grammar));
+          });
+    });
+  } catch (const Napi::Error& error) {
+    return rejected(call.Env(), error.Value());
+  }
 }
 
 Napi::Value EngineObject::submit(const Napi::CallbackInfo& call) {
   return guarded(call.Env(), [&] {
-    const auto engine = session_->engine();
-    const int32_t vocab_size = session_->limits().vocab_size;
+    const auto engine = session().engine();
+    const int32_t vocab_size = session().limits().vocab_size;
     Request request;
     request.id = read_int32(call[0], "request", 1, kMaxInt32);
     request.prompt = read_tokens(call[1], "promptTokens", vocab_size);
     request.adapter = read_int32(call[2], "adapter", -1, kMaxInt32);
     request.sampling = read_sampling(call[3], "sampling", vocab_size);
+    request.grammar = GrammarObject::read_constraint(call[4], "constraint", *parts_.grammar_class,
+                                                     vocab_size);
     engine->submit(std::move(request));
     return call.Env().Undefined();
   });
@@ -90,17 +118,17 @@ Napi::Value EngineObject::cancel(const Napi::CallbackInfo& call) {
     const int32_t id =
         read_int32(call[0], "request", std::numeric_limits<int32_t>::min(), kMaxInt32);
     // A stopped engine has ended every request already.
-    if (const auto engine = session_->engine_or_null()) engine->cancel(id);
+    if (const auto engine = session().engine_or_null()) engine->cancel(id);
     return call.Env().Undefined();
   });
 }
 
 Napi::Value EngineObject::stats(const Napi::CallbackInfo& call) {
-  return guarded(call.Env(), [&] { return stats_value(call.Env(), session_->engine()->stats()); });
+  return guarded(call.Env(), [&] { return stats_value(call.Env(), session().engine()->stats()); });
 }
 
 Napi::Value EngineObject::stop(const Napi::CallbackInfo& call) {
-  return guarded(call.Env(), [&] { return session_->stop(call.Env()); });
+  return guarded(call.Env(), [&] { return session().stop(call.Env()); });
 }
 
 }  // namespace lorax

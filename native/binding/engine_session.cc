@@ -71,7 +71,7 @@ void run_on_js_thread(Napi::Env env, const Call& call) {
 }  // namespace
 
 EngineSession::EngineSession(Napi::Env env, Napi::Function on_events, Napi::Function on_progress)
-    : env_(env), jobs_(kBackgroundThreads) {
+    : env_(env), jobs_(kBackgroundThreads), grammar_jobs_(1) {
   on_events_ = make_reference(env, on_events);
   on_progress_ = make_reference(env, on_progress);
 }
@@ -174,6 +174,29 @@ Napi::Promise EngineSession::add_adapter(Napi::Env env, AdapterSpec spec) {
   return promise.Promise();
 }
 
+Napi::Promise EngineSession::compile_grammar(Napi::Env env, std::string text,
+                                             MakeGrammar make_object) {
+  const auto promise = Napi::Promise::Deferred::New(env);
+  const std::shared_ptr<Engine> target = engine();
+  grammar_jobs_.post([this, promise, target, text = std::move(text),
+                      make_object = std::move(make_object)]() {
+    try {
+      if (stopping_) throw disposed();
+      post([this, promise, make_object, grammar = target->compile_grammar(text)](Napi::Env js_env) {
+        queue_->unhold();
+        promise.Resolve(make_object(js_env, grammar));
+      });
+    } catch (...) {
+      post([this, promise, error = std::current_exception()](Napi::Env js_env) {
+        queue_->unhold();
+        promise.Reject(error_value(js_env, error));
+      });
+    }
+  });
+  queue_->hold();
+  return promise.Promise();
+}
+
 Napi::Promise EngineSession::stop(Napi::Env env) {
   const auto promise = Napi::Promise::Deferred::New(env);
   if (ended_) {
@@ -203,6 +226,7 @@ void EngineSession::shut_down() {
   if (is_shut_down_) return;
   request_stop();
   jobs_.stop();
+  grammar_jobs_.stop();
   std::shared_ptr<Engine> engine;
   {
     std::lock_guard lock(mutex_);

@@ -4,7 +4,7 @@
 // the JavaScript thread of one environment; a session keeps itself alive until it has ended, by
 // stop() or with its environment. After the end no thread of it runs and nothing calls JavaScript.
 //
-//   background jobs -> loaded, failed, adapter packed  | -> JsQueue::wake
+//   background jobs -> loaded, adapter packed, grammar | -> JsQueue::wake
 //   engine thread   -> events                          |      -> drain() on the JavaScript thread
 //   stop thread     -> stopped                         |
 #pragma once
@@ -15,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -35,6 +36,8 @@ class EngineSession : public std::enable_shared_from_this<EngineSession> {
   static Napi::Promise create(Napi::Env env, EngineConfig config, Napi::Function on_events,
                               Napi::Function on_progress, MakeObject make_object);
   Napi::Promise add_adapter(Napi::Env env, AdapterSpec spec);
+  using MakeGrammar = std::function<Napi::Value(Napi::Env, std::shared_ptr<grammar::Grammar>)>;
+  Napi::Promise compile_grammar(Napi::Env env, std::string text, MakeGrammar make_object);
   Napi::Promise stop(Napi::Env env);
 
   // Throws DISPOSED once stop() was called.
@@ -94,6 +97,7 @@ class EngineSession : public std::enable_shared_from_this<EngineSession> {
   std::vector<Task> tasks_;
 
   BackgroundJobs jobs_;
+  BackgroundJobs grammar_jobs_;  // its own thread: adapters take long
   std::mutex shut_down_mutex_;
   bool is_shut_down_ = false;
 };

@@ -33,7 +33,7 @@ class CpuBackend final : public Backend {
   int64_t page_bytes(const KvLayout& layout) const override;
   void reserve(const KvLayout& layout, const RopeConfig& rope, int32_t max_rows,
                int32_t max_logits_rows) override;
-  void record(const std::function<void()>&) override {}
+  void record(const std::function<Activation()>&) override {}
   int32_t allocate_pages(int64_t memory_bytes, int32_t context_tokens) override;
 
   std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> modules) override;
@@ -42,7 +42,7 @@ class CpuBackend final : public Backend {
 
   int32_t steps_ahead() const override { return 0; }
   void begin_step(const StepPlan& plan) override;
-  bool replay() override { return false; }
+  std::optional<Activation> replay() override { return std::nullopt; }
   Activation embed(const Weight& table) override;
   Activation rms_norm(const Activation& residual, const Vector& gain, float eps) override;
   Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,

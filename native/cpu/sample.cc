@@ -173,15 +173,26 @@ void select_top(const float* x, int32_t n, int32_t k, std::vector<Candidate>* to
   std::sort_heap(top->begin(), top->end(), before);
 }
 
-// ---- steps 1 and 2: bias and penalties ----
+// ---- steps 1 and 2: bias, penalties, mask ----
 
 bool adjusts(const SampleRow& row) {
   const bool penalty = row.repetition_penalty != 1.0f || row.frequency_penalty != 0.0f ||
                        row.presence_penalty != 0.0f;
-  return row.bias_size > 0 || (penalty && row.history_size > 0);
+  return row.bias_size > 0 || (penalty && row.history_size > 0) || row.mask != nullptr;
 }
 
-void adjust(const SampleRow& row, float* l) {
+void apply_mask(const uint32_t* mask, int32_t vocab, float* l) {
+  for (int32_t begin = 0; begin < vocab; begin += 32) {
+    const uint32_t word = mask[begin / 32];
+    if (word == ~0u) continue;
+    const int32_t size = std::min(vocab - begin, 32);
+    for (int32_t i = 0; i < size; ++i) {
+      l[begin + i] = (word >> i & 1) != 0 ? l[begin + i] : -kInfinity;
+    }
+  }
+}
+
+void adjust(const SampleRow& row, int32_t vocab, float* l) {
   for (int32_t i = 0; i < row.bias_size; ++i) l[row.bias_ids[i]] += row.bias_values[i];
   for (int32_t i = 0; i < row.history_size; ++i) {
     const TokenCount& seen = row.history[i];
@@ -194,6 +205,7 @@ void adjust(const SampleRow& row, float* l) {
     // An extreme penalty must not make a fault of a sound logit.
     value = std::min(value, std::numeric_limits<float>::max());
   }
+  if (row.mask != nullptr) apply_mask(row.mask, vocab, l);
 }
 
 // ---- step 5: top-p ----
@@ -370,7 +382,7 @@ void sample_row(const float* logits, int32_t vocab, const SampleRow& row, Sample
   Maximum max = raw;
   if (adjusts(row)) {
     memory.logits.assign(logits, logits + vocab);
-    adjust(row, memory.logits.data());
+    adjust(row, vocab, memory.logits.data());
     l = memory.logits.data();
     max = maximum_of(l, vocab);
     if (!max.usable) return;

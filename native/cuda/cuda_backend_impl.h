@@ -97,7 +97,7 @@ class CudaBackend final : public Backend {
   int64_t page_bytes(const KvLayout& layout) const override;
   void reserve(const KvLayout& layout, const RopeConfig& rope, int32_t max_rows,
                int32_t max_logits_rows) override;
-  void record(const std::function<void()>& issue) override;
+  void record(const std::function<Activation()>& issue) override;
   int32_t allocate_pages(int64_t memory_bytes, int32_t context_tokens) override;
 
   std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> modules) override;
@@ -106,7 +106,7 @@ class CudaBackend final : public Backend {
 
   int32_t steps_ahead() const override { return 1; }
   void begin_step(const StepPlan& plan) override;
-  bool replay() override;
+  std::optional<Activation> replay() override;
   Activation embed(const Weight& table) override;
   Activation rms_norm(const Activation& residual, const Vector& gain, float eps) override;
   Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,
@@ -124,7 +124,7 @@ class CudaBackend final : public Backend {
 
  private:
   static constexpr int kSlots = 3;  // steps between begin_step and collect, at most, and one more
-  static constexpr int64_t kRecordedSampleEntries = 1 << 16;
+  static constexpr int64_t kSampleEntries = 1 << 16;  // of a step's penalties and biases, usually
 
   // The step being issued, or recorded: what the host must know of it to choose launches.
   struct Issue {
@@ -150,7 +150,8 @@ class CudaBackend final : public Backend {
   struct InFlight {
     int slot = 0;
     bool sampled = false;
-    std::vector<int32_t> num_logprobs;  // of each sample
+    std::vector<int32_t> num_logprobs;    // of each sample
+    std::vector<const uint32_t*> masks;  // the plan's, in the order of its samples
   };
 
   // A buffer for the most rows of a step, taken when an operation first runs.
@@ -164,7 +165,9 @@ class CudaBackend final : public Backend {
     return buffer.as<T>();
   }
   KvPages kv_pages(int32_t layer) const;
-  void upload_samples(const StepPlan& plan, bool recorded);
+  void upload_samples(const StepPlan& plan);
+  void reserve_masks(int32_t vocab);
+  const uint32_t* upload_masks(int32_t vocab);
   void plan_adapters();
   void lay_out_lists();
   void lay_out_row_lists();
@@ -178,6 +181,7 @@ class CudaBackend final : public Backend {
   const CudaOptions options_;
   Stream stream_;  // of steps
   Stream copies_;  // of adapters into pages
+  Stream mask_copies_;
   const std::string device_name_;
   const int num_sms_;
   bool streams_;  // the device and every weight have what the streaming GEMM needs
@@ -220,10 +224,11 @@ class CudaBackend final : public Backend {
   DeviceBuffer row_list_storage_;
 
   // Of sampling.
-  int64_t sample_bytes_ = 0;  // of what a recorded step uploads, at most
   DeviceBuffer sample_upload_;
-  DeviceBuffer large_sample_upload_;
   std::array<PinnedBuffer, kSlots> sample_staging_;
+  std::array<DeviceBuffer, kSlots> masks_;  // [max_logits_rows_, mask_words]
+  std::array<PinnedBuffer, kSlots> mask_staging_;
+  Event masks_arrived_;
   DeviceBuffer sample_workspace_;
   DeviceBuffer sample_tokens_;  // [max_logits_rows_]; the next step's unknown tokens
   DeviceBuffer sample_logprobs_;
@@ -233,6 +238,7 @@ class CudaBackend final : public Backend {
   PinnedBuffer exported_;      // ExportedSample [kSlots][max_logits_rows_]
 
   Issue issue_;
+  Activation recorded_logits_;  // of every recorded step, but for its rows
   int slot_ = 0;
   std::array<Event, kSlots> ended_;
   std::deque<InFlight> in_flight_;

@@ -1,5 +1,6 @@
 // A step: begin, replay or issue, end, collect; and its operations but the linears.
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 
 #include "cuda/attention_decode.h"
@@ -46,8 +47,8 @@ void CudaBackend::reserve(const KvLayout& layout, const RopeConfig& rope, int32_
                         cudaMemcpyHostToDevice));
 
   const char* samples = "sampling";
-  sample_bytes_ = sample_entries_offset(max_logits_rows_) + kRecordedSampleEntries * 8;
-  sample_upload_ = DeviceBuffer(sample_bytes_, samples);
+  const int64_t sample_bytes = sample_entries_offset(max_logits_rows_) + kSampleEntries * 8;
+  sample_upload_ = DeviceBuffer(sample_bytes, samples);
   sample_tokens_ = DeviceBuffer(int64_t{max_logits_rows_} * 4, samples);
   sample_logprobs_ = DeviceBuffer(int64_t{max_logits_rows_} * 4, samples);
   sample_top_tokens_ = DeviceBuffer(int64_t{max_logits_rows_} * kMaxLogprobs * 4, samples);
@@ -56,25 +57,28 @@ void CudaBackend::reserve(const KvLayout& layout, const RopeConfig& rope, int32_
   LORAX_CUDA(cudaMemset(sample_tokens_.as<void>(), 0, sample_tokens_.bytes()));
   exported_ = PinnedBuffer(
       int64_t{kSlots} * max_logits_rows_ * static_cast<int64_t>(sizeof(ExportedSample)), samples);
-  for (PinnedBuffer& staging : sample_staging_) staging = PinnedBuffer(sample_bytes_, samples);
+  for (PinnedBuffer& staging : sample_staging_) staging = PinnedBuffer(sample_bytes, samples);
   LORAX_CUDA(cudaDeviceSynchronize());
 }
 
 // A step of padding alone comes first: it takes every buffer and loads every kernel, neither of
-// which may happen during a capture, and touches no page.
-void CudaBackend::record(const std::function<void()>& issue) {
+// which may happen during a capture, and touches no page. Sampling is not recorded: what it needs of
+// the step before, masks, may come while the step runs.
+void CudaBackend::record(const std::function<Activation()>& issue) {
   const std::vector<int32_t> buckets =
       StepGraphs::buckets(std::min({max_rows_, max_logits_rows_, kMaxRecordedRows}));
   StepPlan nothing;
   for (const bool adapters : {false, true}) {
     issue_ = {};
     issue_.arrays = upload_->upload(nothing, buckets.back(), slot_, nullptr, stream_);
-    upload_samples(nothing, true);
+    upload_samples(nothing);
     issue_.adapters = issue_.few_adapter_rows = adapters;
     issue_.decodes = true;
     for (const int32_t rows : buckets) {
       issue_.rows = issue_.logits_rows = issue_.bucket = rows;
-      issue();
+      recorded_logits_ = issue();
+      reserve_masks(recorded_logits_.cols);
+      sample(recorded_logits_);
     }
   }
   tune_linears();
@@ -112,8 +116,7 @@ void CudaBackend::begin_step(const StepPlan& plan) {
                  .subspan(segment.rows_begin, segment.rows_end - segment.rows_begin));
   }
   const bool few_adapter_rows = lists_.capacity.fits(load);
-  const bool recorded = few_adapter_rows && upload_->fits_recorded(plan) &&
-                        sample_upload_bytes(plan.samples, max_logits_rows_) <= sample_bytes_;
+  const bool recorded = few_adapter_rows && upload_->fits_recorded(plan);
   const int32_t bucket = recorded ? graphs_->bucket_for(plan.num_rows()) : 0;
   slot_ = (slot_ + 1) % kSlots;
   const auto table_of = [](const ResidentAdapter* adapter) {
@@ -131,36 +134,63 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   issue_.decodes = static_cast<int32_t>(plan.spans.size()) == plan.num_rows();
   issue_.adapters = !plan.segments.empty();
   issue_.few_adapter_rows = few_adapter_rows && plan.num_rows() <= kMaxRecordedRows;
-  upload_samples(plan, bucket > 0);
+  upload_samples(plan);
 
   InFlight step;
   step.slot = slot_;
-  for (const SampleRow& row : plan.samples) step.num_logprobs.push_back(row.num_logprobs);
+  for (const SampleRow& row : plan.samples) {
+    step.num_logprobs.push_back(row.num_logprobs);
+    if (row.mask != nullptr) step.masks.push_back(row.mask);
+  }
   in_flight_.push_back(std::move(step));
 }
 
-// Penalties over long histories and large biases take another path: their step is not recorded.
-void CudaBackend::upload_samples(const StepPlan& plan, bool recorded) {
+// Penalties over long histories and large biases take more than what was reserved. A buffer that is
+// given back waits for the step that still reads it.
+void CudaBackend::upload_samples(const StepPlan& plan) {
+  const char* what = "penalties and biases";
   const int64_t needed = sample_upload_bytes(plan.samples, max_logits_rows_);
   PinnedBuffer& staging = sample_staging_[slot_];
-  if (needed > staging.bytes()) staging = PinnedBuffer(needed + needed / 2, "penalties and biases");
-  DeviceBuffer* to = &sample_upload_;
-  if (!recorded) {
-    to = &large_sample_upload_;
-    if (needed > to->bytes()) *to = DeviceBuffer(needed + needed / 2, "penalties and biases");
-  }
+  if (needed > staging.bytes()) staging = PinnedBuffer(needed + needed / 2, what);
+  if (needed > sample_upload_.bytes()) sample_upload_ = DeviceBuffer(needed + needed / 2, what);
   const int64_t bytes =
       lay_out_samples(plan.samples, max_logits_rows_, staging.as<uint8_t>(), staging.bytes());
-  LORAX_CUDA(cudaMemcpyAsync(to->as<void>(), staging.as<void>(), static_cast<size_t>(bytes),
-                             cudaMemcpyHostToDevice, stream_));
-  issue_.samples = sample_arrays(to->as<uint8_t>(), max_logits_rows_);
+  LORAX_CUDA(cudaMemcpyAsync(sample_upload_.as<void>(), staging.as<void>(),
+                             static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_));
+  issue_.samples = sample_arrays(sample_upload_.as<uint8_t>(), max_logits_rows_);
 }
 
-bool CudaBackend::replay() {
-  if (issue_.bucket == 0) return false;
+std::optional<Activation> CudaBackend::replay() {
+  if (issue_.bucket == 0) return std::nullopt;
   graphs_->launch(issue_.bucket, issue_.adapters);
-  in_flight_.back().sampled = true;
-  return true;
+  return Activation{recorded_logits_.data, issue_.bucket, recorded_logits_.cols};
+}
+
+void CudaBackend::reserve_masks(int32_t vocab) {
+  const int64_t bytes = int64_t{max_logits_rows_} * mask_words(vocab) * 4;
+  for (int slot = 0; slot < kSlots && masks_[slot].bytes() < bytes; ++slot) {
+    masks_[slot] = DeviceBuffer(bytes, "masks of grammars");
+    mask_staging_[slot] = PinnedBuffer(bytes, "masks of grammars");
+  }
+}
+
+// Beside the step, on a stream of their own: only its sampling waits for them. Whoever used the slot
+// before was collected.
+const uint32_t* CudaBackend::upload_masks(int32_t vocab) {
+  if (in_flight_.empty() || in_flight_.back().masks.empty()) return nullptr;
+  const InFlight& step = in_flight_.back();
+  reserve_masks(vocab);
+  const size_t mask_bytes = static_cast<size_t>(mask_words(vocab)) * 4;
+  auto* staging = mask_staging_[step.slot].as<uint8_t>();
+  for (size_t i = 0; i < step.masks.size(); ++i) {
+    std::memcpy(staging + i * mask_bytes, step.masks[i], mask_bytes);
+  }
+  auto* masks = masks_[step.slot].as<uint32_t>();
+  LORAX_CUDA(cudaMemcpyAsync(masks, staging, step.masks.size() * mask_bytes,
+                             cudaMemcpyHostToDevice, mask_copies_));
+  LORAX_CUDA(cudaEventRecord(masks_arrived_, mask_copies_));
+  LORAX_CUDA(cudaStreamWaitEvent(stream_, masks_arrived_));
+  return masks;
 }
 
 void CudaBackend::end_step() {
@@ -346,6 +376,7 @@ void CudaBackend::sample(const Activation& logits) {
                        sample_top_tokens_.as<int32_t>(), sample_top_logprobs_.as<float>()};
   arguments.input_tokens = input_tokens_.as<int32_t>();
   arguments.logits_rows = issue_.arrays.logits_rows;
+  arguments.masks = upload_masks(logits.cols);
   arguments.rows = logits.rows;
   arguments.vocab = logits.cols;
   const int64_t workspace = sample_workspace_bytes(max_logits_rows_, logits.cols);

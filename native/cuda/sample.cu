@@ -16,7 +16,7 @@ namespace {
 
 using namespace sampling;
 
-// ---- steps 1 and 2: bias and penalties ----
+// ---- steps 1 and 2: bias, penalties, mask ----
 
 __device__ bool adjusts(const SampleParameters& row) {
   const bool penalty = row.repetition_penalty != 1.0f || row.frequency_penalty != 0.0f ||
@@ -63,6 +63,20 @@ __device__ void adjust(const Slice& slice, RowMemory& memory, const SampleParame
     value = penalized(value, 1, row);
   }
   __syncthreads();
+}
+
+// mask [mask_words(vocab)]. Each thread changes the quads it will read.
+__device__ void apply_mask(const Slice& slice, const uint32_t* mask) {
+  slice.each_quad([&](int32_t token, float4* quad) {
+    const uint32_t allowed = __ldg(mask + token / 32) >> (token % 32) & 15u;
+    if (allowed == 15u) return;
+    float4 x = *quad;
+    x.x = allowed & 1u ? x.x : -INFINITY;
+    x.y = allowed & 2u ? x.y : -INFINITY;
+    x.z = allowed & 4u ? x.z : -INFINITY;
+    x.w = allowed & 8u ? x.w : -INFINITY;
+    *quad = x;
+  });
 }
 
 __device__ Greatest greatest_in(const Slice& slice) {
@@ -252,7 +266,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   }
   const float* logits = a.logits + int64_t{index} * a.vocab + slice.begin;  // [slice.size]
   const bool aligned = a.vocab % 4 == 0;
-  const bool adjusted = adjusts(row);
+  const bool masked = row.mask >= 0;
+  const bool adjusted = adjusts(row) || masked;
   const bool draws = row.temperature > 0.0f;
   const bool reports = row.num_logprobs >= 0;
   const bool limited = draws && limits_any(row, a.vocab);
@@ -276,8 +291,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     log_sum = report<kRanks>(slice, memory, turn, raw_max, row.num_logprobs, index, a.outputs);
   }
   if (sound && adjusted) {
-    const int32_t input = row.counts_input != 0 ? a.input_tokens[a.logits_rows[index]] : -1;
-    adjust(slice, memory, row, a.arrays.entries, input);
+    if (adjusts(row)) {
+      const int32_t input = row.counts_input != 0 ? a.input_tokens[a.logits_rows[index]] : -1;
+      adjust(slice, memory, row, a.arrays.entries, input);
+    }
+    if (masked) apply_mask(slice, a.masks + int64_t{row.mask} * ((a.vocab + 31) / 32));
     greatest = reduce<kRanks, Least>(memory, turn, greatest_in(slice).packed());
     sound = usable(greatest);
   }

@@ -1,11 +1,10 @@
 // Sampling on the device: what backend/sampling.h defines, for every sampled row of a step.
 //
-// The host lays a step's SampleRows out in a pinned buffer (lay_out_samples) and uploads it to one
-// fixed address, by a copy on the stream before the step's first kernel (a kernel of its own,
-// started early, reads it before it waits for the others); sample() reads nothing else that changes
-// from step to step, so it can be captured. Results equal cpu/sample.cc for the same logits. A
-// row's result is a function of the row alone: sums are of integers, so neither batch nor schedule
-// changes it.
+// The host lays a step's SampleRows out in a pinned buffer (lay_out_samples) and uploads it, by a
+// copy on the stream before the step's first kernel (a kernel of its own, started early, reads it
+// before it waits for the others). Masks follow later, while those kernels run. Results equal
+// cpu/sample.cc for the same logits. A row's result is a function of the row alone: sums are of
+// integers, so neither batch nor schedule changes it.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -42,7 +41,7 @@ struct SampleParameters {
   int32_t bias_begin;
   int32_t bias_size;
   int32_t counts_input;  // 1: the token this row was fed is one more output of its history
-  int32_t unused;
+  int32_t mask;          // row of SampleArguments::masks; -1: all tokens may be chosen
 };
 
 // One TokenCount (history) or one biased token.
@@ -73,6 +72,10 @@ SampleArrays sample_arrays(const uint8_t* device, int32_t max_rows);
 int64_t lay_out_samples(std::span<const SampleRow> samples, int32_t max_rows, uint8_t* staging,
                         int64_t capacity_bytes);
 
+// Masks of these rows, and the words of one.
+int32_t num_masks(std::span<const SampleRow> samples);
+inline int32_t mask_words(int32_t vocab) { return (vocab + 31) / 32; }
+
 // ---- what comes out ----
 
 struct SampleOutputs {
@@ -96,8 +99,9 @@ struct SampleArguments {
   // the sample of the step before, which the history lacks.
   const int32_t* input_tokens = nullptr;  // [step rows]
   const int32_t* logits_rows = nullptr;   // [rows]
+  const uint32_t* masks = nullptr;        // [num_masks, mask_words(vocab)], in the order of rows
   float* workspace = nullptr;             // sample_workspace_bytes
-  int32_t rows = 0;                       // of the recorded step
+  int32_t rows = 0;                       // of the step, padding too
   int32_t vocab = 0;
   SampleSplit split = SampleSplit::kAuto;
 };

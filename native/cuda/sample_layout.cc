@@ -30,6 +30,11 @@ int64_t sample_upload_bytes(std::span<const SampleRow> samples, int32_t max_rows
   return sample_entries_offset(max_rows) + entries * static_cast<int64_t>(sizeof(SampleEntry));
 }
 
+int32_t num_masks(std::span<const SampleRow> samples) {
+  return static_cast<int32_t>(std::count_if(
+      samples.begin(), samples.end(), [](const SampleRow& row) { return row.mask != nullptr; }));
+}
+
 SampleArrays sample_arrays(const uint8_t* device, int32_t max_rows) {
   return {
       .header = reinterpret_cast<const SampleHeader*>(device),
@@ -48,7 +53,7 @@ int64_t lay_out_samples(std::span<const SampleRow> samples, int32_t max_rows, ui
   std::memcpy(staging, &header, sizeof(header));
   auto* parameters = reinterpret_cast<SampleParameters*>(staging + sizeof(SampleHeader));
   auto* entries = reinterpret_cast<SampleEntry*>(staging + sample_entries_offset(max_rows));
-  int32_t next = 0;
+  int32_t next = 0, next_mask = 0;
   for (const SampleRow& row : samples) {
     SampleParameters out = {};
     out.temperature = row.temperature;
@@ -63,6 +68,7 @@ int64_t lay_out_samples(std::span<const SampleRow> samples, int32_t max_rows, ui
     out.position = row.position;
     out.history_begin = next;
     out.history_size = history_size(row);
+    out.mask = row.mask != nullptr ? next_mask++ : -1;
     out.counts_input = row.unknown_token >= 0 && has_penalty(row) ? 1 : 0;
     for (int32_t i = 0; i < out.history_size; ++i) {
       entries[next].token = row.history[i].token;

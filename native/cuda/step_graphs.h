@@ -1,7 +1,7 @@
 // Recorded decode steps: one CUDA graph per number of rows, with and without adapters.
 //
 // A graph knows nothing of a step but its rows: all else is read from StepArrays, so one graph
-// serves any sequences and any adapters. Used by the backend alone.
+// serves any sequences and any adapters. It ends with the logits. Used by the backend alone.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,6 +1,7 @@
 // Refusals: each names what is too much, how much there is, and what to do.
 #include "engine/admission.h"
 
+#include <algorithm>
 #include <new>
 #include <string>
 
@@ -43,6 +44,26 @@ std::string outputs_text(const SamplingParams& sampling) {
   return "and " + number(sampling.max_output_tokens) + " to generate (maxOutputTokens)";
 }
 
+std::optional<Failure> refuse_grammar(const Request& request, int32_t max_tokens) {
+  if (request.grammar == nullptr) return std::nullopt;
+  const auto prompt = static_cast<int32_t>(request.prompt.size());
+  const grammar::Cost shortest = request.grammar->shortest();
+  const int32_t left = max_tokens - prompt;
+  if (shortest <= static_cast<grammar::Cost>(left)) return std::nullopt;
+  const bool has_maximum = request.sampling.max_output_tokens > 0;
+  ErrorData data = {{"shortestTokens", static_cast<double>(shortest)},
+                    {"promptTokens", static_cast<double>(prompt)}};
+  if (has_maximum) {
+    data["field"] = std::string("maxOutputTokens");
+    data["maxOutputTokens"] = static_cast<double>(request.sampling.max_output_tokens);
+  }
+  return Failure{has_maximum ? "INVALID_OPTIONS" : "CONTEXT_TOO_LONG",
+                 "The output's grammar takes " + number(shortest) +
+                     " tokens to come to an end, but there is room for " + number(left) +
+                     (has_maximum ? " (maxOutputTokens)." : " after the prompt."),
+                 std::move(data)};
+}
+
 }  // namespace
 
 std::optional<Failure> refuse(const Request& request, const ModelLimits& model,
@@ -79,7 +100,18 @@ std::optional<Failure> refuse(const Request& request, const ModelLimits& model,
                        ". Raise memoryBytes or ask for less.",
                    std::move(data)};
   }
-  return std::nullopt;
+  return refuse_grammar(request, max_sequence_tokens(request, model, adapter_pages));
+}
+
+int32_t max_sequence_tokens(const Request& request, const ModelLimits& model,
+                            int32_t adapter_pages) {
+  const auto prompt = static_cast<int32_t>(request.prompt.size());
+  const int32_t outputs = request.sampling.max_output_tokens;
+  if (outputs > 0) return std::min(model.context_tokens, prompt + outputs);
+  if (request.grammar == nullptr) return model.context_tokens;
+  const int64_t kv_tokens =
+      static_cast<int64_t>(model.num_pages - adapter_pages) * model.block_tokens;
+  return static_cast<int32_t>(std::min<int64_t>(model.context_tokens, kv_tokens + 1));
 }
 
 Failure adapter_not_found(int32_t handle) {
@@ -97,7 +129,8 @@ Failure no_token(int32_t adapter, int32_t num_outputs) {
                  std::string(base ? "The model" : "The adapter") +
                      " gave no usable logits (NaN, infinite or all banned) after " +
                      number(num_outputs) + " output tokens. Check its weights" +
-                     (base ? "." : " and its alpha.") + " A logitBias may not ban every token.",
+                     (base ? "." : " and its alpha.") + " A logitBias may not ban every token, nor every one that"
+                     " a grammar allows.",
                  std::move(data)};
 }
 

@@ -14,8 +14,15 @@ namespace lorax {
 
 // `adapter_pages`: pages of the request's adapter; 0 for the base. Refuses what is malformed
 // (INVALID_OPTIONS) and what can never fit (CONTEXT_TOO_LONG, POOL_EXHAUSTED).
+// CONTEXT_TOO_LONG too, or INVALID_OPTIONS, where a grammar takes more tokens than the output may
+// have.
 std::optional<Failure> refuse(const Request& request, const ModelLimits& model,
                               int32_t adapter_pages);
+
+// Tokens, prompt and outputs, with which the sequence ends if nothing else ends it. An output that
+// has to be whole is never cut by a full pool.
+int32_t max_sequence_tokens(const Request& request, const ModelLimits& model,
+                            int32_t adapter_pages);
 
 Failure adapter_not_found(int32_t handle);
 // The model gave a sequence no token (SampleResult::token < 0) at output position `num_outputs`.

@@ -1,7 +1,8 @@
 // The engine's thread, and what other threads may ask of it.
 //
 // The turn itself is in step_loop, which belongs to the engine thread; submit, cancel, add_adapter
-// and the reads go through command_queue, outbox and status_board, each with its own lock.
+// and the reads go through command_queue, outbox and status_board, each with its own lock;
+// grammars are made here and meet the engine thread in a request.
 #include "engine/engine.h"
 
 #include <chrono>
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include "engine/admission.h"
+#include "engine/grammar_cache.h"
 #include "engine/step_loop.h"
 
 namespace lorax {
@@ -37,6 +39,7 @@ class Engine::Impl {
   Impl(std::unique_ptr<Model> model, const EngineLimits& limits, std::function<void()> notify)
       : model_(std::move(model)),
         model_limits_(model_->limits()),
+        grammars_(model_limits_.vocab_size),
         loop_(*model_, checked(limits), commands_, outbox_, board_, std::move(notify)) {}
 
   void start();
@@ -49,6 +52,7 @@ class Engine::Impl {
   CommandQueue commands_;
   Outbox outbox_;
   StatusBoard board_;
+  GrammarCache grammars_;
   StepLoop loop_;  // engine thread
 
  private:
@@ -123,6 +127,10 @@ void Engine::start() { impl_->start(); }
 bool Engine::step() { return impl_->step(); }
 
 void Engine::submit(Request request) {
+  if (request.grammar != nullptr && !impl_->grammars_.owns(*request.grammar)) {
+    throw Error("INVALID_OPTIONS", "The grammar was compiled by another engine.",
+                {{"field", std::string("grammar")}});
+  }
   impl_->commands_.post(SubmitCommand{std::move(request), Clock::now()});
 }
 
@@ -136,6 +144,15 @@ void Engine::remove_adapter(int32_t handle) {
 }
 
 std::vector<AdapterStatus> Engine::adapters() const { return impl_->board_.adapters(); }
+
+void Engine::set_vocabulary(grammar::TokenBytes tokens) {
+  impl_->grammars_.set_vocabulary(std::move(tokens));
+}
+
+std::shared_ptr<grammar::Grammar> Engine::compile_grammar(const std::string& text) {
+  if (impl_->commands_.closed()) throw Error("DISPOSED", "The engine was stopped.");
+  return impl_->grammars_.compile(text);
+}
 
 StepEvents Engine::take_events() { return impl_->outbox_.take(); }
 

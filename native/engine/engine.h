@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "backend/error.h"
+#include "grammar/grammar.h"
 #include "model/model.h"
 #include "sampling/sampling_params.h"
 
@@ -23,6 +24,7 @@ struct Request {
   std::vector<int32_t> prompt;
   int32_t adapter = -1;  // handle from add_adapter; -1 = base
   SamplingParams sampling;
+  std::shared_ptr<grammar::Grammar> grammar = nullptr;  // that the output must match; null: free
 };
 
 struct EngineLimits {
@@ -32,7 +34,7 @@ struct EngineLimits {
 };
 
 // The order is FINISH_REASONS in worker/addon.ts.
-enum class FinishReason : int32_t { kStopToken, kMaxOutputTokens, kContext, kPool };
+enum class FinishReason : int32_t { kStopToken, kMaxOutputTokens, kContext, kPool, kGrammar };
 
 struct Failure {
   std::string code;
@@ -84,6 +86,7 @@ class Engine {
   // One turn: drain commands, schedule, submit, collect, tell. False when there was nothing to do.
   bool step();
 
+  // Throws Error for an id in use, and a grammar that is another engine's.
   void submit(Request request);
   void cancel(int32_t id);
 
@@ -91,6 +94,11 @@ class Engine {
   int32_t add_adapter(const AdapterSpec& spec);
   void remove_adapter(int32_t handle);
   std::vector<AdapterStatus> adapters() const;
+
+  // What the model's tokens spell. Once, before the first grammar. Any thread.
+  void set_vocabulary(grammar::TokenBytes tokens);
+  // Any thread; compiles on the calling thread. Equal texts share one. Throws Error.
+  std::shared_ptr<grammar::Grammar> compile_grammar(const std::string& text);
 
   StepEvents take_events();
   EngineStats stats() const;

@@ -16,6 +16,18 @@ void StepsInFlight::submit() {
   pool_.submitted(plan.step);
   model_.submit(plan);
   ++size_;
+  sampled_ = false;
+}
+
+void StepsInFlight::sample() {
+  sampled_ = true;  // or never will be
+  model_.sample();
+}
+
+void StepsInFlight::forget_sample(int64_t arrival) {
+  for (StepInFlight::Sampled& sampled : newest().sampled) {
+    if (sampled.arrival == arrival) sampled.arrival = StepInFlight::kNobody;
+  }
 }
 
 StepsInFlight::Collected StepsInFlight::collect() {
@@ -34,6 +46,11 @@ StepsInFlight::Collected StepsInFlight::collect() {
 }
 
 void StepsInFlight::abandon() noexcept {
+  try {
+    if (!sampled_) sample();
+  } catch (...) {
+    // As below.
+  }
   while (size_ > 0) {
     try {
       collect();

@@ -19,7 +19,9 @@
 namespace lorax {
 
 struct StepInFlight {
-  // Its id may be another request's when the sample is there; its arrival never is.
+  // Its id may be another request's when the sample is there; its arrival never is. Nobody waits
+  // for a sample of kNobody.
+  static constexpr int64_t kNobody = 0;
   struct Sampled {
     int32_t id;
     int64_t arrival;
@@ -28,6 +30,7 @@ struct StepInFlight {
 
   StepPlan plan;
   std::vector<Sampled> sampled;  // [plan.samples.size()]
+  std::vector<uint32_t> masks;   // those that plan.samples name, in their order
   std::vector<std::shared_ptr<const ResidentAdapter>> adapters;
   EngineStats::Step stats;
   Clock::time_point begin;  // of the turn that planned it
@@ -44,8 +47,16 @@ class StepsInFlight {
   // To be planned into; its buffers are an older step's.
   StepInFlight& next() { return slots_[(first_ + size_) % slots_.size()]; }
 
-  // Submits next().
+  // Submits next(), which becomes newest().
   void submit();
+  StepInFlight& newest() { return slots_[(first_ + size_ - 1) % slots_.size()]; }
+
+  // Samples newest(), once its masks are filled.
+  void sample();
+  bool is_sampled() const { return sampled_; }
+
+  // The newest step's sample for `arrival` is not waited for any more.
+  void forget_sample(int64_t arrival);
 
   // Waits for the oldest step; it is over, also when this throws. `results` [sampled.size()]. Both
   // are valid until next() is filled.
@@ -73,6 +84,7 @@ class StepsInFlight {
   std::array<StepInFlight, kMaxAhead + 1> slots_;  // a ring of size_ from first_ on
   int32_t first_ = 0;
   int32_t size_ = 0;
+  bool sampled_ = true;  // newest() is, if there is one
   int64_t newest_step_ = 0;
   std::vector<SampleResult> results_;
 };

@@ -63,6 +63,13 @@ void EventWriter::token(int32_t id, const SampleResult& result, int32_t num_logp
                 result.top_logprobs.begin() + num_logprobs);
 }
 
+void EventWriter::tokens(int32_t id, std::span<const int32_t> tokens) {
+  make_room_for_record(4 + tokens.size(), 0);
+  std::vector<int32_t>& ints = events_.ints;
+  ints.insert(ints.end(), {word(Event::kTokens), id, static_cast<int32_t>(tokens.size()), -1});
+  ints.insert(ints.end(), tokens.begin(), tokens.end());
+}
+
 void EventWriter::finished(int32_t id, FinishReason reason, int32_t num_outputs) noexcept {
   end(id, {word(Event::kFinished), id, static_cast<int32_t>(reason), num_outputs});
 }

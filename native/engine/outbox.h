@@ -28,6 +28,7 @@ class EventWriter {
   void started(int32_t id, int64_t queue_us, int32_t cached_tokens);
   // `num_logprobs` as in SampleRow; the result holds that many alternatives.
   void token(int32_t id, const SampleResult& result, int32_t num_logprobs);
+  void tokens(int32_t id, std::span<const int32_t> tokens);
   void finished(int32_t id, FinishReason reason, int32_t num_outputs) noexcept;
   void aborted(int32_t id, int32_t num_outputs) noexcept;
   void failed(int32_t id, Failure failure, int32_t num_outputs) noexcept;

@@ -28,18 +28,23 @@ void Reporter::token(const Sequence& sequence, const SampleResult& result) {
   ++stats_.output_tokens;
 }
 
+void Reporter::tokens(const Sequence& sequence, std::span<const int32_t> tokens) {
+  events_.tokens(sequence.id, tokens);
+  stats_.output_tokens += static_cast<int64_t>(tokens.size());
+}
+
 void Reporter::finished(const Sequence& sequence, FinishReason reason) noexcept {
-  events_.finished(sequence.id, reason, sequence.num_outputs());
+  events_.finished(sequence.id, reason, sequence.num_reported());
   ++stats_.finished;
 }
 
 void Reporter::aborted(const Sequence& sequence) noexcept {
-  events_.aborted(sequence.id, sequence.num_outputs());
+  events_.aborted(sequence.id, sequence.num_reported());
   ++stats_.aborted;
 }
 
 void Reporter::failed(const Sequence& sequence, Failure failure) noexcept {
-  events_.failed(sequence.id, std::move(failure), sequence.num_outputs());
+  events_.failed(sequence.id, std::move(failure), sequence.num_reported());
   ++stats_.failed;
 }
 

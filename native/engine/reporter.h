@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 
 #include "engine/command_queue.h"
 #include "engine/outbox.h"
@@ -26,6 +27,8 @@ class Reporter {
 
   void started(const Sequence& sequence);
   void token(const Sequence& sequence, const SampleResult& result);
+  // Tokens that were not sampled; the request reports no logprobs.
+  void tokens(const Sequence& sequence, std::span<const int32_t> tokens);
 
   // The ends of requests, one each.
   void finished(const Sequence& sequence, FinishReason reason) noexcept;

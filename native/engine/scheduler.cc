@@ -87,6 +87,10 @@ int32_t remaining(const ScheduledSequence& sequence) {
   return sequence.num_tokens - sequence.num_computed;
 }
 
+bool decodes(const ScheduledSequence& sequence) {
+  return sequence.generates || remaining(sequence) == 1;
+}
+
 }  // namespace
 
 int32_t max_running_sequences(int32_t max_sequences, int32_t max_batch_tokens) {
@@ -101,10 +105,12 @@ Schedule make_schedule(const SchedulerState& state) {
   // Running sequences [0, num_running) stay; victims are taken from the end.
   int32_t num_running = static_cast<int32_t>(state.running.size());
 
-  // Decodes. A sequence that finds no page preempts the newest, which is at worst itself.
+  // Decodes. A sequence that finds no page preempts the newest, which is at worst itself. Each has
+  // its row; what is left of their half goes to those with more tokens, the oldest first.
+  int32_t spare = std::max(0, limits.max_batch_tokens / 2 - num_running);
   for (int32_t i = 0; i < num_running && budget > 0; ++i) {
     const ScheduledSequence& sequence = state.running[i];
-    if (remaining(sequence) != 1) continue;
+    if (!decodes(sequence)) continue;
     const int32_t missing =
         blocks_for(sequence.num_tokens, limits.block_tokens) - sequence.num_blocks;
     while (i < num_running && !ledger.make_room(missing, -1)) {
@@ -124,14 +130,16 @@ Schedule make_schedule(const SchedulerState& state) {
       continue;
     }
     ledger.take(missing);
-    schedule.chunks.push_back({i, 1});
-    --budget;
+    const int32_t tokens = std::min(remaining(sequence), 1 + spare);
+    schedule.chunks.push_back({i, tokens});
+    budget -= tokens;
+    spare -= tokens - 1;
   }
 
   // Prefill chunks. Their pages were taken at admission.
   for (int32_t i = 0; i < num_running && budget > 0; ++i) {
+    if (decodes(state.running[i])) continue;
     const int32_t tokens = std::min(remaining(state.running[i]), budget);
-    if (remaining(state.running[i]) == 1) continue;
     schedule.chunks.push_back({i, tokens});
     budget -= tokens;
   }

@@ -1,7 +1,8 @@
 // Which sequences run in a step and how many tokens of each: a pure function of integers.
 //
-// Decodes come first, so nobody's long prompt stalls another's stream; prefill chunks get the rest
-// of the token budget, oldest first; then requests are admitted in order of arrival. Always holds:
+// Decodes come first, so nobody's long prompt stalls another's stream: one token each, or several
+// where a grammar has said what comes next. Prefill chunks get the rest of the token budget, oldest
+// first; then requests are admitted in order of arrival. Always holds:
 // every running sequence arrived before every waiting one, so the oldest is never preempted and
 // finishes, whatever the others do: no deadlock, no livelock, no starvation. While a step is in
 // flight, pages that somebody gives up are nobody's until it is over: who needs one of them waits
@@ -28,6 +29,7 @@ struct ScheduledSequence {
   int32_t num_computed = 0;  // positions whose KV is in pages; < num_tokens
   int32_t num_blocks = 0;    // held; 0 when waiting
   int32_t adapter = -1;      // index into SchedulerState::adapters; -1 = base
+  bool generates = false;    // what is not computed was generated since it was admitted
 };
 
 struct ScheduledAdapter {
@@ -61,7 +63,7 @@ struct Schedule {
   std::vector<int32_t> evicted;    // adapters whose pages are freed
   int32_t num_admitted = 0;        // from the front of waiting; each gets pages for all its
                                    // known tokens and, if it is not resident, its adapter
-  std::vector<Chunk> chunks;       // in order of arrival; a decode is a chunk of one
+  std::vector<Chunk> chunks;       // in order of arrival
 };
 
 Schedule make_schedule(const SchedulerState& state);

@@ -1,16 +1,19 @@
 // One request on its way through the engine.
 //
-// Always holds: `tokens` is the prompt and then every token that was reported; `num_in_flight` more
-// were sampled by steps that were not collected yet. KV of the first `num_computed` of all of them
+// Always holds: `tokens` is the prompt and then every token that was reported, or will be when it
+// starts; `num_in_flight` more were sampled by steps that were not collected yet. `matcher` has seen
+// every token of the output. KV of the first `num_computed` of all of them
 // is in `blocks`, once those steps are over. A waiting sequence holds no page. Owned by the engine.
 #pragma once
 
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "engine/engine.h"
+#include "grammar/matcher.h"
 #include "memory/block_table.h"
 #include "sampling/sampler_state.h"
 
@@ -20,16 +23,16 @@ using Clock = std::chrono::steady_clock;
 
 struct Sequence {
   Sequence(Request request, Clock::time_point submit_time, int64_t arrival_number,
-           const ModelLimits& model)
+           int32_t most_tokens, const ModelLimits& model)
       : id(request.id),
         arrival(arrival_number),
         adapter(request.adapter),
         submitted(submit_time),
         num_prompt(static_cast<int32_t>(request.prompt.size())),
-        max_tokens(
-            request.sampling.max_output_tokens == 0
-                ? model.context_tokens
-                : std::min(model.context_tokens, num_prompt + request.sampling.max_output_tokens)),
+        max_tokens(most_tokens),
+        matcher(request.grammar == nullptr
+                    ? nullptr
+                    : std::make_unique<grammar::Matcher>(std::move(request.grammar))),
         sampler(std::move(request.sampling), request.prompt, model.vocab_size),
         blocks(model.block_tokens) {
     tokens = std::move(request.prompt);
@@ -37,11 +40,14 @@ struct Sequence {
 
   int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }
   int32_t num_outputs() const { return num_tokens() - num_prompt; }
+  int32_t num_reported() const { return started ? num_outputs() : 0; }
+  int32_t num_tokens_left() const { return max_tokens - num_tokens(); }
   int32_t num_tokens_ahead() const { return num_tokens() + num_in_flight; }
 
-  // Room for one more token.
-  void make_room() {
-    if (tokens.size() == tokens.capacity()) tokens.reserve(2 * tokens.size());
+  // Room for so many more tokens.
+  void make_room(size_t more) {
+    const size_t needed = tokens.size() + more;
+    if (needed > tokens.capacity()) tokens.reserve(std::max(needed, 2 * tokens.size()));
   }
 
   // Its last token, whatever it is, was reported or is in flight.
@@ -53,6 +59,7 @@ struct Sequence {
   const Clock::time_point submitted;
   const int32_t num_prompt;
   const int32_t max_tokens;  // it ends with this many, prompt and outputs, if no stop token comes
+  const std::unique_ptr<grammar::Matcher> matcher;  // null: its output is free
   SamplerState sampler;
   BlockTable blocks;
   std::vector<int32_t> tokens;
@@ -60,6 +67,7 @@ struct Sequence {
   int32_t num_in_flight = 0;
   int32_t newest_sample = -1;  // index in the newest step that sampled it
   bool started = false;        // was admitted once; preemption does not undo it
+  bool generates = false;      // all it had when it was admitted is computed
 };
 
 }  // namespace lorax

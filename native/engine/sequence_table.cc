@@ -30,9 +30,9 @@ SequenceTable::SequenceTable(Model& model, SchedulerLimits limits)
       pool_(model_limits_.num_pages),
       adapters_(model, pool_) {}
 
-void SequenceTable::add(Request request, Clock::time_point submitted) {
-  waiting_.push_back(
-      std::make_unique<Sequence>(std::move(request), submitted, ++num_arrivals_, model_limits_));
+Sequence& SequenceTable::add(Request request, Clock::time_point submitted, int32_t max_tokens) {
+  waiting_.push_back(std::make_unique<Sequence>(std::move(request), submitted, ++num_arrivals_,
+                                                max_tokens, model_limits_));
   Sequence& sequence = *waiting_.back();
   try {
     by_id_[sequence.id] = &sequence;
@@ -41,6 +41,7 @@ void SequenceTable::add(Request request, Clock::time_point submitted) {
     throw;
   }
   if (sequence.adapter >= 0) adapters_.open_request(sequence.adapter);
+  return sequence;
 }
 
 Schedule SequenceTable::schedule() const {
@@ -49,7 +50,7 @@ Schedule SequenceTable::schedule() const {
   adapters_.describe(&adapters, &handles);
   const auto describe = [&](const SequencePtr& sequence) {
     ScheduledSequence described{sequence->num_tokens_ahead(), sequence->num_computed,
-                                sequence->blocks.num_blocks(), -1};
+                                sequence->blocks.num_blocks(), -1, sequence->generates};
     if (sequence->adapter >= 0) {
       const auto found = std::lower_bound(handles.begin(), handles.end(), sequence->adapter);
       described.adapter = static_cast<int32_t>(found - handles.begin());
@@ -84,7 +85,7 @@ std::vector<Sequence*> SequenceTable::apply(const Schedule& schedule, int64_t st
   for (const Chunk& chunk : schedule.chunks) {
     const auto index = static_cast<size_t>(chunk.sequence);
     Sequence& sequence = *running_[index < num_stayed ? index : index - num_left];
-    // A prefill's pages were taken at admission: this takes a decode's next page.
+    // A prefill's pages were taken at admission: this takes a decode's next pages.
     if (!sequence.blocks.append(pool_, sequence.num_tokens_ahead())) broken("a page is missing");
     scheduled.push_back(&sequence);
   }
@@ -98,6 +99,7 @@ void SequenceTable::preempt_newest(int64_t step) {
   Sequence& sequence = *waiting_.front();
   sequence.blocks.truncate(0);
   sequence.num_computed = 0;
+  sequence.generates = false;
   if (sequence.adapter >= 0) adapters_.stop_running(sequence.adapter, step);
   ++num_preemptions_;
 }
@@ -172,6 +174,7 @@ void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight
     if (sequence.num_computed >= sequence.num_tokens_ahead()) broken("all is computed already");
     if (sequence.num_computed > sequence.blocks.capacity()) broken("KV lies outside its pages");
     if (!runs && sequence.blocks.num_blocks() > 0) broken("a waiting sequence holds pages");
+    if (!runs && sequence.generates) broken("a waiting sequence generates");
     for (const int32_t page : sequence.blocks.pages()) {
       if (pool_.use_of(page) != PageKind::kKv) broken("a sequence holds a page that is not its");
       if (seen[page]) broken("two sequences share a page");

@@ -25,7 +25,8 @@ class SequenceTable {
   SequenceTable(Model& model, SchedulerLimits limits);
 
   // Queues a sequence that was found to fit, behind all others. When it throws, nothing was added.
-  void add(Request request, Clock::time_point submitted);
+  // `max_tokens` as in Sequence.
+  Sequence& add(Request request, Clock::time_point submitted, int32_t max_tokens);
 
   // What make_schedule says of the state as it is. `evicted` holds handles.
   Schedule schedule() const;

@@ -8,10 +8,21 @@
 #include <utility>
 
 #include "engine/admission.h"
+#include "engine/grammar_cache.h"
 
 namespace lorax {
 
 namespace {
+
+Failure grammar_failure(const grammar::Fault& fault) {
+  const Error error = grammar_invalid(fault);
+  return {error.code(), error.what(), error.data()};
+}
+
+// A stop token is still to come.
+bool may_stop(const Sequence& sequence) {
+  return sequence.sampler.first_stop_token() >= 0 && sequence.num_tokens_left() > 0;
+}
 
 class UnknownException : public std::exception {
  public:
@@ -41,6 +52,9 @@ bool StepLoop::step() {
     if (sequences_.any() != nullptr || in_flight_.size() > 0) {
       worked = true;
       const bool submitted = submit_next(begin);
+      // What the step before sampled says what this one may.
+      if (in_flight_.size() > (submitted ? 1 : 0)) collect_oldest();
+      if (!in_flight_.is_sampled()) sample_newest();
       if (in_flight_.size() > (submitted ? in_flight_.ahead() : 0)) collect_oldest();
 #ifndef NDEBUG
       check_invariants();
@@ -78,7 +92,15 @@ void StepLoop::handle(SubmitCommand& command) {
   if (!adapter_pages) return reporter_.refused(request.id, adapter_not_found(request.adapter));
   std::optional<Failure> refusal = refuse(request, model_limits_, *adapter_pages);
   if (refusal) return reporter_.refused(request.id, *std::move(refusal));
-  sequences_.add(std::move(request), command.submitted);
+  const int32_t max_tokens = max_sequence_tokens(request, model_limits_, *adapter_pages);
+  Sequence& sequence = sequences_.add(std::move(request), command.submitted, max_tokens);
+  if (sequence.matcher == nullptr || sequence.sampler.num_logprobs() >= 0) return;
+  try {
+    // One token at least is left to be sampled: what ends ends with a step.
+    append_forced(sequence, sequence.matcher->take_forced(sequence.num_tokens_left() - 1, false));
+  } catch (const grammar::Fault& fault) {
+    fail(sequence, grammar_failure(fault));
+  }
 }
 
 void StepLoop::handle(CancelCommand& command) {
@@ -109,6 +131,7 @@ bool StepLoop::submit_next(Clock::time_point begin) {
   plan(schedule, &step);
   in_flight_.submit();
   note_submitted(step);
+  if (step.masks.empty()) in_flight_.sample();
   return true;
 }
 
@@ -121,6 +144,8 @@ void StepLoop::apply(const Schedule& schedule) {
     if (sequence->started) continue;
     reporter_.started(*sequence);
     sequence->started = true;
+    if (sequence->num_outputs() == 0) continue;
+    reporter_.tokens(*sequence, std::span(sequence->tokens).subspan(sequence->num_prompt));
   }
 }
 
@@ -155,6 +180,7 @@ void StepLoop::plan(const Schedule& schedule, StepInFlight* step) {
   }
   make_step_plan(++step_number_, model_limits_.block_tokens, planned_, &step->plan, &sampled_);
   step->stats.adapters = static_cast<int32_t>(step->plan.segments.size());
+  make_masks(step);
 
   step->sampled.clear();
   for (const int32_t chunk : sampled_) {
@@ -167,6 +193,20 @@ void StepLoop::plan(const Schedule& schedule, StepInFlight* step) {
   step->stats.prefill_tokens = step->plan.num_rows() - step->stats.decode_tokens;
 }
 
+// Room for the masks of what the step samples, empty yet.
+void StepLoop::make_masks(StepInFlight* step) {
+  const auto governed = [&](int32_t chunk) { return scheduled_[chunk]->matcher != nullptr; };
+  const auto num_masks = std::count_if(sampled_.begin(), sampled_.end(), governed);
+  const size_t num_words = (static_cast<size_t>(model_limits_.vocab_size) + 31) / 32;
+  step->masks.assign(static_cast<size_t>(num_masks) * num_words, 0);
+  const uint32_t* next = step->masks.data();
+  for (size_t i = 0; i < sampled_.size(); ++i) {
+    if (!governed(sampled_[i])) continue;
+    step->plan.samples[i].mask = next;
+    next += num_words;
+  }
+}
+
 // From here on the step counts as done, but for the tokens it samples.
 void StepLoop::note_submitted(const StepInFlight& step) {
   for (size_t i = 0; i < scheduled_.size(); ++i) {
@@ -175,9 +215,50 @@ void StepLoop::note_submitted(const StepInFlight& step) {
   for (size_t i = 0; i < sampled_.size(); ++i) {
     Sequence& sequence = *scheduled_[sampled_[i]];
     ++sequence.num_in_flight;
+    sequence.generates = true;
     sequence.newest_sample = static_cast<int32_t>(i);
     if (sequence.is_complete()) sequences_.expect_end(sequence, step.plan.step);
   }
+}
+
+// All that is known before it has been sampled is known by now.
+void StepLoop::sample_newest() {
+  StepInFlight& step = in_flight_.newest();
+  const size_t num_words = (static_cast<size_t>(model_limits_.vocab_size) + 31) / 32;
+  std::span<uint32_t> rest(step.masks);
+  for (size_t i = 0; i < step.sampled.size(); ++i) {
+    if (step.plan.samples[i].mask == nullptr) continue;
+    const std::span<uint32_t> mask = rest.first(num_words);
+    rest = rest.subspan(num_words);
+    Sequence* sequence = sequences_.find(step.sampled[i].id, step.sampled[i].arrival);
+    if (sequence == nullptr) continue;
+    try {
+      fill_mask(*sequence, mask);
+    } catch (const grammar::Fault& fault) {
+      fail(*sequence, grammar_failure(fault));
+    }
+  }
+  in_flight_.sample();
+}
+
+// A stop token ends the output, so it may come where the output may end, and where the grammar
+// leaves nothing else.
+void StepLoop::fill_mask(Sequence& sequence, std::span<uint32_t> mask) {
+  sequence.matcher->fill_mask(sequence.num_tokens_left(), mask);
+  std::vector<int32_t> of_grammar;
+  for (const int32_t token : sequence.sampler.stop_tokens()) {
+    if (token < 0 || token >= model_limits_.vocab_size) continue;
+    if (sequence.matcher->may_end()) {
+      grammar::insert(mask, token);
+    } else if (grammar::contains(mask, token)) {
+      of_grammar.push_back(token);
+      grammar::erase(mask, token);
+    }
+  }
+  if (of_grammar.empty() || std::any_of(mask.begin(), mask.end(), [](uint32_t w) { return w != 0; })) {
+    return;
+  }
+  for (const int32_t token : of_grammar) grammar::insert(mask, token);
 }
 
 // ---- the oldest step ----
@@ -208,15 +289,68 @@ void StepLoop::accept(Sequence& sequence, const SampleResult& result) {
   }
   // What may throw comes first: a token is told if and only if it is counted.
   sequence.sampler.append(result.token);
-  sequence.make_room();
+  sequence.make_room(1);
   reporter_.token(sequence, result);
   sequence.tokens.push_back(result.token);
-  if (sequence.sampler.is_stop_token(result.token)) {
+  if (sequence.matcher != nullptr && !sequence.sampler.is_stop_token(result.token)) {
+    try {
+      follow_grammar(sequence);
+    } catch (const grammar::Fault& fault) {
+      fail(sequence, grammar_failure(fault));
+      return;
+    }
+  }
+  finish_if_over(sequence);
+}
+
+// The newest token was sampled under the grammar's mask; those that must follow it follow at once.
+// With logprobs each is sampled instead, under a mask that has it alone.
+void StepLoop::follow_grammar(Sequence& sequence) {
+  grammar::Matcher& matcher = *sequence.matcher;
+  if (!matcher.accept(sequence.tokens.back())) {
+    throw std::logic_error("engine: the model sampled a token that its mask excludes");
+  }
+  if (sequence.sampler.num_logprobs() >= 0) return;
+  std::vector<int32_t> tokens = matcher.take_forced(sequence.num_tokens_left(), true);
+  const int32_t stop_token = sequence.sampler.first_stop_token();
+  const auto num_tokens = static_cast<int32_t>(tokens.size());
+  if (matcher.is_final() && stop_token >= 0 && num_tokens < sequence.num_tokens_left()) {
+    tokens.push_back(stop_token);
+  }
+  if (!tokens.empty()) append_forced(sequence, std::move(tokens));
+}
+
+// Whatever the step in flight samples for it, these come next.
+void StepLoop::append_forced(Sequence& sequence, std::vector<int32_t> tokens) {
+  const auto stop = std::find_if(tokens.begin(), tokens.end(), [&](int32_t token) {
+    return sequence.sampler.is_stop_token(token);
+  });
+  if (stop != tokens.end()) tokens.erase(stop + 1, tokens.end());
+  sequence.make_room(tokens.size());
+  for (const int32_t token : tokens) sequence.sampler.append(token);
+  if (sequence.started) reporter_.tokens(sequence, tokens);
+  sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
+  if (sequence.num_in_flight == 0 || tokens.empty()) return;
+  in_flight_.forget_sample(sequence.arrival);
+  sequence.num_in_flight = 0;
+}
+
+void StepLoop::finish_if_over(Sequence& sequence) {
+  const grammar::Matcher* matcher = sequence.matcher.get();
+  if (sequence.sampler.is_stop_token(sequence.tokens.back())) {
     finish(sequence, FinishReason::kStopToken);
+  } else if (matcher != nullptr && matcher->is_final() && !may_stop(sequence)) {
+    finish(sequence, FinishReason::kGrammar);
+  } else if (sequence.num_tokens_left() > 0) {
+    return;
+  } else if (matcher != nullptr && matcher->is_whole()) {
+    finish(sequence, FinishReason::kGrammar);
   } else if (sequence.num_outputs() == sequence.sampler.max_output_tokens()) {
     finish(sequence, FinishReason::kMaxOutputTokens);
   } else if (sequence.num_tokens() >= model_limits_.context_tokens) {
     finish(sequence, FinishReason::kContext);
+  } else {
+    finish(sequence, FinishReason::kPool);
   }
 }
 

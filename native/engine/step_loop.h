@@ -1,6 +1,7 @@
 // The turn of the engine: drain commands, schedule, submit a step, collect one, tell.
 //
-// A turn plans as if the step in flight were over, whatever it samples. Always holds: an error ends
+// A turn plans as if the step in flight were over, whatever it samples. Where a grammar governs, the
+// mask of what a step samples waits for the step before it and is found while the step runs. Always holds: an error ends
 // the engine, every open request hears of it, and no exception leaves a turn. Engine thread.
 #pragma once
 
@@ -9,6 +10,7 @@
 #include <exception>
 #include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "engine/command_queue.h"
@@ -49,10 +51,16 @@ class StepLoop {
   void apply(const Schedule& schedule);
   void refuse_overflow();
   void plan(const Schedule& schedule, StepInFlight* step);
+  void make_masks(StepInFlight* step);
   void note_submitted(const StepInFlight& step);
+  void sample_newest();
+  void fill_mask(Sequence& sequence, std::span<uint32_t> mask);
 
   void collect_oldest();
   void accept(Sequence& sequence, const SampleResult& result);
+  void follow_grammar(Sequence& sequence);
+  void append_forced(Sequence& sequence, std::vector<int32_t> tokens);
+  void finish_if_over(Sequence& sequence);
   void tell() noexcept;
 
   // Each writes the one terminal event and frees everything the sequence holds.

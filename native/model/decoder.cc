@@ -76,7 +76,7 @@ Decoder::Decoder(std::unique_ptr<Backend> backend, const ModelSpec& spec,
       std::min(options.max_rows > 0 ? options.max_rows : rows.usual, rows.most);
   backend_->reserve(layout, rope_, limits_.max_batch_tokens,
                     std::min(options.max_logits_rows, limits_.max_batch_tokens));
-  backend_->record([this] { backend_->sample(*issue(true)); });
+  backend_->record([this] { return *issue(true); });
   device_reason_ = options.device_reason;
   limits_.vocab_size = config_.vocab_size;
   limits_.context_tokens = config_.context_tokens;
@@ -140,10 +140,12 @@ int32_t Decoder::steps_ahead() const { return backend_->steps_ahead(); }
 
 void Decoder::submit(const StepPlan& plan) {
   backend_->begin_step(plan);
-  if (!backend_->replay()) {
-    const std::optional<Activation> logits = issue(!plan.logits_rows.empty());
-    if (logits) backend_->sample(*logits);
-  }
+  logits_ = backend_->replay();
+  if (!logits_) logits_ = issue(!plan.logits_rows.empty());
+}
+
+void Decoder::sample() {
+  if (logits_) backend_->sample(*logits_);
   backend_->end_step();
 }
 

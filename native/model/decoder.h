@@ -39,6 +39,7 @@ class Decoder : public Model {
                                                  std::span<const int32_t> pages) override;
   int32_t steps_ahead() const override;
   void submit(const StepPlan& plan) override;
+  void sample() override;
   void collect(std::span<SampleResult> results) override;
 
   // A whole step that gives the logits themselves: out [plan.logits_rows.size(), vocab].
@@ -60,6 +61,7 @@ class Decoder : public Model {
   std::array<SitePart, 1> down_parts_;
   DecoderWeights weights_;
   ModelLimits limits_;
+  std::optional<Activation> logits_;  // of the step submitted last, if it samples
   std::string device_reason_;
 };
 

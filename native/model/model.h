@@ -39,10 +39,14 @@ class Model {
   // live until collect; else the plan is copied, and may name samples of the step before by index.
   virtual int32_t steps_ahead() const = 0;
 
-  // Stores KV of every row and samples plan.logits_rows.
+  // Stores KV of every row and computes the logits of plan.logits_rows.
   virtual void submit(const StepPlan& plan) = 0;
 
-  // Waits for the oldest step submitted; results [its samples.size()]. Once for every submit that
+  // Samples the step submitted last; its masks are filled by now. Once for every submit that
+  // returned, before the next one; the step before may be collected first.
+  virtual void sample() = 0;
+
+  // Waits for the oldest step sampled; results [its samples.size()]. Once for every sample that
   // returned; a step that throws here is over.
   virtual void collect(std::span<SampleResult> results) = 0;
 };

@@ -12,6 +12,7 @@ SamplerState::SamplerState(SamplingParams params, std::span<const int32_t> promp
       has_penalty_(params_.repetition_penalty != 1.0f || params_.frequency_penalty != 0.0f ||
                    params_.presence_penalty != 0.0f) {
   params_.num_logprobs = std::min(params_.num_logprobs, vocab_size);
+  if (!params_.stop_token_ids.empty()) first_stop_token_ = params_.stop_token_ids[0];
   std::sort(params_.stop_token_ids.begin(), params_.stop_token_ids.end());
   // Frequency and presence look at generated tokens only; just repetition reads the prompt.
   if (params_.repetition_penalty != 1.0f) {

@@ -30,12 +30,15 @@ class SamplerState {
   int64_t num_outputs() const { return num_outputs_; }
   int32_t num_logprobs() const { return params_.num_logprobs; }
   bool is_stop_token(int32_t token) const;
+  std::span<const int32_t> stop_tokens() const { return params_.stop_token_ids; }
+  int32_t first_stop_token() const { return first_stop_token_; }  // as the request has them; or -1
   int32_t max_output_tokens() const { return params_.max_output_tokens; }
 
  private:
   void count(int32_t token, int32_t outputs);
 
   SamplingParams params_;
+  int32_t first_stop_token_ = -1;
   bool has_penalty_;
   int64_t num_outputs_ = 0;
   std::vector<TokenCount> history_;               // each token once; empty without a penalty

@@ -122,6 +122,7 @@ void DecodeRunner::submit(const StepPlan& plan) {
   if (decoder_->steps_ahead() == 0) collect_rest();
   last_plan_ = plan;
   decoder_->submit(last_plan_);
+  decoder_->sample();
   pending_.push_back(plan.samples.size());
 }
 

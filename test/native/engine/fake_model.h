@@ -48,7 +48,13 @@ inline int32_t token_of(uint64_t history_hash, const SampleRow& row, int32_t voc
     counts += mix(static_cast<uint32_t>(row.history[i].token),
                   static_cast<uint32_t>(row.history[i].output_count));
   }
-  return static_cast<int32_t>(mix(h, counts) % static_cast<uint64_t>(vocab));
+  const uint64_t choice = mix(h, counts);
+  if (row.mask == nullptr) return static_cast<int32_t>(choice % static_cast<uint64_t>(vocab));
+  std::vector<int32_t> allowed;
+  for (int32_t token = 0; token < vocab; ++token) {
+    if ((row.mask[token / 32] >> (token % 32) & 1) != 0) allowed.push_back(token);
+  }
+  return allowed.empty() ? -1 : allowed[choice % allowed.size()];
 }
 
 struct FakeModelOptions {
@@ -129,23 +135,33 @@ class FakeModel : public Model {
       step.adapter_pages.insert(resident.pages().begin(), resident.pages().end());
     }
     in_flight_.push_back(std::move(step));
+    ++num_unsampled_;
+    if (num_unsampled_ > 1) fault("the step before was not sampled");
+  }
+
+  void sample() override {
+    if (num_unsampled_ != 1) fault("nothing to sample");
+    num_unsampled_ = 0;
+    in_flight_.back().read_masks(*in_flight_.back().plan, options_.limits.vocab_size);
+    if (on_sample) on_sample(*in_flight_.back().plan);
   }
 
   void collect(std::span<SampleResult> results) override {
-    if (in_flight_.empty()) fault("nothing to collect");
+    if (static_cast<int32_t>(in_flight_.size()) <= num_unsampled_) fault("nothing to collect");
     const InFlight step = std::move(in_flight_.front());
     in_flight_.pop_front();
     ++num_collects;
     if (on_collect) on_collect(*step.plan);
     if (!problem_.empty()) fault(problem_);
     if (results.size() != step.plan->samples.size()) fault("results and samples differ");
-    compute(*step.plan, results);
+    compute(step, results);
     sampled_.clear();
     for (const SampleResult& result : results) sampled_.push_back(result.token);
   }
 
   // Engine thread.
   std::function<void(const StepPlan&)> on_forward;  // when it is submitted
+  std::function<void(const StepPlan&)> on_sample;   // with its masks filled
   std::function<void(const StepPlan&)> on_collect;
   int64_t num_forwards = 0;
   int64_t num_collects = 0;
@@ -210,6 +226,15 @@ class FakeModel : public Model {
       plan = copy.get();
     }
 
+    // As late as may be: what they hold before, and after, is nobody's business.
+    void read_masks(const StepPlan& plan, int32_t vocab) {
+      masks.resize(plan.samples.size());
+      for (size_t i = 0; i < masks.size(); ++i) {
+        const uint32_t* mask = plan.samples[i].mask;
+        if (mask != nullptr) masks[i].assign(mask, mask + (vocab + 31) / 32);
+      }
+    }
+
     bool uses(int32_t page) const {
       const std::vector<int32_t>& kv = plan->block_tables;
       return adapter_pages.count(page) || std::find(kv.begin(), kv.end(), page) != kv.end();
@@ -218,6 +243,7 @@ class FakeModel : public Model {
     const StepPlan* plan;
     std::unique_ptr<StepPlan> copy;
     std::vector<std::vector<TokenCount>> histories;
+    std::vector<std::vector<uint32_t>> masks;  // [samples]; empty: all tokens
     std::set<int32_t> adapter_pages;
   };
 
@@ -228,7 +254,8 @@ class FakeModel : public Model {
     return mix(mix(0x4D41524Bu, static_cast<uint64_t>(plan.step)), static_cast<uint32_t>(row));
   }
 
-  void compute(const StepPlan& plan, std::span<SampleResult> results) {
+  void compute(const InFlight& step, std::span<SampleResult> results) {
+    const StepPlan& plan = *step.plan;
     std::vector<uint64_t> row_adapter(plan.num_rows(), 0);
     for (const LoraSegment& segment : plan.segments) {
       const auto& resident = static_cast<const Resident&>(*segment.adapter);
@@ -246,7 +273,7 @@ class FakeModel : public Model {
         if (next == plan.logits_rows.size() || plan.logits_rows[next] != row) continue;
         uint64_t hash = 1;
         for (int32_t p = 0; p <= plan.positions[row]; ++p) hash = mix(hash, word(plan, span, p));
-        sample(hash, plan.samples[next], &results[next]);
+        sample(hash, plan.samples[next], step.masks.at(next), &results[next]);
         ++next;
       }
     }
@@ -264,7 +291,8 @@ class FakeModel : public Model {
               position % options_.limits.block_tokens);
   }
 
-  void sample(uint64_t hash, SampleRow row, SampleResult* result) const {
+  void sample(uint64_t hash, SampleRow row, const std::vector<uint32_t>& mask,
+              SampleResult* result) const {
     std::vector<TokenCount> history(row.history, row.history + row.history_size);
     if (row.unknown_token >= 0) {
       const int32_t token = sampled_.at(row.unknown_token);
@@ -279,6 +307,7 @@ class FakeModel : public Model {
       row.history_size = static_cast<int32_t>(history.size());
     }
     const int32_t vocab = options_.limits.vocab_size;
+    row.mask = mask.empty() ? nullptr : mask.data();
     result->token = row.seed == unusable_seed ? -1 : token_of(hash, row, vocab);
     result->top_tokens.clear();
     result->top_logprobs.clear();
@@ -316,6 +345,7 @@ class FakeModel : public Model {
   std::vector<uint64_t> arena_;  // [num_pages, block_tokens]
   std::deque<InFlight> in_flight_;
   std::vector<int32_t> sampled_;  // of the newest step collected
+  int32_t num_unsampled_ = 0;     // of the newest steps
   int64_t last_step_ = 0;         // submitted
   std::string problem_;           // found where nothing may be thrown
 };

@@ -260,6 +260,7 @@ TEST_P(DecoderTest, ForwardSamplesTheArgmax) {
   const StepPlan plan = runner.plan({{&sequence, tokens, true}});
   std::vector<SampleResult> results(10);
   runner.decoder().submit(plan);
+  runner.decoder().sample();
   runner.decoder().collect(results);
   const int64_t vocab = model.config().vocab_size;
   for (int64_t i = 0; i < 10; ++i) {

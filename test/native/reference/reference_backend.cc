@@ -346,8 +346,11 @@ void ReferenceBackend::sample(const Activation& logits) {
       throw std::logic_error("the reference backend samples greedily only");
     }
     const float* values = row_of(logits, row);
-    samples_[row].token =
-        static_cast<int32_t>(std::max_element(values, values + logits.cols) - values);
+    int32_t& best = samples_[row].token;
+    for (int32_t token = 0; token < logits.cols; ++token) {
+      const bool allowed = how.mask == nullptr || (how.mask[token / 32] >> (token % 32) & 1) != 0;
+      if (allowed && (best < 0 || values[token] > values[best])) best = token;
+    }
   }
 }
 

@@ -1,0 +1,208 @@
+// The walk, what spares it, and what is kept.
+#include "grammar/token_masks.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace lorax::grammar {
+namespace {
+
+// Frontiers of more states are no plain text.
+constexpr size_t kMaxStates = 8;
+
+void insert_state(StateId state, std::vector<StateId>* states) {
+  if (std::find(states->begin(), states->end(), state) == states->end()) states->push_back(state);
+}
+
+}  // namespace
+
+TokenMasks::TokenMasks(StateTable& states, const Vocabulary& vocabulary, size_t max_bytes)
+    : states_(states),
+      vocabulary_(vocabulary),
+      max_kept_(std::max<size_t>(
+          2, max_bytes / 2 / (sizeof(Kept) + vocabulary.num_words() * sizeof(uint32_t)))),
+      reached_(static_cast<size_t>(vocabulary.all().depth()) + 1) {
+  using Range = std::pair<uint8_t, uint8_t>;
+  constexpr Range kTrail = {0x80, 0xBF};
+  const auto add = [&](const std::vector<std::vector<Range>>& bytes) {
+    Character character;
+    for (const std::vector<Range>& ranges : bytes) {
+      std::vector<uint8_t>& of_classes = character.bytes.emplace_back();
+      int32_t last = -1;
+      for (const auto& [first_byte, last_byte] : ranges) {
+        for (int32_t byte = first_byte; byte <= last_byte; ++byte) {
+          const int32_t of = states_.class_of(static_cast<uint8_t>(byte));
+          if (std::exchange(last, of) != of) of_classes.push_back(static_cast<uint8_t>(byte));
+        }
+      }
+    }
+    characters_.push_back(std::move(character));
+  };
+  add({{{0x20, 0x21}, {0x23, 0x5B}, {0x5D, 0x7E}}});
+  add({{{0xC2, 0xDF}}, {kTrail}});
+  add({{{0xE0, 0xE0}}, {{0xA0, 0xBF}}, {kTrail}});
+  add({{{0xE1, 0xEC}, {0xEE, 0xEF}}, {kTrail}, {kTrail}});
+  add({{{0xED, 0xED}}, {{0x80, 0x9F}}, {kTrail}});
+  add({{{0xF0, 0xF0}}, {{0x90, 0xBF}}, {kTrail}, {kTrail}});
+  add({{{0xF1, 0xF3}}, {kTrail}, {kTrail}, {kTrail}});
+  add({{{0xF4, 0xF4}}, {{0x80, 0x8F}}, {kTrail}, {kTrail}});
+}
+
+// ---- what is kept ----
+
+void TokenMasks::fill(StateId state, Cost most, std::span<uint32_t> mask) {
+  const std::shared_ptr<const Kept> all = kept(state);
+  if (all->highest <= most) {
+    std::copy(all->allowed.begin(), all->allowed.end(), mask.begin());
+  } else {
+    find(state, most, mask);
+  }
+}
+
+std::shared_ptr<const TokenMasks::Kept> TokenMasks::kept(StateId state) {
+  if (const auto found = recent_.find(state); found != recent_.end()) return found->second;
+  std::shared_ptr<const Kept> kept;
+  if (const auto found = older_.find(state); found != older_.end()) {
+    kept = found->second;
+  } else {
+    auto made = std::make_shared<Kept>();
+    made->allowed.resize(vocabulary_.num_words());
+    made->highest = find(state, kNever - 1, made->allowed);
+    kept = std::move(made);
+  }
+  if (recent_.size() >= max_kept_) older_ = std::exchange(recent_, {});
+  recent_.emplace(state, kept);
+  return kept;
+}
+
+void TokenMasks::clear() {
+  recent_.clear();
+  older_.clear();
+}
+
+// ---- finding ----
+
+Cost TokenMasks::find(StateId state, Cost most, std::span<uint32_t> mask) {
+  std::fill(mask.begin(), mask.end(), 0u);
+  Cost highest = 0;
+  const PlainText plain = plain_text(state);
+  if (plain.all_up_to == 0) {
+    highest = walk(vocabulary_.all(), state, most, mask);
+  } else {
+    highest = walk(vocabulary_.not_plain(), state, most, mask);
+    for (int32_t length = 1; length <= Vocabulary::kMaxPlain; ++length) {
+      const Vocabulary::Plain& group = vocabulary_.plain(length);
+      const bool longer_too = length == Vocabulary::kMaxPlain;
+      if (group.empty || length >= plain.none_from) continue;
+      if (longer_too ? plain.all_up_to < kEndless : length > plain.all_up_to) {
+        highest = std::max(highest, walk(group.trie, state, most, mask));
+        continue;
+      }
+      const Cost cost = plain.costs[static_cast<size_t>(length)];
+      if (cost > most) continue;
+      highest = std::max(highest, cost);
+      for (size_t i = 0; i < mask.size(); ++i) mask[i] |= group.set[i];
+    }
+  }
+  const bool is_free = states_.is_free(state);
+  for (size_t i = 0; is_free && i < mask.size(); ++i) mask[i] |= vocabulary_.silent()[i];
+  for (const int32_t token : states_.named_tokens(state)) {
+    if (token >= vocabulary_.size()) continue;
+    if (is_free) erase(mask, token);  // a trigger is nothing else
+    const Cost cost = states_.cost(states_.step_token(state, token));
+    if (cost > most || cost >= kNever) continue;
+    highest = std::max(highest, cost);
+    insert(mask, token);
+  }
+  return highest;
+}
+
+Cost TokenMasks::walk(const TokenTrie& trie, StateId state, Cost most, std::span<uint32_t> mask) {
+  const std::span<const TokenTrie::Node> nodes = trie.nodes();
+  const auto num_nodes = static_cast<uint32_t>(nodes.size());
+  most = std::min(most, kNever - 1);
+  Cost highest = 0;
+  reached_[0] = state;
+  for (uint32_t i = 1; i < num_nodes;) {
+    const TokenTrie::Node& node = nodes[i];
+    const StateId next = states_.step(reached_[node.depth - 1u], node.byte);
+    if (next == StateTable::kDead) {
+      i = node.after;
+      continue;
+    }
+    reached_[node.depth] = next;
+    const std::span<const int32_t> tokens = trie.tokens(i++);
+    if (tokens.empty()) continue;
+    const Cost cost = states_.cost(next);
+    if (cost > most) continue;
+    highest = std::max(highest, cost);
+    for (const int32_t token : tokens) insert(mask, token);
+  }
+  return highest;
+}
+
+TokenMasks::PlainText TokenMasks::plain_text(StateId state) {
+  PlainText out;
+  out.none_from = kEndless;
+  out.costs.fill(kNever);
+  std::vector<StateId> here = {state}, after;
+  for (int32_t length = 1; length <= Vocabulary::kMaxPlain; ++length) {
+    const bool all = after_any_character(here, length == 1, &after);
+    if (after.empty()) {
+      out.none_from = length;
+      return out;
+    }
+    const Cost cost = states_.cost(after[0]);
+    const bool alike = std::all_of(after.begin(), after.end(),
+                                   [&](StateId next) { return states_.cost(next) == cost; });
+    if (!all || !alike || after.size() > kMaxStates) return out;
+    out.all_up_to = length;
+    out.costs[static_cast<size_t>(length)] = cost;
+    std::sort(after.begin(), after.end());
+    if (after == here) {  // and so on for ever
+      std::fill(out.costs.begin() + length, out.costs.end(), cost);
+      out.all_up_to = kEndless;
+      return out;
+    }
+    std::swap(here, after);
+  }
+  return out;
+}
+
+// Whether every character of plain text may follow every one of `before`; `after`: where they lead,
+// some of it at least when there is more than fits. With `only_whether_all` the first that may not
+// follow ends the search, with some of `after` there.
+bool TokenMasks::after_any_character(const std::vector<StateId>& before, bool only_whether_all,
+                                     std::vector<StateId>* after) {
+  bool all = true;
+  after->clear();
+  std::vector<StateId> here, next;
+  for (const Character& character : characters_) {
+    here = before;
+    for (const std::vector<uint8_t>& bytes : character.bytes) {
+      next.clear();
+      for (const StateId state : here) {
+        for (const uint8_t byte : bytes) {
+          const StateId to = states_.step(state, byte);
+          if (to != StateTable::kDead) {
+            insert_state(to, &next);
+            continue;
+          }
+          all = false;
+          if (!only_whether_all) continue;
+          *after = before;
+          return false;
+        }
+      }
+      if (next.size() > kMaxStates) {
+        *after = next;
+        return false;
+      }
+      std::swap(here, next);
+    }
+    for (const StateId state : here) insert_state(state, after);
+  }
+  return all;
+}
+
+}  // namespace lorax::grammar

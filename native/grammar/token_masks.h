@@ -1,0 +1,67 @@
+// Which tokens may come next in a state: the vocabulary's tree walked along with the states.
+//
+// Masks of recent states are kept, so the inside of a string costs nothing after its first token.
+// Where a state allows any plain text, the tokens of plain text are taken as a whole. One thread at
+// a time.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "grammar/state_table.h"
+#include "grammar/vocabulary.h"
+
+namespace lorax::grammar {
+
+class TokenMasks {
+ public:
+  // Both outlive it. It keeps at most about `max_bytes` of masks.
+  TokenMasks(StateTable& states, const Vocabulary& vocabulary, size_t max_bytes = 8 << 20);
+
+  // Tokens after which the output can be closed with `most` more: mask [num_words]. Throws Fault as
+  // StateTable::step does.
+  void fill(StateId state, Cost most, std::span<uint32_t> mask);
+
+  // The states' ids mean something else now.
+  void clear();
+
+ private:
+  struct Kept {
+    TokenSet allowed;
+    Cost highest = 0;  // cost after any of them
+  };
+  using KeptMasks = std::unordered_map<StateId, std::shared_ptr<const Kept>>;
+
+  // What plain text of so many characters meets: everything, or nothing at all.
+  struct PlainText {
+    int32_t all_up_to = 0;    // every text of so many characters is allowed
+    int32_t none_from = 0;    // no text of so many is; kEndless: cannot be said
+    std::array<Cost, Vocabulary::kMaxPlain + 1> costs = {};  // after so many characters
+  };
+  static constexpr int32_t kEndless = 1 << 30;
+
+  std::shared_ptr<const Kept> kept(StateId state);
+  // Returns the highest cost after any of the allowed.
+  Cost find(StateId state, Cost most, std::span<uint32_t> mask);
+  Cost walk(const TokenTrie& trie, StateId state, Cost most, std::span<uint32_t> mask);
+  PlainText plain_text(StateId state);
+  bool after_any_character(const std::vector<StateId>& before, bool only_whether_all,
+                           std::vector<StateId>* after);
+
+  StateTable& states_;
+  const Vocabulary& vocabulary_;
+  const size_t max_kept_;
+  KeptMasks recent_, older_;
+  std::vector<StateId> reached_;  // [depth + 1] of the walk
+  // One byte of each class within the parts of UTF-8 that plain text is made of.
+  struct Character {
+    std::vector<std::vector<uint8_t>> bytes;  // [length]
+  };
+  std::vector<Character> characters_;
+};
+
+}  // namespace lorax::grammar
