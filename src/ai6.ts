@@ -1,18 +1,18 @@
 /**
  * `lorax-js/ai6`: the same provider for ai 6, which knows spec V3.
  *
- * Text-only prompts and answers are the same in both; only the version's name differs. What V3
- * says otherwise (files, tools) is refused before the difference could matter.
+ * Answers are the same in both; prompts differ in how they carry files (from-v3.ts).
  */
 import type {
   EmbeddingModelV3,
   EmbeddingModelV3CallOptions,
   LanguageModelV3,
   LanguageModelV3CallOptions,
-  LanguageModelV4CallOptions,
 } from '@ai-sdk/provider';
-import type { LoraxLanguageModel } from './ai-sdk/language-model.js';
 import type { LoraxEmbeddingModel } from './ai-sdk/embedding-model.js';
+import { optionsFromV3 } from './ai-sdk/from-v3.js';
+import type { LoraxLanguageModel } from './ai-sdk/language-model.js';
+import { CAPABILITIES } from './ai-sdk/model-types.js';
 import type {
   LoraxEmbedResult,
   LoraxGenerateResult,
@@ -26,7 +26,7 @@ import type {
 } from './ai-sdk/provider.js';
 import { lorax as loraxV4 } from './default-provider.js';
 
-export type { LoraxOptions } from './ai-sdk/provider.js';
+export type { LoraxAdapters, LoraxOptions } from './ai-sdk/provider.js';
 export type { LoraxProviderOptions } from './ai-sdk/convert-options.js';
 export type { LoraxEmbeddingOptions } from './ai-sdk/embedding-model.js';
 export type { LoraxProviderMetadata } from './ai-sdk/model-types.js';
@@ -84,6 +84,7 @@ export function asProviderV3<NAME extends string>(v4: LoraxProviderV4<NAME>): Lo
 export class LoraxLanguageModelV3 implements LanguageModelV3 {
   readonly specificationVersion = 'v3';
   readonly supportedUrls = {};
+  readonly capabilities = CAPABILITIES;
   readonly provider: string;
   readonly modelId: string;
   readonly #model: LoraxLanguageModel;
@@ -95,11 +96,11 @@ export class LoraxLanguageModelV3 implements LanguageModelV3 {
   }
 
   doGenerate(options: LanguageModelV3CallOptions): Promise<LoraxGenerateResult> {
-    return this.#model.doGenerate(asV4(options));
+    return this.#model.doGenerate(optionsFromV3(options));
   }
 
   doStream(options: LanguageModelV3CallOptions): Promise<LoraxStreamResult> {
-    return this.#model.doStream(asV4(options));
+    return this.#model.doStream(optionsFromV3(options));
   }
 }
 
@@ -122,9 +123,4 @@ export class LoraxEmbeddingModelV3 implements EmbeddingModelV3 {
   doEmbed(options: EmbeddingModelV3CallOptions): Promise<LoraxEmbedResult> {
     return this.#model.doEmbed(options);
   }
-}
-
-/** Text parts are equal in both versions, and convertPrompt refuses every other kind by its type. */
-function asV4(options: LanguageModelV3CallOptions): LanguageModelV4CallOptions {
-  return options as unknown as LanguageModelV4CallOptions;
 }

@@ -108,6 +108,23 @@ export function checkArray(value: unknown, field: string): unknown[] | undefined
   return value;
 }
 
+/** A copy that holds nothing but JSON, so that it can cross a port. */
+export function checkJson(value: unknown, field: string): unknown {
+  try {
+    const text = JSON.stringify(value) as string | undefined;
+    if (text !== undefined) return JSON.parse(text);
+  } catch {
+    // Cyclic, or a bigint somewhere in it.
+  }
+  throw wanted(field, 'JSON', value);
+}
+
+export function checkJsonObject(value: unknown, field: string): Record<string, unknown> {
+  const json = checkJson(value, field);
+  if (typeof json === 'object' && json !== null && !Array.isArray(json)) return json as Fields;
+  throw wanted(field, 'a JSON object', value);
+}
+
 /** The known key at the smallest edit distance, if it is near enough to be a slip. */
 function nearestKey(key: string, known: readonly string[]): string | undefined {
   let best: string | undefined;

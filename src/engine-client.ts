@@ -344,6 +344,12 @@ export class EngineClient {
       case 'delta':
         this.#generation(event.id)?.delta(event);
         return undefined;
+      case 'reasoning-delta':
+      case 'tool-call-start':
+      case 'tool-call-delta':
+      case 'tool-call-end':
+        this.#generation(event.id)?.part(event);
+        return undefined;
       case 'start':
         this.#served = true;
         this.#generation(event.id)?.started(`lorax-${randomUUID()}`, event);

@@ -4,31 +4,55 @@
  * The result is plain data, ready for the worker's port. Called by the engine client (and the fake
  * engine) for every request; throws INVALID_OPTIONS.
  */
-import type { WirePrompt } from '../worker/protocol.js';
+import type { WireConstraint, WirePrompt, WireTools } from '../worker/protocol.js';
 import { BASE_MODEL } from './adapter-name.js';
-import { checkFunction, checkObject, checkOneOf, invalidOptions } from './check-shape.js';
+import { checkMessages } from './chat-messages.js';
+import { checkBoolean, checkFunction, checkObject, invalidOptions } from './check-shape.js';
+import { checkConstraint } from './constraint-options.js';
 import { checkSampling, checkTokenIds } from './sampling-options.js';
-import type { ChatMessage, GenerateRequest, Sampling } from './types.js';
+import { checkTools } from './tool-options.js';
+import type { GenerateRequest, Sampling } from './types.js';
 
 export interface CheckedRequest {
   prompt: WirePrompt;
   /** null = the base model. */
   adapter: string | null;
   sampling: Sampling;
+  constraint?: WireConstraint;
+  /** Unset: nothing can be called. */
+  tools?: WireTools;
+  reasoning?: boolean;
 }
 
-const KEYS = ['messages', 'prompt', 'promptTokens', 'adapter', 'sampling', 'signal', 'onUsage'];
-const ROLES = ['system', 'user', 'assistant'] as const;
+/** What only a chat template can express. */
+const CHAT_KEYS = ['tools', 'toolChoice', 'parallelToolCalls', 'reasoning'];
+const KEYS = [
+  ...['messages', 'prompt', 'promptTokens', 'adapter', 'sampling', 'signal', 'onUsage'],
+  'constraint',
+  ...CHAT_KEYS,
+];
 
 export function checkGenerateRequest(request: GenerateRequest): CheckedRequest {
   const fields = checkObject(request, 'request', KEYS);
   checkFunction(fields.onUsage, 'request.onUsage');
   checkSignal(fields.signal);
-  return {
+  const checked: CheckedRequest = {
     prompt: checkPrompt(fields.messages, fields.prompt, fields.promptTokens),
     adapter: checkAdapterField(fields.adapter),
     sampling: checkSampling(fields.sampling, 'request.sampling'),
   };
+  const constraint = checkConstraint(fields.constraint, 'request.constraint');
+  if (constraint !== undefined) checked.constraint = constraint;
+  const tools = checkTools(fields);
+  if (tools !== undefined) checked.tools = tools;
+  const reasoning = checkBoolean(fields.reasoning, 'request.reasoning');
+  if (reasoning !== undefined) checked.reasoning = reasoning;
+  const chatOnly = CHAT_KEYS.find((key) => fields[key] !== undefined);
+  if (chatOnly !== undefined && checked.prompt.kind !== 'messages') {
+    const field = `request.${chatOnly}`;
+    throw invalidOptions(field, `${field} needs messages: a prompt without a chat has no tools.`);
+  }
+  return checked;
 }
 
 /** null = the base model. */
@@ -69,28 +93,4 @@ function checkPrompt(messages: unknown, prompt: unknown, promptTokens: unknown):
     throw invalidOptions('request.promptTokens', 'request.promptTokens must not be empty.');
   }
   return { kind: 'tokens', tokens };
-}
-
-function checkMessages(messages: unknown): ChatMessage[] {
-  if (!Array.isArray(messages) || messages.length === 0) {
-    throw invalidOptions(
-      'request.messages',
-      'request.messages must be a non-empty array.',
-      messages,
-    );
-  }
-  return messages.map((message: unknown, index) => {
-    const field = `request.messages[${index}]`;
-    const fields = checkObject(message, field, ['role', 'content']);
-    const role = checkOneOf(fields.role, `${field}.role`, ROLES);
-    if (role === undefined) throw invalidOptions(`${field}.role`, `${field}.role is missing.`);
-    if (typeof fields.content !== 'string') {
-      throw invalidOptions(
-        `${field}.content`,
-        `${field}.content must be a string.`,
-        fields.content,
-      );
-    }
-    return { role, content: fields.content };
-  });
 }

@@ -10,7 +10,13 @@ import { onAbort as listenForAbort } from './abort-listeners.js';
 import { checkGenerateRequest } from './generate-request.js';
 import type { CheckedRequest } from './generate-request.js';
 import type { TokenStream } from './token-stream.js';
-import type { GenerateRequest, Timing, Usage } from './types.js';
+import type {
+  GenerateRequest,
+  ReasoningDeltaEvent,
+  Timing,
+  ToolCallEvent,
+  Usage,
+} from './types.js';
 
 export class OpenRequest {
   state: 'held' | 'sent' | 'ended' = 'held';
@@ -44,9 +50,9 @@ export class OpenRequest {
 
   command(): ClientCommand {
     if (this.#request === undefined) throw new Error('command() before start()');
-    const { prompt, adapter, sampling } = this.#request;
+    const { adapter, ...request } = this.#request;
     const wireName = adapter === null ? null : this.scope + adapter;
-    return { type: 'generate', id: this.id, prompt, adapter: wireName, sampling };
+    return { type: 'generate', id: this.id, ...request, adapter: wireName };
   }
 
   started(requestId: string, event: WorkerEvent & { type: 'start' }): void {
@@ -72,6 +78,10 @@ export class OpenRequest {
         ? { type: 'delta', text, tokenIds }
         : { type: 'delta', text, tokenIds, logprobs },
     );
+  }
+
+  part({ id: _, ...event }: { id: number } & (ReasoningDeltaEvent | ToolCallEvent)): void {
+    this.stream.push(event);
   }
 
   finished({ reason, rawReason, usage, timing }: WorkerEvent & { type: 'finish' }): void {

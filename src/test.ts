@@ -9,16 +9,13 @@ import type { LoraxProvider } from './ai-sdk/provider.js';
 import { checkObject, checkString } from './check-shape.js';
 import { checkSampling } from './sampling-options.js';
 import { FakeEngine } from './testing/fake-engine.js';
-import type { FakeAnswer, FakeEngineOptions } from './testing/fake-engine.js';
+import type { FakeAnswer } from './testing/fake-answer.js';
+import type { FakeEngineOptions } from './testing/fake-engine.js';
 import type { AdapterSource, Engine, Sampling } from './types.js';
 
 export { LoraxError } from './errors.js';
-export type {
-  FakeAnswer,
-  FakeEngineOptions,
-  FakeReply,
-  FakeRequest,
-} from './testing/fake-engine.js';
+export type { FakeAnswer, FakeReply, FakeRequest, FakeScript } from './testing/fake-answer.js';
+export type { FakeEngineOptions } from './testing/fake-engine.js';
 
 export interface FakeLoraxOptions<NAME extends string = string> {
   /** By adapter name; 'base' is the base model. Its names are registered from the start. */

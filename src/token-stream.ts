@@ -4,7 +4,7 @@
  * The engine pushes, the reader pulls; either may be ahead. A reader that lags gets neighbouring
  * deltas as one. It ends once: by end(), fail() or the reader's return(); what follows is ignored.
  */
-import { appendDelta } from './merge-deltas.js';
+import { EventTail } from './merge-deltas.js';
 import type { TokenEvent } from './types.js';
 
 interface Waiter {
@@ -19,6 +19,7 @@ export class TokenStream implements AsyncIterableIterator<TokenEvent, undefined>
   owner: unknown = undefined;
   #queue: TokenEvent[] = [];
   #head = 0;
+  readonly #tail = new EventTail();
   #waiters: Waiter[] = [];
   #ended = false;
   #failure: { error: unknown } | undefined;
@@ -40,9 +41,7 @@ export class TokenStream implements AsyncIterableIterator<TokenEvent, undefined>
       waiter.resolve({ done: false, value: event });
       return;
     }
-    const last = this.#queue.length > this.#head ? this.#queue.at(-1) : undefined;
-    if (event.type === 'delta' && last?.type === 'delta') appendDelta(last, event);
-    else this.#queue.push(event);
+    if (!this.#tail.join(event)) this.#queue.push(event);
   }
 
   /** What was pushed can still be read. */
@@ -66,6 +65,7 @@ export class TokenStream implements AsyncIterableIterator<TokenEvent, undefined>
   next(): Promise<IteratorResult<TokenEvent, undefined>> {
     const event = this.#queue[this.#head];
     if (event !== undefined) {
+      this.#tail.forget(event);
       this.#head += 1;
       if (this.#head === this.#queue.length) this.#clear();
       return Promise.resolve({ done: false, value: event });

@@ -60,10 +60,42 @@ export interface EngineInfo {
   blockTokens: number;
 }
 
-export interface ChatMessage {
-  role: 'system' | 'user' | 'assistant';
-  content: string;
+/** JSON Schema, draft 2020-12. */
+export type JsonSchema = Record<string, unknown> | boolean;
+
+export interface ToolDefinition {
+  name: string;
+  description?: string;
+  /** Of the call's arguments: an object. What the model writes always matches it. */
+  parameters: JsonSchema;
+  /** As other providers have it; here every call matches, with or without. */
+  strict?: boolean;
 }
+
+/** What the whole output must match, token by token: nothing else can be generated. */
+export type Constraint =
+  /** JSON; without a schema any object. Compact, with properties in the schema's order. */
+  | { type: 'json'; schema?: JsonSchema }
+  /** ECMAScript syntax, flag u. From the first character to the last. */
+  | { type: 'regex'; pattern: string }
+  | { type: 'choice'; choices: string[] }
+  /** GBNF; begins at the rule `root`. */
+  | { type: 'grammar'; grammar: string };
+
+/** 'required': one call at least; { name }: of this tool. */
+export type ToolChoice = 'auto' | 'none' | 'required' | { name: string };
+
+export interface ToolCall {
+  id: string;
+  name: string;
+  arguments: Record<string, unknown>;
+}
+
+export type ChatMessage =
+  | { role: 'system' | 'user'; content: string }
+  | { role: 'assistant'; content: string; toolCalls?: ToolCall[]; reasoning?: string }
+  /** The result of a call of an earlier assistant message. */
+  | { role: 'tool'; toolCallId: string; name?: string; content: string };
 
 /** Unset fields come from generation_config.json, else greedy. */
 export interface Sampling {
@@ -88,6 +120,7 @@ export interface Sampling {
   seed?: number;
   /** Alternatives per token, 0..20; unset = no logprobs at all. */
   logprobs?: number;
+  /** Looked for in the answer's text, not in reasoning and calls. */
   stop?: string[];
   stopTokenIds?: number[];
   /** Generate through end-of-sequence tokens. */
@@ -99,6 +132,8 @@ export interface Usage {
   /** Of the prompt, those whose KV was reused. */
   cachedTokens: number;
   outputTokens: number;
+  /** Of the output, those of its reasoning; unset where the answer cannot have any. */
+  reasoningTokens?: number;
 }
 
 export interface Timing {
@@ -119,6 +154,15 @@ interface GenerateRequestBase {
   /** Registered name; unset or 'base' = the base model. */
   adapter?: string;
   sampling?: Sampling;
+  constraint?: Constraint;
+  /** With `messages` only, as the other three. */
+  tools?: ToolDefinition[];
+  /** Default 'auto'. */
+  toolChoice?: ToolChoice;
+  /** false: one call at most. Default true. */
+  parallelToolCalls?: boolean;
+  /** Whether a model that can think before it answers does. Default: as its chat template has it. */
+  reasoning?: boolean;
   signal?: AbortSignal;
   /** Fires exactly once, also for aborted and failed requests. */
   onUsage?: (usage: Usage, timing: Timing) => void;
@@ -145,17 +189,50 @@ export interface StartEvent {
   queueMs: number;
 }
 
+/** Every token's id and logprob is in one, also of reasoning and tool calls: there `text` is ''. */
 export interface DeltaEvent {
   type: 'delta';
-  /** May be '' while a character is incomplete or a stop string may be beginning. */
+  /** May be '' while a character is incomplete or a stop string or a tool call may be beginning. */
   text: string;
   tokenIds: number[];
   logprobs?: TokenLogprob[];
 }
 
+export interface ReasoningDeltaEvent {
+  type: 'reasoning-delta';
+  text: string;
+}
+
+/** Calls come one after another: start, deltas, end. */
+export interface ToolCallStartEvent {
+  type: 'tool-call-start';
+  /** Nine letters and digits, distinct within the answer. */
+  callId: string;
+  name: string;
+}
+
+export interface ToolCallDeltaEvent {
+  type: 'tool-call-delta';
+  callId: string;
+  /** A piece of the JSON text of the arguments. */
+  delta: string;
+}
+
+/** Missing where the answer was cut off (reason 'length') inside the call. */
+export interface ToolCallEndEvent {
+  type: 'tool-call-end';
+  callId: string;
+  name: string;
+  /** The JSON text of the arguments: the call's deltas, joined. */
+  input: string;
+}
+
+export type ToolCallEvent = ToolCallStartEvent | ToolCallDeltaEvent | ToolCallEndEvent;
+
 export interface FinishEvent {
   type: 'finish';
-  reason: 'stop' | 'length';
+  /** 'tool-calls': the answer ended by itself, with one call at least. */
+  reason: 'stop' | 'length' | 'tool-calls';
   /**
    * 'eos', 'stop-token:<id>', 'stop-string:<text>', 'grammar' (complete, with no stop token to
    * follow), 'max-output-tokens', 'context', 'pool'.
@@ -165,7 +242,8 @@ export interface FinishEvent {
   timing: Timing;
 }
 
-export type TokenEvent = StartEvent | DeltaEvent | FinishEvent;
+export type TokenEvent =
+  StartEvent | DeltaEvent | ReasoningDeltaEvent | ToolCallEvent | FinishEvent;
 
 /**
  * Which of a text's final hidden states (after the model's last norm) make its embedding: their

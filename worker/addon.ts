@@ -3,7 +3,8 @@
  *
  * Only integers, typed arrays and plain objects cross. Native code parses no JSON and guesses no
  * path: worker/files/ turns directories into the specs below. Tensors never cross, only where they
- * lie on disk; an embedding is the one vector that does, once. Failures from native code are Errors with `code` (a LoraxErrorCode) and `data`.
+ * lie on disk; an embedding is the one vector that does, once. Failures from native code are Errors
+ * with `code` (a LoraxErrorCode) and `data`.
  */
 
 /** Where one tensor lies on disk: `rows x cols` row-major (a vector has rows = 1). */

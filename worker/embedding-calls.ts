@@ -12,12 +12,10 @@ import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import type { AdapterIdentity } from '../src/types.js';
 import type { AdapterLease } from './adapter-registry.js';
 import type { NativeEngine, NativeFailure } from './addon.js';
-import { encodePrompt } from './encode-prompt.js';
+import { encodeInput } from './encode-prompt.js';
 import type { LoadedEngine } from './load-engine.js';
-import type { ClientCommand, WireError, WorkerEvent } from './protocol.js';
+import type { EmbedCommand, WireError, WorkerEvent } from './protocol.js';
 import { wireError } from './wire-error.js';
-
-export type EmbedCommand = Extract<ClientCommand, { type: 'embed' }>;
 
 /** What the engine's port does for its calls. */
 export interface EmbeddingHost {
@@ -193,7 +191,7 @@ export class EmbeddingCalls {
     index: number,
   ): Promise<Int32Array> {
     try {
-      return await encodePrompt({ kind: 'input', text, index }, tokenizer, info);
+      return await encodeInput(text, fieldOf(index), tokenizer, info);
     } catch (error) {
       throw ofInput(error, index);
     }
@@ -246,7 +244,9 @@ export function queueFullError(maxQueued: number): LoraxError {
 function ofInput(thrown: unknown, index: number): unknown {
   const { code, message, data } = wireError(thrown, 'INVALID_OPTIONS');
   if (!INPUT_FAULTS.includes(code)) return thrown;
-  const field = `input[${index}]`;
+  const field = fieldOf(index);
   const named = message.startsWith(field) ? message : `${field}: ${message}`;
   return new LoraxError(code as LoraxErrorCode, named, { data: { ...data, field, index } });
 }
+
+const fieldOf = (index: number): string => `input[${index}]`;

@@ -2,32 +2,33 @@
  * One MessagePort and the engine behind it: commands in, events out, one message per engine step.
  *
  * Always holds: every `generate` ends in exactly one finish, aborted or failed (and every `embed`:
- * embedding-calls.ts), every call in one result or error; a load that fails fails whoever waited, and the next command begins another; when
- * the client is gone the engine stops. Made by main.ts; the client's side is src/engine-client.ts.
+ * embedding-calls.ts), every call in one result or error; a load that fails fails whoever waited, and
+ * the next command begins another; when the client is gone the engine stops. Made by main.ts; the
+ * client's side is src/engine-client.ts.
  */
 import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
 import { FINISH_REASONS, type NativeAdapterSpec } from './addon.js';
+import { answerEvents } from './answer-events.js';
 import { EmbeddingCalls, queueFullError } from './embedding-calls.js';
-import { encodePrompt } from './encode-prompt.js';
 import { engineStats } from './engine-stats.js';
+import { GrammarCache } from './grammar/grammar-cache.js';
 import { loadEngine, type LoadedEngine, type LoadEngine } from './load-engine.js';
-import { OpenRequest, type Submission } from './open-request.js';
+import { OpenRequest } from './open-request.js';
 import { Outbox } from './outbox.js';
-import { TextOutput, type TokenBatch } from './output/text-output.js';
+import type { TokenBatch } from './output/text-output.js';
+import { prepareRequest, type PreparedRequest } from './prepare-request.js';
 import type {
   CallResult,
   ClientCommand,
   ClientMessage,
+  GenerateCommand,
   ServeOptions,
   WireError,
 } from './protocol.js';
-import { resolveSampling } from './sampling-defaults.js';
 import { readStepEvents, type StepEventHandler } from './step-events.js';
 import { wireError } from './wire-error.js';
-
-type GenerateCommand = Extract<ClientCommand, { type: 'generate' }>;
 
 const PROGRESS_EVERY_MS = 50;
 const MAX_NATIVE_ID = 2 ** 31 - 1;
@@ -40,6 +41,7 @@ export class EnginePort {
   private readonly embeddings: EmbeddingCalls;
   private readonly registry: AdapterRegistry;
   private readonly stepHandler: StepEventHandler;
+  private readonly grammars: GrammarCache;
   private loading: Promise<LoadedEngine> | null = null;
   /** Why nothing can be served any more. */
   private over: LoraxError | null = null;
@@ -66,6 +68,9 @@ export class EnginePort {
         onFailure: (error) => this.stopIfLost(error),
       },
       options.maxQueued,
+    );
+    this.grammars = new GrammarCache(async (text) =>
+      (await this.engine()).native.compileGrammar(text),
     );
     this.stepHandler = {
       started: (id, queueUs, cachedTokens) => this.onStarted(id, queueUs, cachedTokens),
@@ -200,20 +205,14 @@ export class EnginePort {
       try {
         const engine = await this.engine();
         if (request.ended) return;
-        const { vocabSize } = engine.info;
-        const { sampling: defaults, eosTokenIds } = engine.defaults;
-        const sampling = resolveSampling(command.sampling, defaults, eosTokenIds, vocabSize);
-        const tokens = await encodePrompt(command.prompt, engine.tokenizer, engine.info);
+        const prepared = await prepareRequest(command, engine, this.grammars);
         if (request.ended) return;
-        request.promptTokens = tokens.length;
-        request.submission = {
-          nativeId: this.nextNativeId(),
-          adapter: lease?.identity ?? null,
-          output: new TextOutput(engine.tokenizer.table, sampling.stop, sampling.stopTokenIds),
-          sampling,
-          atMs: request.elapsedMs(),
-        };
-        this.submit(engine, request, request.submission, tokens, lease?.handle ?? -1);
+        const { output, sampling } = prepared;
+        const nativeId = this.nextNativeId();
+        const adapter = lease?.identity ?? null;
+        request.promptTokens = prepared.tokens.length;
+        request.submission = { nativeId, adapter, output, sampling, atMs: request.elapsedMs() };
+        this.submit(engine, request, nativeId, prepared, lease?.handle ?? -1);
       } finally {
         lease?.release();
       }
@@ -225,14 +224,14 @@ export class EnginePort {
   private submit(
     engine: LoadedEngine,
     request: OpenRequest,
-    { nativeId, sampling }: Submission,
-    tokens: Int32Array,
+    nativeId: number,
+    { tokens, sampling, constraint }: PreparedRequest,
     adapter: number,
   ): void {
     this.numPreparing--;
     this.submitted.set(nativeId, request);
     try {
-      engine.native.submit(nativeId, tokens, adapter, sampling.native);
+      engine.native.submit(nativeId, tokens, adapter, sampling.native, constraint);
     } catch (error) {
       this.submitted.delete(nativeId);
       throw error;
@@ -287,14 +286,9 @@ export class EnginePort {
     const request = this.submitted.get(nativeId);
     if (request === undefined || request.ended || request.submission === null) return;
     request.timeToFirstTokenMs ??= request.elapsedMs();
-    const { text, tokenIds, logprobs, stop } = request.submission.output.push(batch);
-    const { id } = request;
+    const { parts, tokenIds, logprobs, stop } = request.submission.output.push(batch);
     if (tokenIds.length > 0) {
-      this.outbox.emit(
-        logprobs === undefined
-          ? { type: 'delta', id, text, tokenIds }
-          : { type: 'delta', id, text, tokenIds, logprobs },
-      );
+      this.outbox.emit(...answerEvents(request.id, parts, tokenIds, logprobs));
     }
     if (stop === null) return;
     this.finish(request, 'stop', `stop-string:${stop}`);
@@ -303,10 +297,10 @@ export class EnginePort {
 
   private onFinished(nativeId: number, reasonIndex: number): void {
     this.onLast(nativeId, (request) => {
-      const { submission, id } = request;
+      const { submission } = request;
       if (submission === null) return;
-      const { text, stop } = submission.output.flush();
-      if (text !== '') this.outbox.emit({ type: 'delta', id, text, tokenIds: [] });
+      const { parts, stop } = submission.output.flush();
+      this.outbox.emit(...answerEvents(request.id, parts));
       const reason = FINISH_REASONS[reasonIndex] ?? 'pool';
       if (stop !== null) {
         this.finish(request, 'stop', `stop-string:${stop}`);
@@ -344,9 +338,11 @@ export class EnginePort {
 
   private finish(request: OpenRequest, reason: 'stop' | 'length', rawReason: string): void {
     if (!this.end(request)) return;
-    const { id } = request;
+    const { id, submission } = request;
     const [usage, timing] = [request.usage(), request.timing()];
-    this.outbox.emit({ type: 'finish', id, reason, rawReason, usage, timing });
+    const called = reason === 'stop' && (submission?.output.numCalls ?? 0) > 0;
+    const why = called ? 'tool-calls' : reason;
+    this.outbox.emit({ type: 'finish', id, reason: why, rawReason, usage, timing });
   }
 
   private abort(request: OpenRequest): void {

@@ -33,11 +33,14 @@ export class OpenRequest {
   }
 
   usage(): Usage {
-    return {
+    const output = this.submission?.output;
+    const usage: Usage = {
       promptTokens: this.promptTokens,
       cachedTokens: this.cachedTokens,
-      outputTokens: this.submission?.output.outputTokens ?? 0,
+      outputTokens: output?.outputTokens ?? 0,
     };
+    if (output?.reasoningTokens !== undefined) usage.reasoningTokens = output.reasoningTokens;
+    return usage;
   }
 
   timing(): Timing {

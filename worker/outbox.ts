@@ -12,9 +12,9 @@ export class Outbox {
 
   constructor(private readonly post: (message: WorkerMessage) => void) {}
 
-  emit(event: WorkerEvent): void {
-    this.events.push(event);
-    if (this.scheduled) return;
+  emit(...events: WorkerEvent[]): void {
+    this.events.push(...events);
+    if (this.scheduled || events.length === 0) return;
     this.scheduled = true;
     queueMicrotask(() => {
       this.scheduled = false;

@@ -10,13 +10,19 @@ import type {
   AdapterIdentity,
   AdapterInfo,
   ChatMessage,
+  Constraint,
   EngineInfo,
   EngineStats,
+  FinishEvent,
   LoadProgress,
   Pooling,
+  ReasoningDeltaEvent,
   Sampling,
   Timing,
   TokenLogprob,
+  ToolCallEvent,
+  ToolChoice,
+  ToolDefinition,
   Usage,
 } from '../src/types.js';
 
@@ -60,16 +66,40 @@ export type WirePrompt =
   | { kind: 'text'; text: string }
   | { kind: 'tokens'; tokens: number[] };
 
+/** A schema travels as JSON text: checked to be JSON, and a key to what was compiled before. */
+export type WireConstraint =
+  { type: 'json'; schema: string } | Exclude<Constraint, { type: 'json' }>;
+
+/** What a request may call; absent where it may call nothing. */
+export interface WireTools {
+  definitions: ToolDefinition[];
+  choice: Exclude<ToolChoice, 'none'>;
+  parallel: boolean;
+}
+
+export interface GenerateCommand {
+  type: 'generate';
+  id: number;
+  prompt: WirePrompt;
+  adapter: string | null;
+  sampling: Sampling;
+  constraint?: WireConstraint;
+  tools?: WireTools;
+  reasoning?: boolean;
+}
+
+export interface EmbedCommand {
+  type: 'embed';
+  id: number;
+  input: string[];
+  adapter: string | null;
+  pooling: Pooling;
+  normalize: boolean;
+}
+
 export type ClientCommand =
-  | { type: 'generate'; id: number; prompt: WirePrompt; adapter: string | null; sampling: Sampling }
-  | {
-      type: 'embed';
-      id: number;
-      input: string[];
-      adapter: string | null;
-      pooling: Pooling;
-      normalize: boolean;
-    }
+  | GenerateCommand
+  | EmbedCommand
   | { type: 'cancel'; id: number }
   | { type: 'ready'; call: number }
   | { type: 'addAdapter'; call: number; name: string; directory: string }
@@ -92,10 +122,12 @@ export type WorkerEvent =
       queueMs: number;
     }
   | { type: 'delta'; id: number; text: string; tokenIds: number[]; logprobs?: TokenLogprob[] }
+  /** A part of the answer that is no text; ids and logprobs of its tokens come in deltas. */
+  | ({ id: number } & (ReasoningDeltaEvent | ToolCallEvent))
   | {
       type: 'finish';
       id: number;
-      reason: 'stop' | 'length';
+      reason: FinishEvent['reason'];
       rawReason: string;
       usage: Usage;
       timing: Timing;

@@ -25,6 +25,8 @@ export function convertError(
     url: 'lorax-js:engine',
     requestBodyValues: { modelId },
     statusCode,
+    // A place in the queue is free again, or a new worker started, in about this time.
+    responseHeaders: { 'retry-after': '1' },
     isRetryable: true,
     data: { code: error.code, ...error.data },
     cause: error,
@@ -38,4 +40,8 @@ export function noSuchModel(
 ): NoSuchModelError {
   const error = new NoSuchModelError({ modelId, modelType, message: cause.message });
   return Object.assign(error, { cause });
+}
+
+export function cutOff(): LoraxError {
+  return new LoraxError('ENGINE_LOST', "The engine's answer ended without its last event.");
 }

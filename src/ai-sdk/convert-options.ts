@@ -1,24 +1,29 @@
 /**
- * The AI SDK's call settings as Sampling, under the provider's defaults.
+ * The AI SDK's call settings as the engine's, under the provider's defaults.
  *
- * What cannot be honoured is an error if the answer would be wrong without it (tools, JSON) and a
- * warning if it would only be different. `providerOptions.lorax` holds what the AI SDK has no
+ * What is honoured only in part is a warning. `providerOptions.lorax` holds what the AI SDK has no
  * setting for.
  */
 import type { LanguageModelV4CallOptions } from '@ai-sdk/provider';
-import { checkObject } from '../check-shape.js';
+import { checkBoolean, checkObject } from '../check-shape.js';
 import { checkSampling, checkStop } from '../sampling-options.js';
-import type { Sampling } from '../types.js';
-import { unsupported } from './convert-prompt.js';
+import type { Constraint, Sampling } from '../types.js';
+import { CONSTRAINT_KEYS, convertConstraint } from './convert-constraint.js';
+import type { ConstraintProviderOptions } from './convert-constraint.js';
 import type { LoraxWarning } from './model-types.js';
 
 /** `providerOptions: { lorax: { ... } satisfies LoraxProviderOptions }` */
 export type LoraxProviderOptions = Pick<
   Sampling,
   'minP' | 'repetitionPenalty' | 'logitBias' | 'logprobs' | 'stopTokenIds' | 'ignoreEos'
->;
+> & {
+  /** false: one call at most. */
+  parallelToolCalls?: boolean;
+  /** Whether a model that can reason does; goes before the AI SDK's `reasoning`. */
+  reasoning?: boolean;
+} & ConstraintProviderOptions;
 
-const PROVIDER_OPTION_KEYS = [
+const SAMPLING_OPTION_KEYS = [
   'minP',
   'repetitionPenalty',
   'logitBias',
@@ -27,8 +32,18 @@ const PROVIDER_OPTION_KEYS = [
   'ignoreEos',
 ] as const satisfies readonly (keyof LoraxProviderOptions)[];
 
+const PROVIDER_OPTION_KEYS = [
+  ...SAMPLING_OPTION_KEYS,
+  ...CONSTRAINT_KEYS,
+  'parallelToolCalls',
+  'reasoning',
+];
+
 export interface ConvertedOptions {
   sampling: Sampling;
+  constraint: Constraint | undefined;
+  parallelToolCalls: boolean | undefined;
+  reasoning: boolean | undefined;
   warnings: LoraxWarning[];
 }
 
@@ -37,21 +52,14 @@ export function convertOptions(
   defaults: Sampling,
 ): ConvertedOptions {
   const warnings: LoraxWarning[] = [];
-  if (options.tools !== undefined && options.tools.length > 0) throw unsupported('tools');
-  if (options.responseFormat?.type === 'json') throw unsupported('JSON response formats');
-  if (options.reasoning !== undefined && options.reasoning !== 'provider-default') {
-    warnings.push({
-      type: 'unsupported',
-      feature: 'reasoning',
-      details: 'lorax-js has no reasoning effort; the setting is ignored.',
-    });
-  }
-  if (options.toolChoice !== undefined && !['auto', 'none'].includes(options.toolChoice.type)) {
-    throw unsupported(`tool choices of type ${options.toolChoice.type}`);
-  }
   const field = 'providerOptions.lorax';
   const extra = options.providerOptions?.lorax ?? {};
-  checkObject(extra, field, PROVIDER_OPTION_KEYS);
+  const { regex, choice, grammar, parallelToolCalls, reasoning, ...more } = checkObject(
+    extra,
+    field,
+    PROVIDER_OPTION_KEYS,
+  );
+  const asked = { regex, choice, grammar } as ConstraintProviderOptions;
   const settings = checkSampling(
     {
       maxOutputTokens: options.maxOutputTokens,
@@ -67,5 +75,27 @@ export function convertOptions(
   // Under the name the AI SDK gives it, which is what its users wrote.
   const stop = checkStop(options.stopSequences, 'settings.stopSequences');
   if (stop !== undefined) settings.stop = stop;
-  return { sampling: { ...defaults, ...settings, ...checkSampling(extra, field) }, warnings };
+  return {
+    sampling: { ...defaults, ...settings, ...checkSampling(more, field) },
+    constraint: convertConstraint(options.responseFormat, asked, field),
+    parallelToolCalls: checkBoolean(parallelToolCalls, `${field}.parallelToolCalls`),
+    reasoning:
+      checkBoolean(reasoning, `${field}.reasoning`) ?? reasoningOf(options.reasoning, warnings),
+    warnings,
+  };
+}
+
+/** Models reason or do not; an effort between the two is none that they know. */
+function reasoningOf(
+  effort: LanguageModelV4CallOptions['reasoning'],
+  warnings: LoraxWarning[],
+): boolean | undefined {
+  if (effort === undefined || effort === 'provider-default') return undefined;
+  if (effort === 'none') return false;
+  warnings.push({
+    type: 'compatibility',
+    feature: 'reasoning',
+    details: `lorax-js turns reasoning on or off; "${effort}" is on.`,
+  });
+  return true;
 }

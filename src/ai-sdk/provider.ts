@@ -44,8 +44,16 @@ export interface LoraxProvider<NAME extends string = string> extends ProviderV4 
   [Symbol.asyncDispose](): Promise<void>;
 }
 
+/**
+ * Names of adapters that an app knows of, for its editor: they complete wherever a model is named.
+ *
+ *   declare module 'lorax-js' { interface LoraxAdapters { pirate: true } }
+ */
+// eslint-disable-next-line @typescript-eslint/no-empty-object-type -- apps fill it in
+export interface LoraxAdapters {}
+
 // `string & {}` keeps the known names in an editor's completion.
-export type ModelName<NAME extends string> = NAME | 'base' | (string & {});
+export type ModelName<NAME extends string> = NAME | keyof LoraxAdapters | 'base' | (string & {});
 
 const LORAX_OPTION_KEYS = [...ENGINE_OPTION_KEYS, 'adapters', 'defaults', 'name'];
 

@@ -17,11 +17,12 @@ import type { LoraxError } from '../errors.js';
 import { checkGenerateRequest } from '../generate-request.js';
 import type { CheckedRequest } from '../generate-request.js';
 import { TokenStream } from '../token-stream.js';
+import { askedOf, countPromptTokens, playSteps, splitTokens } from './fake-answer.js';
+import type { FakeAnswer, FakeReply, FakeScript, FakeStep } from './fake-answer.js';
 import { fakeEmbedding } from './fake-embedding.js';
 import type {
   AdapterIdentity,
   AdapterInfo,
-  ChatMessage,
   EmbedRequest,
   EmbedResult,
   Engine,
@@ -30,19 +31,6 @@ import type {
   GenerateRequest,
   Usage,
 } from '../types.js';
-
-/** What a fake adapter answers: a text, an error, or a function of the request that gives either. */
-export type FakeAnswer = string | Error | ((request: FakeRequest) => FakeReply);
-
-/** A text; an error before the first token; or an error after the tokens of `text`. */
-export type FakeReply = string | Error | { text: string; thenFail: Error };
-
-export interface FakeRequest {
-  adapter: string;
-  /** A prompt that is no chat arrives as one user message. */
-  messages: ChatMessage[];
-  sampling: NonNullable<GenerateRequest['sampling']>;
-}
 
 export interface FakeEngineOptions {
   /** By adapter name; 'base' is the base model. Its names are registered from the start. */
@@ -154,8 +142,7 @@ export class FakeEngine implements Engine {
       if (signal !== undefined) stopListening = listenForAbort(signal, onAbort);
       const { adapter, reply } = this.#reply(checked);
       if (reply instanceof Error) throw reply;
-      const { text, thenFail } =
-        typeof reply === 'string' ? { text: reply, thenFail: undefined } : reply;
+      const script: FakeScript = typeof reply === 'string' ? { text: reply } : reply;
       usage.promptTokens = countPromptTokens(checked);
       this.#totals.promptTokens += usage.promptTokens;
       stream.push({
@@ -166,22 +153,22 @@ export class FakeEngine implements Engine {
         cachedTokens: 0,
         queueMs: 0,
       });
-      const tokens = splitTokens(text);
-      const cut = cutAtStop(tokens, checked.sampling);
-      this.#play(cut.tokens, (token) => {
+      const { steps, reason, rawReason } = playSteps(script, checked.sampling);
+      if (script.reasoning !== undefined) usage.reasoningTokens = 0;
+      this.#play(steps, (step) => {
         if (!this.#runs.has(run)) return false;
-        if (token !== undefined) {
+        if (step !== undefined) {
           firstTokenAt ??= performance.now();
           usage.outputTokens += 1;
+          if (step.reasoning) usage.reasoningTokens = (usage.reasoningTokens ?? 0) + 1;
           this.#totals.outputTokens += 1;
           this.#totals.steps += 1;
-          stream.push({ type: 'delta', text: token, tokenIds: [tokenId(token)] });
+          for (const event of step.events) stream.push(event);
           return true;
         }
-        if (thenFail !== undefined && cut.rawReason === 'eos') {
-          run.end(thenFail);
+        if (script.thenFail !== undefined && rawReason === 'eos') {
+          run.end(script.thenFail);
         } else {
-          const { reason, rawReason } = cut;
           stream.push({ type: 'finish', reason, rawReason, usage: { ...usage }, timing: timing() });
           stream.end();
           settle('finished');
@@ -254,12 +241,12 @@ export class FakeEngine implements Engine {
   }
 
   #reply(checked: CheckedRequest): { adapter: string | null; reply: FakeReply } {
-    const { adapter, sampling } = checked;
+    const { adapter } = checked;
     if (adapter !== null && !this.#adapters.has(adapter)) throw this.#unknownAdapter(adapter);
     const name = adapter ?? BASE_MODEL;
     const answer = this.#answers.get(name) ?? `This is the fake answer of ${name}.`;
     if (typeof answer !== 'function') return { adapter, reply: answer };
-    return { adapter, reply: answer({ adapter: name, messages: messagesOf(checked), sampling }) };
+    return { adapter, reply: answer(askedOf(checked)) };
   }
 
   #embedding({ input, adapter, ...settings }: CheckedEmbedRequest): EmbedResult {
@@ -276,10 +263,10 @@ export class FakeEngine implements Engine {
   }
 
   /** One token a turn; `emit` says whether to go on, and gets undefined after the last. */
-  #play(tokens: string[], emit: (token: string | undefined) => boolean): void {
+  #play(steps: FakeStep[], emit: (step: FakeStep | undefined) => boolean): void {
     let index = 0;
     const step = () => {
-      if (emit(tokens[index++])) next();
+      if (emit(steps[index++])) next();
     };
     const next = () => {
       if (this.#tokenMs > 0) setTimeout(step, this.#tokenMs);
@@ -304,55 +291,4 @@ export class FakeEngine implements Engine {
   #unknownAdapter(name: string): LoraxError {
     return unknownAdapter(name, [...this.#adapters.keys()]);
   }
-}
-
-function messagesOf({ prompt }: CheckedRequest): ChatMessage[] {
-  if (prompt.kind === 'messages') return prompt.messages;
-  const content = prompt.kind === 'text' ? prompt.text : prompt.tokens.join(' ');
-  return [{ role: 'user', content }];
-}
-
-function countPromptTokens({ prompt }: CheckedRequest): number {
-  if (prompt.kind === 'tokens') return prompt.tokens.length;
-  const texts = prompt.kind === 'text' ? [prompt.text] : prompt.messages.map((m) => m.content);
-  return texts.reduce((sum, text) => sum + splitTokens(text).length, 0);
-}
-
-function splitTokens(text: string): string[] {
-  return text.match(/\s*\S+|\s+$/g) ?? [];
-}
-
-/** The same word has the same id, always. */
-function tokenId(token: string): number {
-  return createHash('sha256').update(token).digest().readUInt16LE(0);
-}
-
-interface Cut {
-  tokens: string[];
-  reason: 'stop' | 'length';
-  rawReason: string;
-}
-
-/** What a request's stop strings and maximum leave of an answer. */
-function cutAtStop(tokens: string[], { stop, maxOutputTokens }: CheckedRequest['sampling']): Cut {
-  const text = tokens.join('');
-  const hits = (stop ?? [])
-    .map((string) => ({ string, at: text.indexOf(string) }))
-    .filter(({ at }) => at >= 0)
-    .sort((a, b) => a.at - b.at);
-  const hit = hits[0];
-  const cut: Cut =
-    hit === undefined
-      ? { tokens, reason: 'stop', rawReason: 'eos' }
-      : {
-          tokens: splitTokens(text.slice(0, hit.at)),
-          reason: 'stop',
-          rawReason: `stop-string:${hit.string}`,
-        };
-  if (maxOutputTokens === undefined || cut.tokens.length <= maxOutputTokens) return cut;
-  return {
-    tokens: cut.tokens.slice(0, maxOutputTokens),
-    reason: 'length',
-    rawReason: 'max-output-tokens',
-  };
 }

@@ -87,6 +87,50 @@ describe('createFakeEngine', () => {
     expect(seen.join('')).toBe('so far');
   });
 
+  it('plays reasoning, text and calls, a token at a time', async () => {
+    const asked = vi.fn();
+    const engine = createFakeEngine({
+      answers: {
+        base: (request) => {
+          asked(request);
+          return {
+            reasoning: 'hm, well',
+            text: 'I ask.',
+            toolCalls: [
+              { name: 'weather', arguments: { city: 'New York' } },
+              { name: 'time', arguments: {} },
+            ],
+          };
+        },
+      },
+    });
+    const messages = [{ role: 'user' as const, content: 'x' }];
+    const tools = ['weather', 'time'].map((name) => ({ name, parameters: { type: 'object' } }));
+    const events = await read(engine.generate({ messages, tools, toolChoice: 'required' }));
+    expect(asked).toHaveBeenCalledWith(
+      expect.objectContaining({ tools, toolChoice: 'required', parallelToolCalls: true }),
+    );
+    const reasoning = events.map((e) => (e.type === 'reasoning-delta' ? e.text : '')).join('');
+    expect(reasoning).toBe('hm, well');
+    const ends = events.filter((event) => event.type === 'tool-call-end');
+    expect(ends.map(({ name, input }) => [name, input])).toEqual([
+      ['weather', '{"city":"New York"}'],
+      ['time', '{}'],
+    ]);
+    expect(new Set(ends.map(({ callId }) => callId)).size).toBe(2);
+    for (const { callId, input } of ends) {
+      expect(callId).toMatch(/^[a-z0-9]{9}$/);
+      const deltas = events.filter((e) => e.type === 'tool-call-delta' && e.callId === callId);
+      expect(deltas.map((e) => (e.type === 'tool-call-delta' ? e.delta : '')).join('')).toBe(input);
+    }
+    expect(events.at(-1)).toMatchObject({
+      ...{ reason: 'tool-calls', rawReason: 'eos' },
+      usage: { outputTokens: 9, reasoningTokens: 2 },
+    });
+    const ids = events.flatMap((event) => (event.type === 'delta' ? event.tokenIds : []));
+    expect(ids).toHaveLength(9);
+  });
+
   it('can be disposed', async () => {
     const engine = createFakeEngine({ tokenMs: 1000 });
     const open = read(engine.generate({ prompt: 'x' }));

@@ -65,4 +65,23 @@ describe('mergeDeltas', () => {
     const merged = mergeDeltas([[delta(1, 'a', 1)], [failed], [delta(1, 'b', 2)]]);
     expect(merged).toEqual([delta(1, 'a', 1), failed, delta(1, 'b', 2)]);
   });
+
+  it('joins reasoning and arguments, across the tokens beside them', () => {
+    const think = (text: string): WorkerEvent => ({ type: 'reasoning-delta', id: 1, text });
+    const call = { callId: 'c', name: 'f' };
+    const args = (piece: string): WorkerEvent => ({
+      ...{ type: 'tool-call-delta', id: 1, callId: 'c', delta: piece },
+    });
+    const startCall: WorkerEvent = { type: 'tool-call-start', id: 1, ...call };
+    const endCall: WorkerEvent = { type: 'tool-call-end', id: 1, ...call, input: '{"a":1}' };
+    const merged = mergeDeltas([
+      [delta(1, '', 1), think('a'), delta(1, '', 2), think('b'), delta(1, '', 3)],
+      [delta(1, 'text', 4), delta(1, '', 5), startCall, args('{"a"')],
+      [delta(1, '', 6), args(':1}'), endCall],
+    ]);
+    expect(merged).toEqual([
+      ...[delta(1, '', 1, 2, 3), think('ab'), delta(1, 'text', 4, 5, 6)],
+      ...[startCall, args('{"a":1}'), endCall],
+    ]);
+  });
 });

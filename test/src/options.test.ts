@@ -73,6 +73,61 @@ describe('engine options', () => {
   });
 });
 
+describe('chat requests', () => {
+  const user = { role: 'user', content: 'x' } as const;
+  const call = { id: 'a', name: 'f', arguments: { x: 1 } };
+  const tool = { name: 'f', parameters: { type: 'object' } };
+
+  it('keep what a chat template and the tools need, and nothing else', () => {
+    const messages = [
+      user,
+      { role: 'assistant' as const, content: '', toolCalls: [call], reasoning: 'hm' },
+      { role: 'tool' as const, toolCallId: 'a', content: '7' },
+    ];
+    expect(checkGenerateRequest({ messages, tools: [tool], reasoning: false })).toEqual({
+      prompt: { kind: 'messages', messages },
+      ...{ adapter: null, sampling: {}, reasoning: false },
+      tools: { definitions: [tool], choice: 'auto', parallel: true },
+    });
+  });
+
+  it('have no tools where nothing may be called', () => {
+    const none = { messages: [user], tools: [tool], toolChoice: 'none' as const };
+    expect(checkGenerateRequest(none)).not.toHaveProperty('tools');
+    expect(checkGenerateRequest({ messages: [user], tools: [] })).not.toHaveProperty('tools');
+  });
+
+  const cyclic: Record<string, unknown> = {};
+  cyclic.self = cyclic;
+  it.each([
+    [{ messages: ['hi'] }, 'request.messages[0]'],
+    [{ messages: [{ content: 'x' }] }, 'request.messages[0].role'],
+    [{ messages: [{ ...user, toolCalls: [] }] }, 'request.messages[0].toolCalls'],
+    [{ messages: [{ role: 'assistant', content: null }] }, 'request.messages[0].content'],
+    [{ messages: [{ role: 'tool', content: 'x' }] }, 'request.messages[0].toolCallId'],
+    [
+      { messages: [{ role: 'assistant', content: '', toolCalls: [{ ...call, arguments: '{}' }] }] },
+      'request.messages[0].toolCalls[0].arguments',
+    ],
+    [{ messages: [user], tools: [{ ...tool, name: 'no spaces' }] }, 'request.tools[0].name'],
+    [{ messages: [user], tools: [{ ...tool, parameters: cyclic }] }, 'request.tools[0].parameters'],
+    [{ messages: [user], tools: [{ name: 'f' }] }, 'request.tools[0].parameters'],
+    [{ messages: [user], tools: [tool, tool] }, 'request.tools'],
+    [{ messages: [user], tools: [tool], toolChoice: 'any' }, 'request.toolChoice'],
+    [{ messages: [user], tools: [tool], toolChoice: { name: 'g' } }, 'request.toolChoice.name'],
+    [{ messages: [user], toolChoice: 'required' }, 'request.toolChoice'],
+    [{ messages: [user], parallelToolCalls: 1 }, 'request.parallelToolCalls'],
+    [{ messages: [user], reasoning: 'high' }, 'request.reasoning'],
+    [{ prompt: 'x', tools: [tool] }, 'request.tools'],
+    [{ promptTokens: [1], reasoning: true }, 'request.reasoning'],
+  ])('request %# is refused for %s', (request, field) => {
+    const error = refusal(() => checkGenerateRequest(request as never));
+    expect(error.code).toBe('INVALID_OPTIONS');
+    expect(error.data.field).toBe(field);
+    expect(error.message).toContain(field.slice(0, field.lastIndexOf('.')));
+  });
+});
+
 describe('provider options', () => {
   it.each([
     [{ model: 'm', adapters: [] }, 'options.adapters'],
@@ -152,7 +207,7 @@ describe('requests', () => {
     [{}, 'request.messages'],
     [{ messages, prompt: 'x' }, 'request.messages'],
     [{ messages: [] }, 'request.messages'],
-    [{ messages: [{ role: 'tool', content: 'x' }] }, 'request.messages[0].role'],
+    [{ messages: [{ role: 'robot', content: 'x' }] }, 'request.messages[0].role'],
     [{ messages: [{ content: 'x' }] }, 'request.messages[0].role'],
     [{ messages: [{ role: 'user', content: [] }] }, 'request.messages[0].content'],
     [{ messages: [{ role: 'user', content: 'x', name: 'y' }] }, 'request.messages[0].name'],
@@ -170,5 +225,54 @@ describe('requests', () => {
   it('takes typed arrays of tokens', () => {
     const request = checkGenerateRequest({ promptTokens: Int32Array.of(1, 2) } as never);
     expect(request.prompt).toEqual({ kind: 'tokens', tokens: [1, 2] });
+  });
+});
+
+describe('constraints', () => {
+  const check = (constraint: unknown) =>
+    checkGenerateRequest({ prompt: 'x', constraint } as never).constraint;
+
+  it('travel as plain data, a schema as its JSON text', () => {
+    expect(check(undefined)).toBeUndefined();
+    expect(check({ type: 'json' })).toEqual({ type: 'json', schema: '{"type":"object"}' });
+    const schema = { type: 'object', properties: { b: {}, a: {} }, undefined: undefined };
+    expect(check({ type: 'json', schema })).toEqual({
+      type: 'json',
+      schema: '{"type":"object","properties":{"b":{},"a":{}}}',
+    });
+    expect(check({ type: 'json', schema: true })).toEqual({ type: 'json', schema: 'true' });
+    for (const constraint of [
+      { type: 'regex', pattern: 'a+' },
+      { type: 'choice', choices: ['a', 'b'] },
+      { type: 'grammar', grammar: 'root ::= "a"' },
+    ]) {
+      expect(check(constraint)).toEqual(constraint);
+    }
+  });
+
+  const cyclic: Record<string, unknown> = {};
+  cyclic.self = cyclic;
+  it.each<[unknown, string]>([
+    [null, 'request.constraint'],
+    ['json', 'request.constraint'],
+    [{}, 'request.constraint.type'],
+    [{ type: 'yaml' }, 'request.constraint.type'],
+    [{ type: 'json', pattern: 'a' }, 'request.constraint.pattern'],
+    [{ type: 'json', schema: [] }, 'request.constraint.schema'],
+    [{ type: 'json', schema: 'x' }, 'request.constraint.schema'],
+    [{ type: 'json', schema: cyclic }, 'request.constraint.schema'],
+    [{ type: 'json', schema: { a: 1n } }, 'request.constraint.schema'],
+    [{ type: 'json', schema: { title: 'x'.repeat(2 ** 20) } }, 'request.constraint.schema'],
+    [{ type: 'regex' }, 'request.constraint.pattern'],
+    [{ type: 'regex', pattern: '' }, 'request.constraint.pattern'],
+    [{ type: 'regex', pattern: 'a', choices: [] }, 'request.constraint.choices'],
+    [{ type: 'choice' }, 'request.constraint.choices'],
+    [{ type: 'choice', choices: ['a', 3] }, 'request.constraint.choices[1]'],
+    [{ type: 'choice', choices: ['\ud83d'] }, 'request.constraint.choices[0]'],
+    [{ type: 'grammar', grammar: 7 }, 'request.constraint.grammar'],
+  ])('%# is refused', (constraint, field) => {
+    const error = refusal(() => check(constraint));
+    expect([error.code, error.data.field]).toEqual(['INVALID_OPTIONS', field]);
+    expect(error.message).toContain('request.constraint');
   });
 });

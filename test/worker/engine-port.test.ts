@@ -48,7 +48,7 @@ describe('a request', () => {
     const tokenizer = await loadFixture('chatml');
     const [engine] = client.addon.engines;
     expect([...engine!.submissions[0]!.prompt]).toEqual(
-      await tokenizer.encodeMessages(prompt.messages, CONTEXT),
+      (await tokenizer.encodeChat(prompt, CONTEXT)).ids,
     );
     expect([...engine!.submissions[1]!.prompt]).toEqual([5, 6, 7]);
   });

@@ -7,11 +7,13 @@ import { afterEach } from 'vitest';
 import { LoraxError } from '../../src/errors.js';
 import type { Sampling } from '../../src/types.js';
 import type { NativeAdapterSpec } from '../../worker/addon.js';
-import type { EmbedCommand } from '../../worker/embedding-calls.js';
+
 import { EnginePort } from '../../worker/engine-port.js';
 import type { LoadEngine } from '../../worker/load-engine.js';
 import type {
   ClientCommand,
+  EmbedCommand,
+  GenerateCommand,
   ServeOptions,
   WirePrompt,
   WorkerEvent,
@@ -97,10 +99,15 @@ export class Client {
     this.port.postMessage(commands);
   }
 
-  generate(prompt: WirePrompt | string, sampling: Sampling = {}, adapter: string | null = null) {
+  generate(
+    prompt: WirePrompt | string,
+    sampling: Sampling = {},
+    adapter: string | null = null,
+    extra: Partial<GenerateCommand> = {},
+  ) {
     const id = this.nextId++;
     const wire = typeof prompt === 'string' ? { kind: 'text' as const, text: prompt } : prompt;
-    this.send({ type: 'generate', id, prompt: wire, adapter, sampling });
+    this.send({ type: 'generate', id, prompt: wire, adapter, sampling, ...extra });
     return id;
   }
 

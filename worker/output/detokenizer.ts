@@ -13,12 +13,19 @@ export class Detokenizer {
   private pending: Uint8Array | null = null;
   private leadingSpacesToStrip: number;
 
-  constructor(private readonly table: TokenBytes) {
+  /** `signs`: special tokens that show all the same, and how. */
+  constructor(
+    private readonly table: TokenBytes,
+    private readonly signs: ReadonlyMap<number, string> = new Map(),
+  ) {
     this.leadingSpacesToStrip = table.stripStart;
   }
 
   push(id: number): string {
-    if (this.table.isHidden(id)) return '';
+    if (this.table.isHidden(id)) {
+      const sign = this.signs.get(id);
+      return sign === undefined ? '' : this.flush() + sign;
+    }
     if (this.pending === null) {
       const text = this.table.text(id);
       if (text !== null) return this.leadingSpacesToStrip === 0 ? text : this.strip(text);

@@ -4,7 +4,8 @@
  * Always holds: text is held back only while it is the beginning of a stop string, and no more of it
  * than that; no part of a stop string that was hit is ever given out. The match that ends first wins,
  * of several that end together the longest. Aho-Corasick over UTF-16 units: the state's depth is how
- * much is held. The automaton is built once per request; called by text-output.ts.
+ * much is held. The automaton is built once per request; called by text-output.ts, and for the markers
+ * of calls and reasoning by answer-parser.ts.
  */
 
 /** node 0 is the root */
@@ -22,6 +23,8 @@ export interface Watched {
   text: string;
   /** The stop string that was hit; `text` ends before it. */
   stop: string | null;
+  /** What came with it, behind it. */
+  rest: string;
 }
 
 export class StopStrings {
@@ -43,14 +46,18 @@ export class StopStrings {
       const seen = this.held + text.slice(0, i + 1);
       this.held = '';
       this.state = 0;
-      return { text: seen.slice(0, seen.length - stop.length), stop };
+      return {
+        text: seen.slice(0, seen.length - stop.length),
+        stop,
+        rest: text.slice(i + 1),
+      };
     }
     this.state = state;
     const depth = this.node(state).depth;
-    if (depth === 0 && this.held === '') return { text, stop: null };
+    if (depth === 0 && this.held === '') return { text, stop: null, rest: '' };
     const seen = this.held + text;
     this.held = seen.slice(seen.length - depth);
-    return { text: seen.slice(0, seen.length - depth), stop: null };
+    return { text: seen.slice(0, seen.length - depth), stop: null, rest: '' };
   }
 
   /** What was held back: nothing more is coming, so it was no stop string. */

@@ -1,14 +1,24 @@
 /**
- * Messages -> prompt text, by the model's own Jinja chat template.
+ * Messages and tools -> prompt text, by the model's own Jinja chat template.
  *
- * Always holds: contents are shielded before the template sees them, so that what `render` returns
- * has control tokens only where the template wrote them (see control-tokens.ts). Reads the template
- * from chat_template.jinja or tokenizer_config.json. Called by tokenizer.ts.
+ * Always holds: what messages and tools say is shielded before the template sees it, so that what
+ * `render` returns has control tokens only where the template wrote them (see control-tokens.ts).
+ * A template that knows no tools is given them in plain turns. Called by tokenizer.ts.
  */
 import { Template } from '@huggingface/jinja';
 import { LoraxError } from '../../src/errors.js';
-import type { ChatMessage } from '../../src/types.js';
-import type { ControlTokens } from './control-tokens.js';
+import type { ChatMessage, ToolDefinition } from '../../src/types.js';
+import { callFormatOf, PLAIN, type CallFormat } from '../chat/call-format.js';
+import { foldSystem, plainMessages } from '../chat/plain-messages.js';
+import {
+  closedThinking,
+  reasoningTagsOf,
+  thinkingAfter,
+  type ReasoningTags,
+  type Thinking,
+} from '../chat/reasoning-tags.js';
+import { inOrderOfCalls, templateMessages, templateTools } from '../chat/template-messages.js';
+import { restoreMarks, type ControlTokens } from './control-tokens.js';
 
 export interface TemplateSource {
   text: string;
@@ -16,8 +26,25 @@ export interface TemplateSource {
   file: string;
 }
 
-/** `chat_template`: a string, or a list of { name, template } of which 'default' counts. */
-export function templateFromConfig(value: unknown): string | null {
+/** What a template renders. */
+export interface Chat {
+  messages: ChatMessage[];
+  tools?: readonly ToolDefinition[];
+  /** Unset: as the template has it. */
+  reasoning?: boolean;
+}
+
+export interface RenderedChat {
+  /** With the generation prompt; holds marks that ControlTokens.split removes. */
+  text: string;
+  thinking: Thinking;
+}
+
+/**
+ * `chat_template`: a string, or a list of { name, template }, of which `name` counts, where there is
+ * one, else 'default'.
+ */
+export function templateFromConfig(value: unknown, name = 'default'): string | null {
   if (typeof value === 'string') return value;
   if (!Array.isArray(value)) return null;
   const named = value.filter(
@@ -27,45 +54,89 @@ export function templateFromConfig(value: unknown): string | null {
       typeof (entry as { name?: unknown }).name === 'string' &&
       typeof (entry as { template?: unknown }).template === 'string',
   );
-  return (named.find((entry) => entry.name === 'default') ?? named[0])?.template ?? null;
+  const find = (wanted: string) => named.find((entry) => entry.name === wanted);
+  return (find(name) ?? find('default') ?? named[0])?.template ?? null;
 }
 
-const ROLES = new Set(['system', 'user', 'assistant']);
+const ROLES = new Set(['system', 'user', 'assistant', 'tool']);
 
 export class ChatTemplate {
+  /** How its model writes calls. */
+  readonly callFormat: CallFormat;
+  /** null: its model does not reason. */
+  readonly reasoningTags: ReasoningTags | null;
   private compiled: Template | null = null;
+  private systemShown: boolean | null = null;
 
   constructor(
     private readonly source: TemplateSource | null,
     /** bos_token, eos_token, ...: what templates refer to by name. */
     private readonly specialTokens: Record<string, string>,
     private readonly control: ControlTokens,
-  ) {}
+  ) {
+    const text = source?.text ?? '';
+    this.callFormat = callFormatOf(text);
+    this.reasoningTags = reasoningTagsOf(text, (content) => control.has(content));
+  }
 
-  /** Prompt text with the generation prompt added; holds marks that ControlTokens.split removes. */
-  render(messages: ChatMessage[]): string {
+  render({ messages, tools = [], reasoning }: Chat): RenderedChat {
     const template = this.compile();
-    const shielded = messages.map((message, index) => {
-      if (!ROLES.has(message.role) || typeof message.content !== 'string') {
-        throw new LoraxError(
-          'INVALID_OPTIONS',
-          `messages[${index}]: role must be system, user or assistant and content a string.`,
-          { data: { field: `messages[${index}]` } },
-        );
-      }
-      return {
-        role: message.role,
-        content: this.control.shield(message.content, message.role),
-      };
-    });
+    messages.forEach(checkMessage);
+    const text = this.print(template, this.variables(messages, tools, reasoning));
+    const tags = this.reasoningTags;
+    if (tags === null) return { text, thinking: 'none' };
+    if (reasoning === false && tags.inTemplate) {
+      return { text: text + closedThinking(text, tags), thinking: 'none' };
+    }
+    return { text, thinking: thinkingAfter(text, tags) };
+  }
+
+  private variables(
+    messages: readonly ChatMessage[],
+    tools: readonly ToolDefinition[],
+    reasoning: boolean | undefined,
+  ): Record<string, unknown> {
+    const shield = (content: string, role: string) => this.control.shield(content, role);
+    const text = this.source?.text ?? '';
+    const plain = this.callFormat === PLAIN;
+    let turns = inOrderOfCalls(messages);
+    if (plain) turns = plainMessages(turns, tools);
+    if (plain && tools.length > 0 && !this.takesSystem()) turns = foldSystem(turns);
+    return {
+      ...this.specialTokens,
+      messages: templateMessages(turns, {
+        shield,
+        oneCallPerTurn: /single tool-calls? at once/i.test(text),
+      }),
+      tools: plain || tools.length === 0 ? null : templateTools(tools, shield),
+      documents: null,
+      add_generation_prompt: true,
+      ...(reasoning === undefined ? {} : { enable_thinking: reasoning, thinking: reasoning }),
+    };
+  }
+
+  /** Some templates refuse a system turn, some leave it out. */
+  private takesSystem(): boolean {
+    if (this.systemShown !== null) return this.systemShown;
+    const probe = 'a system turn';
+    const turns = [
+      { role: 'system', content: probe },
+      { role: 'user', content: 'a user turn' },
+    ];
     try {
-      return template.render({
-        ...this.specialTokens,
-        messages: shielded,
-        tools: null,
-        documents: null,
-        add_generation_prompt: true,
-      });
+      const variables = { ...this.specialTokens, messages: turns, tools: null, documents: null };
+      this.systemShown = this.compile()
+        .render({ ...variables, add_generation_prompt: true })
+        .includes(probe);
+    } catch {
+      this.systemShown = false;
+    }
+    return this.systemShown;
+  }
+
+  private print(template: Template, variables: Record<string, unknown>): string {
+    try {
+      return restoreMarks(template.render(variables));
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       // Mostly the template's own raise_exception(), e.g. "roles must alternate".
@@ -99,4 +170,14 @@ export class ChatTemplate {
     }
     return this.compiled;
   }
+}
+
+/** src/ has checked them; who calls the worker otherwise is told as well. */
+function checkMessage(message: ChatMessage, index: number): void {
+  if (ROLES.has(message.role) && typeof message.content === 'string') return;
+  throw new LoraxError(
+    'INVALID_OPTIONS',
+    `messages[${index}]: role must be system, user, assistant or tool and content a string.`,
+    { data: { field: `messages[${index}]` } },
+  );
 }

@@ -29,6 +29,17 @@ const MARK = '\uDFFF';
 /** With the u flag only a lone one matches, not the second half of a character such as U+1F3FF. */
 const LONE_MARKS = /\uDFFF/gu;
 
+/**
+ * Templates print objects as JSON, which writes a mark as an escape. A text that spells the escape
+ * itself is kept apart by `shield`.
+ */
+const ESCAPED_MARK = '\\udfff';
+
+/** Marks as they were before a template printed them as JSON. */
+export function restoreMarks(rendered: string): string {
+  return rendered.replaceAll(ESCAPED_MARK, MARK);
+}
+
 /** Lone surrogates cannot be encoded as UTF-8; every encoder writes U+FFFD for them. */
 export function wellFormed(text: string): string {
   return text.replace(/\p{Surrogate}/gu, '\uFFFD');
@@ -70,9 +81,14 @@ export class ControlTokens {
     );
   }
 
+  has(content: string): boolean {
+    return this.byContent.has(content);
+  }
+
   /** The content with marks in it; `split` removes them again. */
   shield(content: string, role: string): string {
-    return (role === 'user' ? this.forUsers : this.forAuthors).apply(wellFormed(content));
+    const marked = (role === 'user' ? this.forUsers : this.forAuthors).apply(wellFormed(content));
+    return marked.replaceAll(ESCAPED_MARK, `\\u${MARK}dfff`);
   }
 
   /** Rendered template text -> runs of ordinary text and added tokens; no marks remain. */

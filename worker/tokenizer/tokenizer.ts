@@ -10,8 +10,13 @@ import path from 'node:path';
 import { setImmediate as nextTick } from 'node:timers/promises';
 import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers';
 import { LoraxError } from '../../src/errors.js';
-import type { ChatMessage } from '../../src/types.js';
-import { ChatTemplate, templateFromConfig, type TemplateSource } from './chat-template.js';
+import type { Thinking } from '../chat/reasoning-tags.js';
+import {
+  ChatTemplate,
+  templateFromConfig,
+  type Chat,
+  type TemplateSource,
+} from './chat-template.js';
 import { ControlTokens, type AddedToken, type PromptPiece } from './control-tokens.js';
 import { LengthBound } from './length-bound.js';
 import { TextEncoderOfTokenizer, type Merges } from './text-encoder.js';
@@ -19,18 +24,33 @@ import { TokenBytes, tokenDecodingOf } from './token-bytes.js';
 
 type Json = Record<string, unknown>;
 
+export interface TemplateSources {
+  chat: TemplateSource | null;
+  /** For requests with tools. */
+  tools: TemplateSource | null;
+}
+
+export interface EncodedChat {
+  ids: number[];
+  thinking: Thinking;
+}
+
 const SPECIAL_NAMES = ['bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask'].map((n) => `${n}_token`);
 
 export class Tokenizer {
   readonly table: TokenBytes;
   /** tokenizer_config.json's eos_token. */
   readonly eosTokenId: number | null;
+  /** Tokens that spell nothing in the output. */
+  readonly special: readonly AddedToken[];
   /** What a plain text begins with (a beginning-of-sequence token, or nothing), and ends with. */
   private readonly textPrefix: number[];
   private readonly textSuffix: number[];
   private readonly control: ControlTokens;
   private readonly encoder: TextEncoderOfTokenizer;
-  private readonly template: ChatTemplate;
+  private readonly chatTemplate: ChatTemplate;
+  /** A model may have another template for requests with tools. */
+  private readonly toolTemplate: ChatTemplate;
   private readonly bound: LengthBound;
 
   static async load(directory: string): Promise<Tokenizer> {
@@ -48,17 +68,15 @@ export class Tokenizer {
         { data: { file } },
       );
     }
-    const fromConfig = templateFromConfig(config?.chat_template);
-    const source: TemplateSource | null =
-      template !== null
-        ? { text: template, file: 'chat_template.jinja' }
-        : fromConfig !== null
-          ? { text: fromConfig, file: 'tokenizer_config.json' }
-          : null;
-    return new Tokenizer(json, config ?? {}, source, file);
+    const source = (name?: string): TemplateSource | null => {
+      if (template !== null) return { text: template, file: 'chat_template.jinja' };
+      const text = templateFromConfig(config?.chat_template, name);
+      return text === null ? null : { text, file: 'tokenizer_config.json' };
+    };
+    return new Tokenizer(json, config ?? {}, { chat: source(), tools: source('tool_use') }, file);
   }
 
-  constructor(json: Json, config: Json, template: TemplateSource | null, file: string) {
+  constructor(json: Json, config: Json, templates: TemplateSources, file: string) {
     const library = createLibraryTokenizer(json, config, file);
     const specialTokens = specialTokensOf(config);
     const added = addedTokensOf(json, config, specialTokens);
@@ -84,18 +102,29 @@ export class Tokenizer {
     );
     this.encoder = new TextEncoderOfTokenizer(library, controlIds, mergesOf(json));
     this.control = new ControlTokens(added);
-    this.template = new ChatTemplate(template, specialTokens, this.control);
+    this.chatTemplate = new ChatTemplate(templates.chat, specialTokens, this.control);
+    this.toolTemplate =
+      templates.tools?.text === templates.chat?.text
+        ? this.chatTemplate
+        : new ChatTemplate(templates.tools, specialTokens, this.control);
+    this.special = added.filter((token) => token.special);
     this.bound = new LengthBound(this.table, library.normalizer !== null);
   }
 
-  /** As apply_chat_template(messages, add_generation_prompt=True). */
-  async encodeMessages(messages: ChatMessage[], contextTokens: number): Promise<number[]> {
+  templateFor(hasTools: boolean): ChatTemplate {
+    return hasTools ? this.toolTemplate : this.chatTemplate;
+  }
+
+  /** As apply_chat_template(messages, tools=tools, add_generation_prompt=True). */
+  async encodeChat(chat: Chat, contextTokens: number): Promise<EncodedChat> {
     let atLeast = 0;
-    for (const message of messages) {
+    for (const message of chat.messages) {
       atLeast += this.bound.atLeast(String(message.content), contextTokens);
       refuseIfLonger(atLeast, contextTokens);
     }
-    return this.encodePieces(this.control.split(this.template.render(messages)), [], contextTokens);
+    const { text, thinking } = this.templateFor(chat.tools !== undefined).render(chat);
+    const ids = await this.encodePieces(this.control.split(text), [], contextTokens);
+    return { ids, thinking };
   }
 
   /** Text as it is: begins as the tokenizer says texts begin, and spells no control token. */

@@ -135,51 +135,51 @@ describe('generateText', () => {
     );
   });
 
-  it('warns of settings that are ignored', async () => {
-    const { warnings } = await generateText({
-      model: lorax(),
-      reasoning: 'high',
-      messages: [
-        { role: 'user', content: [{ type: 'text', text: 'a' }] },
-        {
-          role: 'assistant',
-          content: [
-            { type: 'reasoning', text: 'hm' },
-            { type: 'text', text: 'b' },
-          ],
-        },
-        { role: 'user', content: 'c' },
-      ],
+  it('passes tools, choice and reasoning on', async () => {
+    const city = jsonSchema<{ city: string }>({
+      ...{ type: 'object', properties: { city: { type: 'string' } }, required: ['city'] },
     });
+    const weather = tool({ description: 'Weather', inputSchema: city });
+    const call = (options: object) =>
+      generateText({ model: lorax(), prompt: 'x', tools: { weather }, ...options });
+    const definition = {
+      ...{ name: 'weather', description: 'Weather' },
+      parameters: expect.objectContaining({ properties: { city: { type: 'string' } } }),
+    };
+    await call({});
+    expect(sent().tools).toEqual({ definitions: [definition], choice: 'auto', parallel: true });
+    expect(sent()).not.toHaveProperty('reasoning');
+    const named = { type: 'tool', toolName: 'weather' };
+    const own = { lorax: { parallelToolCalls: false, reasoning: false } };
+    // The scripted answer calls nothing, which the AI SDK holds against a required tool.
+    await expect(
+      call({ toolChoice: named, reasoning: 'high', providerOptions: own }),
+    ).rejects.toThrow(/did not contain a call/);
+    expect(sent().tools).toMatchObject({ choice: { name: 'weather' }, parallel: false });
+    expect(sent().reasoning).toBe(false);
+    await call({ toolChoice: 'none', reasoning: 'none' });
+    expect(sent()).not.toHaveProperty('tools');
+    expect(sent().reasoning).toBe(false);
+    const { warnings } = await call({ reasoning: 'high' });
+    expect(sent().reasoning).toBe(true);
     expect(warnings).toEqual([
-      { type: 'other', message: expect.stringContaining('reasoning') },
-      { type: 'unsupported', feature: 'reasoning', details: expect.any(String) },
+      { type: 'compatibility', feature: 'reasoning', details: expect.stringContaining('high') },
     ]);
-    expect(sent().prompt).toMatchObject({
-      messages: [{ content: 'a' }, { role: 'assistant', content: 'b' }, { content: 'c' }],
-    });
   });
 
-  it('refuses tools, JSON and files by name', async () => {
-    const prompt = 'x';
-    const weather = tool({ inputSchema: jsonSchema({ type: 'object' }) });
-    const options = { prompt: [{ role: 'user' as const, content: [] }] };
-    await expect(generateText({ model: lorax(), prompt, tools: { weather } })).rejects.toSatisfy(
-      UnsupportedFunctionalityError.isInstance,
-    );
-    const json = { ...options, responseFormat: { type: 'json' as const } };
-    await expect(lorax().doGenerate(json)).rejects.toThrow(/JSON response formats/);
-    await expect(
-      generateText({
-        model: lorax(),
-        messages: [
-          {
-            role: 'user',
-            content: [{ type: 'file', data: new Uint8Array([1]), mediaType: 'image/png' }],
-          },
-        ],
-      }),
-    ).rejects.toThrow(/image\/png/);
+  it('refuses images by name, before anything is asked', async () => {
+    const error: unknown = await generateText({
+      model: lorax(),
+      messages: [
+        {
+          role: 'user',
+          content: [{ type: 'file', data: new Uint8Array([1]), mediaType: 'image/png' }],
+        },
+      ],
+    }).catch((reason: unknown) => reason);
+    expect(UnsupportedFunctionalityError.isInstance(error)).toBe(true);
+    expect((error as Error).message).toContain('image/png');
+    expect(lorax().capabilities.input.images).toBe(false);
     expect(worker.connections).toHaveLength(0);
   });
 

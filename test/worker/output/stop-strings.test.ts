@@ -51,14 +51,16 @@ describe('StopStrings', () => {
 
   it('spans pieces, and goes on where a beginning leads nowhere', () => {
     const watch = new StopStrings(['</answer>']);
-    expect(watch.push('ok </ans')).toEqual({ text: 'ok ', stop: null });
-    expect(watch.push('we')).toEqual({ text: '', stop: null });
-    expect(watch.push('ll </answer> more')).toEqual({ text: '</answell ', stop: '</answer>' });
+    expect(watch.push('ok </ans')).toEqual({ text: 'ok ', stop: null, rest: '' });
+    expect(watch.push('we')).toEqual({ text: '', stop: null, rest: '' });
+    expect(watch.push('ll </answer> more')).toEqual({
+      ...{ text: '</answell ', stop: '</answer>', rest: ' more' },
+    });
   });
 
   it('gives out what it held at the end', () => {
     const watch = new StopStrings(['STOP']);
-    expect(watch.push('abcSTO')).toEqual({ text: 'abc', stop: null });
+    expect(watch.push('abcSTO')).toEqual({ text: 'abc', stop: null, rest: '' });
     expect(watch.flush()).toBe('STO');
     expect(watch.flush()).toBe('');
   });

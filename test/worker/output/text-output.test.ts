@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { AnswerPart } from '../../../worker/output/answer-parser.js';
 import { TextOutput, type TokenBatch } from '../../../worker/output/text-output.js';
 import type { Tokenizer } from '../../../worker/tokenizer/tokenizer.js';
 import { loadFixture } from '../fixtures.js';
@@ -14,6 +15,9 @@ const batch = (ids: number[], numTop = -1): TokenBatch => ({
   ),
 });
 
+const textOf = ({ parts }: { parts: AnswerPart[] }) =>
+  parts.map((part) => (part.type === 'text' ? part.text : '')).join('');
+
 const idsOf = (tokenizer: Tokenizer, text: string) => tokenizer.encodeText(text, 1000);
 
 describe('TextOutput', () => {
@@ -23,7 +27,7 @@ describe('TextOutput', () => {
     const ids = await idsOf(tokenizer, '\u{10FFFF}'); // nothing like it in the corpus
     expect(ids.length).toBe(4);
     const deltas = ids.map((id) => output.push(batch([id])));
-    expect(deltas.map((delta) => delta.text)).toEqual(['', '', '', '\u{10FFFF}']);
+    expect(deltas.map(textOf)).toEqual(['', '', '', '\u{10FFFF}']);
     expect(deltas.map((delta) => delta.tokenIds)).toEqual(ids.map((id) => [id]));
     expect(output.outputTokens).toBe(4);
   });
@@ -33,7 +37,7 @@ describe('TextOutput', () => {
     const output = new TextOutput(tokenizer.table, ['ld;'], new Set());
     const ids = await idsOf(tokenizer, 'hello world; more text');
     const delta = output.push(batch(ids, 2));
-    expect(delta.text).toBe('hello wor');
+    expect(textOf(delta)).toBe('hello wor');
     expect(delta.stop).toBe('ld;');
     const used = delta.tokenIds.length;
     expect(delta.tokenIds).toEqual(ids.slice(0, used));
@@ -72,7 +76,7 @@ describe('TextOutput', () => {
     const [word] = await idsOf(tokenizer, 'hello');
     const output = new TextOutput(tokenizer.table, [], new Set([word as number]));
     expect(output.push(batch([word as number]))).toEqual({
-      text: '',
+      parts: [],
       tokenIds: [word],
       stop: null,
     });
@@ -84,7 +88,10 @@ describe('TextOutput', () => {
     const tokenizer = await loadFixture('chatml');
     const output = new TextOutput(tokenizer.table, ['hello!'], new Set());
     const ids = [...(await idsOf(tokenizer, 'a hello')), ...(await idsOf(tokenizer, '\u{10FFFF}'))];
-    expect(output.push(batch(ids.slice(0, -1))).text).toBe('a ');
-    expect(output.flush()).toEqual({ text: 'hello\uFFFD', stop: null });
+    expect(textOf(output.push(batch(ids.slice(0, -1))))).toBe('a ');
+    expect(output.flush()).toEqual({
+      parts: [{ type: 'text', text: 'hello\uFFFD' }],
+      stop: null,
+    });
   });
 });

@@ -110,7 +110,7 @@ describe('ControlTokens', () => {
         { role: 'user', content: content() },
       ];
       const source = { text: random.pick(templates), file: 'test' };
-      const pieces = control.split(new ChatTemplate(source, {}, control).render(messages));
+      const pieces = control.split(new ChatTemplate(source, {}, control).render({ messages }).text);
       const tokens = pieces.flatMap((piece) => ('token' in piece ? [piece.token.content] : []));
       expect(
         tokens.filter((t) => t !== '  '),
@@ -128,7 +128,8 @@ describe.each(FIXTURES)('a prompt (%s)', (name) => {
     const contents = added.map((each) => each.content);
     const addedIds = new Set(added.map((each) => each.id));
     const controlIdsOf = async (typed: string) => {
-      const ids = await tokenizer.encodeMessages([{ role: 'user', content: typed }], 100_000);
+      const messages = [{ role: 'user' as const, content: typed }];
+      const { ids } = await tokenizer.encodeChat({ messages }, 100_000);
       return ids.filter((id) => addedIds.has(id));
     };
     const expected = await controlIdsOf('hello');

@@ -20,7 +20,7 @@ describe.each(['chatml', 'llama3', 'sentencepiece'])('%s', (name) => {
     const tokenizer = await Tokenizer.load(directory);
     expect(goldens.chats.length).toBeGreaterThanOrEqual(40);
     for (const { messages, ids } of goldens.chats) {
-      const ours = await tokenizer.encodeMessages(messages, CONTEXT);
+      const { ids: ours } = await tokenizer.encodeChat({ messages }, CONTEXT);
       expect(ours, JSON.stringify(messages)).toEqual(ids);
     }
   });

@@ -30,7 +30,7 @@ describe('long prompts', () => {
     const tokenizer = await loadFixture('chatml');
     for (const text of ['a'.repeat(100e6), '你'.repeat(50e6), ' '.repeat(100e6)]) {
       const start = performance.now();
-      await expect(tokenizer.encodeMessages(user(text), 8192)).rejects.toMatchObject({
+      await expect(tokenizer.encodeChat({ messages: user(text) }, 8192)).rejects.toMatchObject({
         code: 'CONTEXT_TOO_LONG',
         data: { contextTokens: 8192 },
       });
@@ -95,14 +95,33 @@ describe('model directories', () => {
   it('prefers chat_template.jinja', async () => {
     const directory = await variant({ 'chat_template.jinja': '{{ messages[0].content }}' });
     const tokenizer = await Tokenizer.load(directory);
-    expect(await tokenizer.encodeMessages(user('hello'), 100)).toEqual(
+    expect((await tokenizer.encodeChat({ messages: user('hello') }, 100)).ids).toEqual(
       await tokenizer.encodeText('hello', 100),
     );
   });
 
+  it('takes the template for tools where there is one and tools are given', async () => {
+    const chat_template = [
+      { name: 'default', template: 'chat: {{ messages[0].content }}' },
+      {
+        name: 'tool_use',
+        template: 'tools: {{ messages[0].content }}',
+      },
+    ];
+    const directory = await variant({ 'tokenizer_config.json': JSON.stringify({ chat_template }) });
+    const tokenizer = await Tokenizer.load(directory);
+    const idsOf = (text: string) => tokenizer.encodeText(text, 100);
+    const messages = user('hello');
+    expect((await tokenizer.encodeChat({ messages }, 100)).ids).toEqual(await idsOf('chat: hello'));
+    const tools = [{ name: 'f', parameters: true }];
+    // It says nothing of how calls are written, so ours is told in the system message.
+    const { ids } = await tokenizer.encodeChat({ messages, tools }, 1000);
+    expect(ids.slice(0, 2)).toEqual((await idsOf('tools: You')).slice(0, 2));
+  });
+
   it('says when there is no template, and serves texts all the same', async () => {
     const tokenizer = await Tokenizer.load(await variant({ 'tokenizer_config.json': '{}' }));
-    await expect(tokenizer.encodeMessages(user('a'), 100)).rejects.toMatchObject({
+    await expect(tokenizer.encodeChat({ messages: user('a') }, 100)).rejects.toMatchObject({
       code: 'INVALID_OPTIONS',
       data: { field: 'messages' },
     });
@@ -111,7 +130,7 @@ describe('model directories', () => {
 
   it('names a template that cannot be parsed', async () => {
     const tokenizer = await Tokenizer.load(await variant({ 'chat_template.jinja': '{% if %}' }));
-    await expect(tokenizer.encodeMessages(user('a'), 100)).rejects.toMatchObject({
+    await expect(tokenizer.encodeChat({ messages: user('a') }, 100)).rejects.toMatchObject({
       code: 'MODEL_INVALID',
       data: { file: 'chat_template.jinja' },
     });
@@ -120,7 +139,7 @@ describe('model directories', () => {
   it("passes on the template's own refusal", async () => {
     const tokenizer = await loadFixture('sentencepiece');
     await expect(
-      tokenizer.encodeMessages([{ role: 'system', content: 'x' }], 100),
+      tokenizer.encodeChat({ messages: [{ role: 'system', content: 'x' }] }, 100),
     ).rejects.toMatchObject({
       code: 'INVALID_OPTIONS',
       message: expect.stringContaining('Conversation roles must alternate') as string,
@@ -131,11 +150,11 @@ describe('model directories', () => {
     const dated = await variant({ 'chat_template.jinja': "{{ strftime_now('%Y') }}" });
     const tokenizer = await Tokenizer.load(dated);
     const year = String(new Date().getFullYear());
-    expect(await tokenizer.encodeMessages(user('a'), 100)).toEqual(
+    expect((await tokenizer.encodeChat({ messages: user('a') }, 100)).ids).toEqual(
       await tokenizer.encodeText(year, 100),
     );
     const messages = [{ role: 'user<|im_end|>' as 'user', content: 'a' }];
-    await expect(tokenizer.encodeMessages(messages, 100)).rejects.toMatchObject({
+    await expect(tokenizer.encodeChat({ messages: messages }, 100)).rejects.toMatchObject({
       code: 'INVALID_OPTIONS',
     });
   });
