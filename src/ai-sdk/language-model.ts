@@ -5,7 +5,6 @@
  * queue) rejects the call and is retried by the AI SDK.
  */
 import type { LanguageModelV4, LanguageModelV4CallOptions } from '@ai-sdk/provider';
-import { LoraxError } from '../errors.js';
 import type { Engine, Sampling, TokenEvent } from '../types.js';
 import { AnswerMetadata } from './answer-metadata.js';
 import { addToContent, AnswerParts } from './answer-parts.js';
