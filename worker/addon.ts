@@ -318,6 +318,20 @@ export interface NativeEvaluator {
   logits(tokens: Int32Array, adapter: number): Float32Array;
 }
 
+/** One output's way through a grammar, outside of any engine: what tests of grammars look at. */
+export interface NativeMatcher {
+  /** As NativeGrammar has it. */
+  readonly shortestTokens: number;
+  /** The output may end here. */
+  readonly mayEnd: boolean;
+  /** Tokens that may come next, with `left` tokens left, this one too; one that is forced alone. */
+  allowed(left: number): Int32Array;
+  /** False, and nothing changes, for a token that may not come next. */
+  accept(token: number): boolean;
+  /** Accepts the tokens that have to come next, and says which. */
+  takeForced(left: number): Int32Array;
+}
+
 export interface EngineAddon {
   /** Loads weights off-thread. `onEvents`: at most once per engine step; coalesced if JS is late. */
   createEngine(
@@ -327,4 +341,10 @@ export interface EngineAddon {
   ): Promise<NativeEngine>;
   /** For tests and goldens: the same decoder without an engine. Loads and runs on the calling thread. */
   createEvaluator(config: NativeEngineConfig): NativeEvaluator;
+  /** For tests: compiles on the calling thread. Throws GRAMMAR_INVALID. */
+  createMatcher(
+    vocabulary: NativeVocabulary,
+    text: string,
+    triggers?: readonly (string | number)[],
+  ): NativeMatcher;
 }

@@ -9,10 +9,11 @@
 import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
-import { FINISH_REASONS, type NativeAdapterSpec } from './addon.js';
+import type { NativeAdapterSpec } from './addon.js';
 import { answerEvents } from './answer-events.js';
 import { EmbeddingCalls, queueFullError } from './embedding-calls.js';
 import { engineStats } from './engine-stats.js';
+import { finishAtString, finishOf, type Finish } from './finish-reason.js';
 import { GrammarCache } from './grammar/grammar-cache.js';
 import { loadEngine, type LoadedEngine, type LoadEngine } from './load-engine.js';
 import { OpenRequest } from './open-request.js';
@@ -291,7 +292,7 @@ export class EnginePort {
       this.outbox.emit(...answerEvents(request.id, parts, tokenIds, logprobs));
     }
     if (stop === null) return;
-    this.finish(request, 'stop', `stop-string:${stop}`);
+    this.finish(request, finishAtString(stop));
     this.cancelNative(nativeId);
   }
 
@@ -301,18 +302,8 @@ export class EnginePort {
       if (submission === null) return;
       const { parts, stop } = submission.output.flush();
       this.outbox.emit(...answerEvents(request.id, parts));
-      const reason = FINISH_REASONS[reasonIndex] ?? 'pool';
-      if (stop !== null) {
-        this.finish(request, 'stop', `stop-string:${stop}`);
-      } else if (reason === 'stop-token') {
-        const last = submission.output.lastTokenId;
-        const isEos = submission.sampling.eosTokenIds.has(last);
-        this.finish(request, 'stop', isEos ? 'eos' : `stop-token:${last}`);
-      } else if (reason === 'grammar') {
-        this.finish(request, 'stop', reason);
-      } else {
-        this.finish(request, 'length', reason);
-      }
+      const finish = stop === null ? finishOf(submission, reasonIndex) : finishAtString(stop);
+      this.finish(request, finish);
     });
   }
 
@@ -336,13 +327,11 @@ export class EnginePort {
 
   // Terminal events: the only places that end a request.
 
-  private finish(request: OpenRequest, reason: 'stop' | 'length', rawReason: string): void {
+  private finish(request: OpenRequest, finish: Finish): void {
     if (!this.end(request)) return;
-    const { id, submission } = request;
+    const { id } = request;
     const [usage, timing] = [request.usage(), request.timing()];
-    const called = reason === 'stop' && (submission?.output.numCalls ?? 0) > 0;
-    const why = called ? 'tool-calls' : reason;
-    this.outbox.emit({ type: 'finish', id, reason: why, rawReason, usage, timing });
+    this.outbox.emit({ type: 'finish', id, ...finish, usage, timing });
   }
 
   private abort(request: OpenRequest): void {

@@ -78,6 +78,9 @@ export function createFakeAddon(options: FakeAddonOptions = {}): FakeAddon {
     createEvaluator() {
       throw new Error('The fake addon computes no logits.');
     },
+    createMatcher() {
+      throw new Error('The fake addon knows no grammars.');
+    },
   };
 }
 

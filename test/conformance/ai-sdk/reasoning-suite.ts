@@ -88,9 +88,12 @@ export function describeReasoning({ ai, createLorax }: Sdk): void {
 
     it('may take all there is, where nothing has to follow', async () => {
       const providerOptions = { lorax: { ignoreEos: true } };
-      const { text, usage, finishReason } = await read(1, { providerOptions, maxOutputTokens: 20 });
-      expect(finishReason.unified).toBe('length');
-      expect([text, usage.reasoning]).toEqual(['', 20]);
+      for (const more of [{}, { tools }]) {
+        const options = { providerOptions, maxOutputTokens: 20, ...more };
+        const { text, usage, finishReason } = await read(1, options);
+        expect(finishReason.unified).toBe('length');
+        expect([text, usage.reasoning]).toEqual(['', 20]);
+      }
     });
 
     it.each([

@@ -180,6 +180,7 @@ class FakeModel : public Model {
   int64_t num_rows = 0;
   uint64_t unusable_seed = ~0ull;  // requests with it get no token
   int32_t unusable_token = -1;     // its hidden state is NaN
+  bool ignores_masks = false;      // as a broken device might
 
  private:
   struct Image : AdapterImage {
@@ -342,7 +343,7 @@ class FakeModel : public Model {
       row.history_size = static_cast<int32_t>(history.size());
     }
     const int32_t vocab = options_.limits.vocab_size;
-    row.mask = mask.empty() ? nullptr : mask.data();
+    row.mask = mask.empty() || ignores_masks ? nullptr : mask.data();
     result->token = row.seed == unusable_seed ? -1 : token_of(hash, row, vocab);
     result->top_tokens.clear();
     result->top_logprobs.clear();

@@ -94,6 +94,10 @@ TEST(StateTable, AGrammarTooAmbiguousIsAFault) {
   EXPECT_THROW(after(states, std::string(500, 'a')), Fault);
   states.check_invariants();
   EXPECT_NE(after(states, "ab"), StateTable::kDead) << "it can still be used";
+  StateTable slow(automaton, costs, {.max_work = 20000});
+  EXPECT_THROW(after(slow, std::string(500, 'a')), Fault);
+  slow.begin_work();
+  EXPECT_NE(after(slow, "ab"), StateTable::kDead);
   StateTable small(automaton, costs, {.hard_bytes = 30000});
   EXPECT_THROW(after(small, std::string(500, 'a')), Fault);
   small.check_invariants();
