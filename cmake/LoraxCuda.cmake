@@ -109,9 +109,10 @@ if(LORAX_BUILD_TESTS)
        ${CMAKE_CURRENT_SOURCE_DIR}/test/native/cuda/*.cc
        ${CMAKE_CURRENT_SOURCE_DIR}/test/native/cuda/*.cu
        ${CMAKE_CURRENT_SOURCE_DIR}/test/native/reference/*.cc)
-  # The decoder suite, with a list of backends of its own (test/native/cuda/backend_cases.cc).
+  # The decoder's suites, with a list of backends of their own (test/native/cuda/backend_cases.cc).
   list(APPEND cuda_test_sources
        ${CMAKE_CURRENT_SOURCE_DIR}/test/native/model/decoder_test.cc
+       ${CMAKE_CURRENT_SOURCE_DIR}/test/native/model/pooling_test.cc
        ${CMAKE_CURRENT_SOURCE_DIR}/test/native/model/step_runner.cc
        ${CMAKE_CURRENT_SOURCE_DIR}/test/native/model/tiny_model.cc
        ${CMAKE_CURRENT_SOURCE_DIR}/test/native/model/relative_error.cc)

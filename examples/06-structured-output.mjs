@@ -26,7 +26,11 @@ console.log(output);
 // A list, element by element while it is written.
 const { elementStream } = streamText({
   ...{ model: lorax(), prompt },
-  output: Output.array({ element: ticket.pick({ topic: true, order: true }), maxItems: 3 }),
+  output: Output.array({
+    element: ticket.pick({ topic: true, order: true }),
+    minItems: 2,
+    maxItems: 3,
+  }),
 });
 for await (const element of elementStream) console.log('element', element);
 

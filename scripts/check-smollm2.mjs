@@ -1,4 +1,5 @@
-// `npm run check:smollm2`: "Right" and "Exact" on a real model, too heavy for every `npm test`.
+// `npm run check:smollm2`: "Right", "Exact" and "Structured" on a real model, too heavy for every
+// `npm test`.
 //
 // Fetches SmolLM2, makes the adapters and goldens with PyTorch and PEFT (once; about ten minutes),
 // then runs test/smollm2 and prints how far each case is from float32, beside transformers. Needs

@@ -3,11 +3,21 @@
  *
  * Answers are the same in both; prompts differ in how they carry files (from-v3.ts).
  */
-import type { LanguageModelV3, LanguageModelV3CallOptions } from '@ai-sdk/provider';
+import type {
+  EmbeddingModelV3,
+  EmbeddingModelV3CallOptions,
+  LanguageModelV3,
+  LanguageModelV3CallOptions,
+} from '@ai-sdk/provider';
+import type { LoraxEmbeddingModel } from './ai-sdk/embedding-model.js';
 import { optionsFromV3 } from './ai-sdk/from-v3.js';
 import type { LoraxLanguageModel } from './ai-sdk/language-model.js';
 import { CAPABILITIES } from './ai-sdk/model-types.js';
-import type { LoraxGenerateResult, LoraxStreamResult } from './ai-sdk/model-types.js';
+import type {
+  LoraxEmbedResult,
+  LoraxGenerateResult,
+  LoraxStreamResult,
+} from './ai-sdk/model-types.js';
 import { createLorax as createLoraxV4 } from './ai-sdk/provider.js';
 import type {
   LoraxOptions,
@@ -18,6 +28,7 @@ import { lorax as loraxV4 } from './default-provider.js';
 
 export type { LoraxAdapters, LoraxOptions } from './ai-sdk/provider.js';
 export type { LoraxProviderOptions } from './ai-sdk/convert-options.js';
+export type { LoraxEmbeddingOptions } from './ai-sdk/embedding-model.js';
 export type { LoraxProviderMetadata } from './ai-sdk/model-types.js';
 export { ERROR_CODES, LoraxError } from './errors.js';
 export type { LoraxErrorCode, LoraxErrorData } from './errors.js';
@@ -35,8 +46,9 @@ export interface LoraxProvider<NAME extends string = string> extends Pick<
   readonly specificationVersion: 'v3';
   languageModel(name?: ModelName<NAME>): LoraxLanguageModelV3;
   fromDirectory(directory: string): LoraxLanguageModelV3;
-  /** Throws NoSuchModelError. */
-  embeddingModel(modelId: string): never;
+  embeddingModel(name?: ModelName<NAME>): LoraxEmbeddingModelV3;
+  /** The name that ProviderV3 had before. */
+  textEmbeddingModel(name?: ModelName<NAME>): LoraxEmbeddingModelV3;
   /** Throws NoSuchModelError. */
   imageModel(modelId: string): never;
 }
@@ -51,11 +63,14 @@ export const lorax: LoraxProvider = asProviderV3(loraxV4);
 
 export function asProviderV3<NAME extends string>(v4: LoraxProviderV4<NAME>): LoraxProvider<NAME> {
   const languageModel = (name?: ModelName<NAME>) => new LoraxLanguageModelV3(v4(name));
+  const embeddingModel = (name?: ModelName<NAME>) =>
+    new LoraxEmbeddingModelV3(v4.embeddingModel(name));
   const methods = {
     specificationVersion: 'v3' as const,
     languageModel,
     fromDirectory: (directory: string) => new LoraxLanguageModelV3(v4.fromDirectory(directory)),
-    embeddingModel: (modelId: string) => v4.embeddingModel(modelId) as never,
+    embeddingModel,
+    textEmbeddingModel: embeddingModel,
     imageModel: (modelId: string) => v4.imageModel(modelId) as never,
     adapters: v4.adapters,
     engine: v4.engine,
@@ -86,5 +101,26 @@ export class LoraxLanguageModelV3 implements LanguageModelV3 {
 
   doStream(options: LanguageModelV3CallOptions): Promise<LoraxStreamResult> {
     return this.#model.doStream(optionsFromV3(options));
+  }
+}
+
+export class LoraxEmbeddingModelV3 implements EmbeddingModelV3 {
+  readonly specificationVersion = 'v3';
+  readonly maxEmbeddingsPerCall: number;
+  readonly supportsParallelCalls: boolean;
+  readonly provider: string;
+  readonly modelId: string;
+  readonly #model: LoraxEmbeddingModel;
+
+  constructor(model: LoraxEmbeddingModel) {
+    this.#model = model;
+    this.provider = model.provider;
+    this.modelId = model.modelId;
+    this.maxEmbeddingsPerCall = model.maxEmbeddingsPerCall;
+    this.supportsParallelCalls = model.supportsParallelCalls;
+  }
+
+  doEmbed(options: EmbeddingModelV3CallOptions): Promise<LoraxEmbedResult> {
+    return this.#model.doEmbed(options);
   }
 }

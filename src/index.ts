@@ -4,6 +4,7 @@
 export { createLorax } from './ai-sdk/provider.js';
 export type { LoraxAdapters, LoraxOptions, LoraxProvider } from './ai-sdk/provider.js';
 export type { LoraxLanguageModel } from './ai-sdk/language-model.js';
+export type { LoraxEmbeddingModel, LoraxEmbeddingOptions } from './ai-sdk/embedding-model.js';
 export type { LoraxProviderOptions } from './ai-sdk/convert-options.js';
 export type { LoraxProviderMetadata } from './ai-sdk/model-types.js';
 export { lorax } from './default-provider.js';

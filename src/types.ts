@@ -120,6 +120,7 @@ export interface Sampling {
   seed?: number;
   /** Alternatives per token, 0..20; unset = no logprobs at all. */
   logprobs?: number;
+  /** Looked for in the answer's text, not in reasoning and calls. */
   stop?: string[];
   stopTokenIds?: number[];
   /** Generate through end-of-sequence tokens. */

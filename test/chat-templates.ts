@@ -61,9 +61,10 @@ export const LLAMA3 = `
 /** Mistral up to v7: a list of calls, ids of nine characters, alternating roles. */
 export const MISTRAL = `
 {%- set turns = messages[1:] if messages[0].role == 'system' else messages %}
+{%- set asked = turns | selectattr('role', 'equalto', 'user') | list %}
 {%- for message in turns %}
 {%- if message.role == 'user' %}
-{%- if tools is not none and loop.last %}{{- '[AVAILABLE_TOOLS]' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}{%- endif %}
+{%- if tools is not none and message == asked[-1] %}{{- '[AVAILABLE_TOOLS]' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}{%- endif %}
 {{- '[INST]' + message.content + '[/INST]' }}
 {%- elif message.tool_calls is defined %}
 {{- '[TOOL_CALLS][' }}
@@ -83,9 +84,10 @@ export const MISTRAL = `
 
 /** Mistral from v11. */
 export const MISTRAL_ARGS = `
+{%- set asked = messages | selectattr('role', 'equalto', 'user') | list %}
 {%- for message in messages %}
 {%- if message.role == 'user' %}
-{%- if tools is not none and loop.last %}{{- '[AVAILABLE_TOOLS]' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}{%- endif %}
+{%- if tools is not none and message == asked[-1] %}{{- '[AVAILABLE_TOOLS]' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}{%- endif %}
 {{- '[INST]' + message.content + '[/INST]' }}
 {%- elif message.tool_calls is defined %}
 {%- for call in message.tool_calls %}{{- '[TOOL_CALLS]' + call.function.name + '[ARGS]' + (call.function.arguments | tojson) }}{%- endfor %}

@@ -3,7 +3,8 @@
  *
  * Only integers, typed arrays and plain objects cross. Native code parses no JSON and guesses no
  * path: worker/files/ turns directories into the specs below. Tensors never cross, only where they
- * lie on disk. Failures from native code are Errors with `code` (a LoraxErrorCode) and `data`.
+ * lie on disk; an embedding is the one vector that does, once. Failures from native code are Errors
+ * with `code` (a LoraxErrorCode) and `data`.
  */
 
 /** Where one tensor lies on disk: `rows x cols` row-major (a vector has rows = 1). */
@@ -152,6 +153,12 @@ export interface NativeSampling {
   stopTokenIds: Int32Array;
 }
 
+/** How a prompt's final hidden states become one vector; the names are those of src/types.ts. */
+export interface NativeEmbedding {
+  pooling: 'mean' | 'last' | 'cls';
+  normalize: boolean;
+}
+
 /**
  * What every token spells: bytes of token i are `bytes[offsets[i] .. offsets[i + 1])`. Special tokens
  * spell nothing. It may know fewer or more tokens than the model; those only one knows spell nothing.
@@ -221,10 +228,19 @@ export interface NativeStats {
  *   Finished  [3, request, reason, outputTokens]   reason: FINISH_REASONS; follows its last Tokens
  *   Aborted   [4, request, outputTokens]           the answer to cancel()
  *   Failed    [5, request, indexIntoFailures, outputTokens]
+ *   Embedded  [6, request, size]                   and in `floats`: the embedding, `size` values
  *
- * Exactly one of Finished, Aborted, Failed per submitted request; nothing for it afterwards.
+ * Exactly one of Finished, Aborted, Failed per submitted request; Embedded instead of Finished where
+ * it is embedded. Nothing for it afterwards.
  */
-export const EVENT = { Started: 1, Tokens: 2, Finished: 3, Aborted: 4, Failed: 5 } as const;
+export const EVENT = {
+  Started: 1,
+  Tokens: 2,
+  Finished: 3,
+  Aborted: 4,
+  Failed: 5,
+  Embedded: 6,
+} as const;
 
 /**
  * `stop-token`: one of stopTokenIds was sampled; it is the last token reported. `grammar`: the output
@@ -277,6 +293,13 @@ export interface NativeEngine {
     sampling: NativeSampling,
     constraint?: NativeConstraint,
   ): void;
+  /** As submit(), but the prompt is embedded and nothing generated. */
+  embed(
+    request: number,
+    promptTokens: Int32Array,
+    adapter: number,
+    embedding: NativeEmbedding,
+  ): void;
   /** Unknown or ended ids are ignored. */
   cancel(request: number): void;
   stats(): NativeStats;
@@ -295,6 +318,20 @@ export interface NativeEvaluator {
   logits(tokens: Int32Array, adapter: number): Float32Array;
 }
 
+/** One output's way through a grammar, outside of any engine: what tests of grammars look at. */
+export interface NativeMatcher {
+  /** As NativeGrammar has it. */
+  readonly shortestTokens: number;
+  /** The output may end here. */
+  readonly mayEnd: boolean;
+  /** Tokens that may come next, with `left` tokens left, this one too; one that is forced alone. */
+  allowed(left: number): Int32Array;
+  /** False, and nothing changes, for a token that may not come next. */
+  accept(token: number): boolean;
+  /** Accepts the tokens that have to come next, and says which. */
+  takeForced(left: number): Int32Array;
+}
+
 export interface EngineAddon {
   /** Loads weights off-thread. `onEvents`: at most once per engine step; coalesced if JS is late. */
   createEngine(
@@ -304,4 +341,10 @@ export interface EngineAddon {
   ): Promise<NativeEngine>;
   /** For tests and goldens: the same decoder without an engine. Loads and runs on the calling thread. */
   createEvaluator(config: NativeEngineConfig): NativeEvaluator;
+  /** For tests: compiles on the calling thread. Throws GRAMMAR_INVALID. */
+  createMatcher(
+    vocabulary: NativeVocabulary,
+    text: string,
+    triggers?: readonly (string | number)[],
+  ): NativeMatcher;
 }

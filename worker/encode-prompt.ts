@@ -1,8 +1,9 @@
 /**
- * A request's prompt, in any of its three forms -> token ids that the model has and can hold.
+ * A request's prompt, in any of its three forms, or a text to embed -> token ids that the model has
+ * and can hold.
  *
  * Throws INVALID_OPTIONS (names the field) or CONTEXT_TOO_LONG; native code checks once more, with
- * the explicit maximum of output counted in. Called by prepare-request.ts.
+ * the explicit maximum of output counted in. Called by prepare-request.ts and embedding-calls.ts.
  */
 import { LoraxError } from '../src/errors.js';
 import type { Thinking } from './chat/reasoning-tags.js';
@@ -10,6 +11,11 @@ import type { GenerateCommand } from './protocol.js';
 import { checkTokenIds } from './sampling-defaults.js';
 import type { Chat } from './tokenizer/chat-template.js';
 import type { Tokenizer } from './tokenizer/tokenizer.js';
+
+interface Limits {
+  contextTokens: number;
+  vocabSize: number;
+}
 
 const FIELDS = { messages: 'messages', text: 'prompt', tokens: 'promptTokens' } as const;
 
@@ -21,8 +27,9 @@ export interface EncodedPrompt {
 export async function encodePrompt(
   { prompt, tools, reasoning }: Pick<GenerateCommand, 'prompt' | 'tools' | 'reasoning'>,
   tokenizer: Tokenizer,
-  { contextTokens, vocabSize }: { contextTokens: number; vocabSize: number },
+  limits: Limits,
 ): Promise<EncodedPrompt> {
+  const { contextTokens } = limits;
   let tokens: number[];
   let thinking: Thinking = 'none';
   if (prompt.kind === 'messages') {
@@ -36,6 +43,25 @@ export async function encodePrompt(
     ({ tokens } = prompt);
   }
   const field = FIELDS[prompt.kind];
+  if (prompt.kind === 'tokens') checkTokenIds(tokens, field, limits.vocabSize);
+  return { tokens: checked(tokens, field, limits), thinking };
+}
+
+/** A text to embed: whole, with the tokens that end a text where the tokenizer has any. */
+export async function encodeInput(
+  text: string,
+  field: string,
+  tokenizer: Tokenizer,
+  limits: Limits,
+): Promise<Int32Array> {
+  return checked(await tokenizer.encodeWholeText(text, limits.contextTokens), field, limits);
+}
+
+function checked(
+  tokens: number[],
+  field: string,
+  { contextTokens, vocabSize }: Limits,
+): Int32Array {
   if (tokens.length > contextTokens) {
     throw new LoraxError(
       'CONTEXT_TOO_LONG',
@@ -49,9 +75,7 @@ export async function encodePrompt(
       data: { field },
     });
   }
-  if (prompt.kind === 'tokens') {
-    checkTokenIds(tokens, field, vocabSize);
-  } else if (tokens.some((id) => id >= vocabSize)) {
+  if (tokens.some((id) => id >= vocabSize)) {
     throw new LoraxError(
       'MODEL_INVALID',
       `tokenizer.json has ids beyond config.json's vocab_size ${vocabSize}: they are not of one ` +
@@ -59,5 +83,5 @@ export async function encodePrompt(
       { data: { field: 'vocab_size', vocabSize } },
     );
   }
-  return { tokens: Int32Array.from(tokens), thinking };
+  return Int32Array.from(tokens);
 }

@@ -1,16 +1,19 @@
 /**
  * One MessagePort and the engine behind it: commands in, events out, one message per engine step.
  *
- * Always holds: every `generate` ends in exactly one finish, aborted or failed, every call in one
- * result or error; a load that fails fails whoever waited, and the next command begins another; when
- * the client is gone the engine stops. Made by main.ts; the client's side is src/engine-client.ts.
+ * Always holds: every `generate` ends in exactly one finish, aborted or failed (and every `embed`:
+ * embedding-calls.ts), every call in one result or error; a load that fails fails whoever waited, and
+ * the next command begins another; when the client is gone the engine stops. Made by main.ts; the
+ * client's side is src/engine-client.ts.
  */
 import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
-import { FINISH_REASONS, type NativeAdapterSpec } from './addon.js';
+import type { NativeAdapterSpec } from './addon.js';
 import { answerEvents } from './answer-events.js';
+import { EmbeddingCalls, queueFullError } from './embedding-calls.js';
 import { engineStats } from './engine-stats.js';
+import { finishAtString, finishOf, type Finish } from './finish-reason.js';
 import { GrammarCache } from './grammar/grammar-cache.js';
 import { loadEngine, type LoadedEngine, type LoadEngine } from './load-engine.js';
 import { OpenRequest } from './open-request.js';
@@ -23,6 +26,7 @@ import type {
   ClientMessage,
   GenerateCommand,
   ServeOptions,
+  WireError,
 } from './protocol.js';
 import { readStepEvents, type StepEventHandler } from './step-events.js';
 import { wireError } from './wire-error.js';
@@ -35,6 +39,7 @@ export class EnginePort {
   private readonly requests = new Map<number, OpenRequest>();
   /** By native id; an entry may outlive its request until native code's last word. */
   private readonly submitted = new Map<number, OpenRequest>();
+  private readonly embeddings: EmbeddingCalls;
   private readonly registry: AdapterRegistry;
   private readonly stepHandler: StepEventHandler;
   private readonly grammars: GrammarCache;
@@ -55,6 +60,16 @@ export class EnginePort {
   ) {
     this.outbox = new Outbox((message) => port.postMessage(message));
     this.registry = new AdapterRegistry(async () => this.adapterBackend(await this.engine()));
+    this.embeddings = new EmbeddingCalls(
+      {
+        engine: () => this.engine(),
+        lease: (adapter) => this.registry.lease(adapter),
+        nextNativeId: () => this.nextNativeId(),
+        emit: (event) => this.outbox.emit(event),
+        onFailure: (error) => this.stopIfLost(error),
+      },
+      options.maxQueued,
+    );
     this.grammars = new GrammarCache(async (text) =>
       (await this.engine()).native.compileGrammar(text),
     );
@@ -62,8 +77,15 @@ export class EnginePort {
       started: (id, queueUs, cachedTokens) => this.onStarted(id, queueUs, cachedTokens),
       tokens: (id, batch) => this.onTokens(id, batch),
       finished: (id, reason) => this.onFinished(id, reason),
-      aborted: (id) => this.onLast(id, (request) => this.abort(request)),
-      failed: (id, failure) => this.onLast(id, (request) => this.fail(request, failure)),
+      embedded: (id, embedding) => this.embeddings.onEmbedded(id, embedding),
+      aborted: (id) => {
+        if (this.embeddings.owns(id)) this.embeddings.onAborted(id);
+        else this.onLast(id, (request) => this.abort(request));
+      },
+      failed: (id, failure) => {
+        if (this.embeddings.owns(id)) this.embeddings.onFailed(id, failure);
+        else this.onLast(id, (request) => this.fail(request, failure));
+      },
     };
     port.on('message', (message: ClientMessage) => message.forEach((c) => this.receive(c)));
     port.on('close', () => void this.stop(disposedError()));
@@ -76,8 +98,11 @@ export class EnginePort {
       case 'generate':
         void this.generate(command);
         return;
+      case 'embed':
+        void this.embeddings.run(command);
+        return;
       case 'cancel':
-        this.cancel(command.id);
+        if (!this.embeddings.cancel(command.id)) this.cancel(command.id);
         return;
       case 'ready':
         this.answer(command.call, 'ENGINE_LOST', async () => (await this.engine()).info);
@@ -99,7 +124,7 @@ export class EnginePort {
       case 'stats':
         this.answer(command.call, 'ENGINE_LOST', async () => {
           const { native } = await this.engine();
-          return engineStats(native.stats(), this.numPreparing);
+          return engineStats(native.stats(), this.numPreparing + this.embeddings.numPreparing);
         });
         return;
       case 'dispose':
@@ -155,6 +180,7 @@ export class EnginePort {
     this.over ??= reason;
     this.stopping ??= (async () => {
       for (const request of [...this.requests.values()]) this.fail(request, reason);
+      this.embeddings.failAll(reason);
       const loading = this.loading;
       if (loading === null) return;
       const engine = await loading.catch(() => null);
@@ -216,7 +242,7 @@ export class EnginePort {
   private nextNativeId(): number {
     do {
       this.lastNativeId = (this.lastNativeId % MAX_NATIVE_ID) + 1;
-    } while (this.submitted.has(this.lastNativeId));
+    } while (this.submitted.has(this.lastNativeId) || this.embeddings.owns(this.lastNativeId));
     return this.lastNativeId;
   }
 
@@ -246,6 +272,7 @@ export class EnginePort {
   }
 
   private onStarted(nativeId: number, queueMicroseconds: number, cachedTokens: number): void {
+    this.embeddings.onStarted(nativeId);
     const request = this.submitted.get(nativeId);
     if (request === undefined || request.ended || request.submission === null) return;
     const queueMs = request.submission.atMs + queueMicroseconds / 1000;
@@ -265,7 +292,7 @@ export class EnginePort {
       this.outbox.emit(...answerEvents(request.id, parts, tokenIds, logprobs));
     }
     if (stop === null) return;
-    this.finish(request, 'stop', `stop-string:${stop}`);
+    this.finish(request, finishAtString(stop));
     this.cancelNative(nativeId);
   }
 
@@ -275,18 +302,8 @@ export class EnginePort {
       if (submission === null) return;
       const { parts, stop } = submission.output.flush();
       this.outbox.emit(...answerEvents(request.id, parts));
-      const reason = FINISH_REASONS[reasonIndex] ?? 'pool';
-      if (stop !== null) {
-        this.finish(request, 'stop', `stop-string:${stop}`);
-      } else if (reason === 'stop-token') {
-        const last = submission.output.lastTokenId;
-        const isEos = submission.sampling.eosTokenIds.has(last);
-        this.finish(request, 'stop', isEos ? 'eos' : `stop-token:${last}`);
-      } else if (reason === 'grammar') {
-        this.finish(request, 'stop', reason);
-      } else {
-        this.finish(request, 'length', reason);
-      }
+      const finish = stop === null ? finishOf(submission, reasonIndex) : finishAtString(stop);
+      this.finish(request, finish);
     });
   }
 
@@ -310,13 +327,11 @@ export class EnginePort {
 
   // Terminal events: the only places that end a request.
 
-  private finish(request: OpenRequest, reason: 'stop' | 'length', rawReason: string): void {
+  private finish(request: OpenRequest, finish: Finish): void {
     if (!this.end(request)) return;
-    const { id, submission } = request;
+    const { id } = request;
     const [usage, timing] = [request.usage(), request.timing()];
-    const called = reason === 'stop' && (submission?.output.numCalls ?? 0) > 0;
-    const why = called ? 'tool-calls' : reason;
-    this.outbox.emit({ type: 'finish', id, reason: why, rawReason, usage, timing });
+    this.outbox.emit({ type: 'finish', id, ...finish, usage, timing });
   }
 
   private abort(request: OpenRequest): void {
@@ -336,11 +351,12 @@ export class EnginePort {
       usage: request.usage(),
       timing: request.timing(),
     });
-    // The client starts a new worker then; what is left here ends.
-    if (error.code === 'ENGINE_LOST') {
-      const { message, data } = error;
-      void this.stop(new LoraxError('ENGINE_LOST', message, { data }));
-    }
+    this.stopIfLost(error);
+  }
+
+  /** The client starts a new worker then; what is left here ends. */
+  private stopIfLost({ code, message, data }: WireError): void {
+    if (code === 'ENGINE_LOST') void this.stop(new LoraxError('ENGINE_LOST', message, { data }));
   }
 
   private end(request: OpenRequest): boolean {
@@ -372,12 +388,6 @@ export class EnginePort {
       list: () => native.adapters(),
     };
   }
-}
-
-function queueFullError(maxQueued: number): LoraxError {
-  return new LoraxError('QUEUE_FULL', `${maxQueued} requests wait already (maxQueued).`, {
-    data: { maxQueued },
-  });
 }
 
 function disposedError(): LoraxError {

@@ -88,16 +88,18 @@ export interface GenerateCommand {
   reasoning?: boolean;
 }
 
+export interface EmbedCommand {
+  type: 'embed';
+  id: number;
+  input: string[];
+  adapter: string | null;
+  pooling: Pooling;
+  normalize: boolean;
+}
+
 export type ClientCommand =
   | GenerateCommand
-  | {
-      type: 'embed';
-      id: number;
-      input: string[];
-      adapter: string | null;
-      pooling: Pooling;
-      normalize: boolean;
-    }
+  | EmbedCommand
   | { type: 'cancel'; id: number }
   | { type: 'ready'; call: number }
   | { type: 'addAdapter'; call: number; name: string; directory: string }

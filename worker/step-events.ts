@@ -12,6 +12,8 @@ export interface StepEventHandler {
   tokens(request: number, batch: TokenBatch): void;
   /** `reason`: index into FINISH_REASONS. */
   finished(request: number, reason: number): void;
+  /** `embedding`: a view, as all arrays are. */
+  embedded(request: number, embedding: Float32Array): void;
   aborted(request: number): void;
   failed(request: number, failure: NativeFailure): void;
 }
@@ -61,6 +63,13 @@ export function readStepEvents({ ints, floats, failures }: StepEvents, to: StepE
           failure ?? { code: 'ENGINE_LOST', message: 'No reason given.', data: {} },
         );
         at += 4;
+        break;
+      }
+      case EVENT.Embedded: {
+        const end = floatAt + word(2);
+        to.embedded(request, floats.subarray(floatAt, end));
+        at += 3;
+        floatAt = end;
         break;
       }
       default:

@@ -104,6 +104,7 @@ struct KvLayout {
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;
   int32_t widest_module = 0;  // largest d_in or d_out of an adapted module
+  int32_t hidden_size = 0;    // of the rows that pool() sums
 };
 
 struct AttentionConfig {
@@ -150,7 +151,8 @@ class Backend {
   virtual int32_t block_tokens() const = 0;
   virtual int64_t page_bytes(const KvLayout& layout) const = 0;
 
-  // Buffers for steps of at most `max_rows` rows, `max_logits_rows` of them sampled.
+  // Buffers for steps of at most `max_rows` rows, `max_logits_rows` of them sampled; and as many
+  // sums (PooledSpan::slot).
   virtual void reserve(const KvLayout& layout, const RopeConfig& rope, int32_t max_rows,
                        int32_t max_logits_rows) = 0;
 
@@ -198,6 +200,13 @@ class Backend {
   virtual Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,
                                   float eps, bool sampled_rows) = 0;
 
+  // For each of the plan's pooled spans, its rows ascending, in float32 on every device:
+  //   sum[slot] += rms_norm(residual[row] + delta[row])
+  // one row after another, so a sum does not depend on how its rows were cut into steps. Before the
+  // last add_rms_norm; leaves residual as it is, and adds to delta what is pending for it.
+  virtual void pool(const Activation& residual, Activation& delta, const Vector& gain,
+                    float eps) = 0;
+
   // y = x W^T + bias, then y[rows of a] += weight * scale_a (x A_a^T) B_a^T for every segment a of
   // the plan that has slices at `site`. `site` null: base only (the head).   [rows, n]
   virtual Activation linear(const Activation& x, const Weight& weight, const LoraSite* site) = 0;
@@ -228,6 +237,10 @@ class Backend {
   // Waits for the oldest step begun and not collected; results [its plan's samples.size()], left
   // alone when the step did not sample. Throws what went wrong in it.
   virtual void collect(std::span<SampleResult> results) = 0;
+
+  // The sums that ended in the step collected last, in the order of its plan, [.., hidden]. Valid
+  // until the next step begins or is collected.
+  virtual std::span<const float> pooled() const = 0;
 };
 
 }  // namespace lorax

@@ -31,6 +31,16 @@ struct LoraSegment {
   int32_t rows_end = 0;
 };
 
+// Rows of one sequence whose final hidden states h (after the last norm) are added up for its
+// embedding: sum[slot] = (starts ? 0 : sum[slot]) + h[row] + h[row + 1] + ...
+struct PooledSpan {
+  int32_t slot = 0;  // which of the backend's sums
+  int32_t first_row = 0;
+  int32_t num_rows = 0;  // 1 or more
+  bool starts = false;
+  bool ends = false;  // the sum is a result of this step; its slot is free
+};
+
 struct StepPlan {
   int64_t step = 0;
   std::vector<int32_t> token_ids;  // [num_rows]; -1 - i: sample i of the step before, not yet known
@@ -42,6 +52,7 @@ struct StepPlan {
   std::vector<float> segment_weights;  // 1 unless adapters are mixed
   std::vector<int32_t> logits_rows;    // rows whose next token is sampled, ascending
   std::vector<SampleRow> samples;      // [logits_rows.size()]
+  std::vector<PooledSpan> pooled;      // ascending, each slot at most once; no row is sampled too
 
   int32_t num_rows() const { return static_cast<int32_t>(token_ids.size()); }
 };

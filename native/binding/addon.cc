@@ -10,6 +10,7 @@
 #include "binding/engine_session.h"
 #include "binding/evaluator_object.h"
 #include "binding/grammar_object.h"
+#include "binding/matcher_object.h"
 #include "binding/values.h"
 
 namespace lorax {
@@ -19,9 +20,11 @@ class LoraxAddon : public Napi::Addon<LoraxAddon> {
   LoraxAddon(Napi::Env env, Napi::Object exports)
       : engine_class_(Napi::Persistent(EngineObject::define(env))),
         evaluator_class_(Napi::Persistent(EvaluatorObject::define(env))),
-        grammar_class_(Napi::Persistent(GrammarObject::define(env))) {
+        grammar_class_(Napi::Persistent(GrammarObject::define(env))),
+        matcher_class_(Napi::Persistent(MatcherObject::define(env))) {
     DefineAddon(exports, {InstanceMethod<&LoraxAddon::create_engine>("createEngine"),
-                          InstanceMethod<&LoraxAddon::create_evaluator>("createEvaluator")});
+                          InstanceMethod<&LoraxAddon::create_evaluator>("createEvaluator"),
+                          InstanceMethod<&LoraxAddon::create_matcher>("createMatcher")});
   }
 
  private:
@@ -52,9 +55,14 @@ class LoraxAddon : public Napi::Addon<LoraxAddon> {
     });
   }
 
+  Napi::Value create_matcher(const Napi::CallbackInfo& call) {
+    return MatcherObject::make(call, matcher_class_);
+  }
+
   Napi::FunctionReference engine_class_;
   Napi::FunctionReference evaluator_class_;
   Napi::FunctionReference grammar_class_;
+  Napi::FunctionReference matcher_class_;
 };
 
 }  // namespace lorax

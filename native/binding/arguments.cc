@@ -293,6 +293,15 @@ SamplingParams read_sampling(const Napi::Value& value, const std::string& name,
   return out;
 }
 
+EmbeddingParams read_embedding(const Napi::Value& value, const std::string& name) {
+  constexpr Pooling kPoolings[] = {Pooling::kMean, Pooling::kLast, Pooling::kCls};
+  const Fields fields(value, name);
+  EmbeddingParams out;
+  out.pooling = kPoolings[fields.choice("pooling", {"mean", "last", "cls"})];
+  out.normalize = fields.boolean("normalize");
+  return out;
+}
+
 std::vector<int32_t> read_tokens(const Napi::Value& value, const std::string& name,
                                  int32_t vocab_size) {
   auto out = read_typed_array<int32_t>(value, name, napi_int32_array, "an Int32Array");

@@ -35,6 +35,7 @@ AdapterSpec read_adapter_spec(const Napi::Value& value, const std::string& name)
 
 // `vocab_size` bounds token ids.
 SamplingParams read_sampling(const Napi::Value& value, const std::string& name, int32_t vocab_size);
+EmbeddingParams read_embedding(const Napi::Value& value, const std::string& name);
 std::vector<int32_t> read_tokens(const Napi::Value& value, const std::string& name,
                                  int32_t vocab_size);
 grammar::TokenBytes read_vocabulary(const Napi::Value& value, const std::string& name);

@@ -31,6 +31,7 @@ Napi::Function EngineObject::define(Napi::Env env) {
        InstanceMethod<&EngineObject::set_vocabulary>("setVocabulary"),
        InstanceMethod<&EngineObject::compile_grammar>("compileGrammar"),
        InstanceMethod<&EngineObject::submit>("submit"),
+       InstanceMethod<&EngineObject::embed>("embed"),
        InstanceMethod<&EngineObject::cancel>("cancel"),
        InstanceMethod<&EngineObject::stats>("stats"), InstanceMethod<&EngineObject::stop>("stop")});
 }
@@ -108,6 +109,19 @@ Napi::Value EngineObject::submit(const Napi::CallbackInfo& call) {
     request.sampling = read_sampling(call[3], "sampling", vocab_size);
     request.grammar = GrammarObject::read_constraint(call[4], "constraint", *parts_.grammar_class,
                                                      vocab_size);
+    engine->submit(std::move(request));
+    return call.Env().Undefined();
+  });
+}
+
+Napi::Value EngineObject::embed(const Napi::CallbackInfo& call) {
+  return guarded(call.Env(), [&] {
+    const auto engine = session().engine();
+    Request request;
+    request.id = read_int32(call[0], "request", 1, kMaxInt32);
+    request.prompt = read_tokens(call[1], "promptTokens", session().limits().vocab_size);
+    request.adapter = read_int32(call[2], "adapter", -1, kMaxInt32);
+    request.embedding = read_embedding(call[3], "embedding");
     engine->submit(std::move(request));
     return call.Env().Undefined();
   });

@@ -31,6 +31,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value set_vocabulary(const Napi::CallbackInfo& call);
   Napi::Value compile_grammar(const Napi::CallbackInfo& call);
   Napi::Value submit(const Napi::CallbackInfo& call);
+  Napi::Value embed(const Napi::CallbackInfo& call);
   Napi::Value cancel(const Napi::CallbackInfo& call);
   Napi::Value stats(const Napi::CallbackInfo& call);
   Napi::Value stop(const Napi::CallbackInfo& call);

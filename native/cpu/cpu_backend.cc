@@ -102,6 +102,7 @@ std::unique_ptr<ResidentAdapter> CpuBackend::place_adapter(const AdapterImage& i
 void CpuBackend::begin_step(const StepPlan& plan) {
   plan_ = &plan;
   samples_.clear();
+  ended_sums_.clear();
   block_rows_.clear();
   for (const SequenceSpan& span : plan.spans) {
     for (int32_t row = 0; row < span.num_rows;) {

@@ -1,5 +1,5 @@
 // The class behind make_cpu_backend: state here, operations in cpu_backend.cc (load time and
-// pages), cpu_linear.cc, cpu_attention.cc and cpu_elementwise.cc.
+// pages), cpu_linear.cc, cpu_attention.cc and cpu_pooling.cc.
 //
 // Activations are float32, [rows, cols] without gaps; each operation owns its result's buffer.
 #pragma once
@@ -47,6 +47,7 @@ class CpuBackend final : public Backend {
   Activation rms_norm(const Activation& residual, const Vector& gain, float eps) override;
   Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,
                           float eps, bool sampled_rows) override;
+  void pool(const Activation& residual, Activation& delta, const Vector& gain, float eps) override;
   Activation linear(const Activation& x, const Weight& weight, const LoraSite* site) override;
   void rope_and_store_kv(Activation& qkv, int32_t layer, const AttentionConfig& config,
                          const Vector* q_gain, const Vector* k_gain, float eps) override;
@@ -57,6 +58,7 @@ class CpuBackend final : public Backend {
   void read_logits(const Activation& logits, std::span<float> out) override;
   void end_step() override {}
   void collect(std::span<SampleResult> results) override;
+  std::span<const float> pooled() const override { return ended_sums_; }
 
  private:
   // One adapted module at the linear being computed, for the rows of one segment.
@@ -122,7 +124,11 @@ class CpuBackend final : public Backend {
   HostBuffer linear_scratch_;     // [threads, linear_scratch_floats_]
   HostBuffer attention_scratch_;  // [threads, attention_scratch_floats]
 
-  std::vector<SampleResult> samples_;  // of the step
+  std::vector<SampleResult> samples_;     // of the step
+  std::vector<int32_t> pooled_rows_;      // of the step
+  HostBuffer pooled_out_;                 // [pooled_rows_.size(), hidden]
+  std::vector<std::vector<float>> sums_;  // by slot, [hidden]; as many as were ever wanted
+  std::vector<float> ended_sums_;         // of the step, [.., hidden]
 
   std::vector<LoraPart> lora_parts_;  // of the linear being computed, by segment, then part
   HostBuffer lora_v_;

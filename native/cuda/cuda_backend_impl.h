@@ -111,6 +111,7 @@ class CudaBackend final : public Backend {
   Activation rms_norm(const Activation& residual, const Vector& gain, float eps) override;
   Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,
                           float eps, bool sampled_rows) override;
+  void pool(const Activation& residual, Activation& delta, const Vector& gain, float eps) override;
   Activation linear(const Activation& x, const Weight& weight, const LoraSite* site) override;
   void rope_and_store_kv(Activation& qkv, int32_t layer, const AttentionConfig& config,
                          const Vector* q_gain, const Vector* k_gain, float eps) override;
@@ -121,6 +122,7 @@ class CudaBackend final : public Backend {
   void read_logits(const Activation& logits, std::span<float> out) override;
   void end_step() override;
   void collect(std::span<SampleResult> results) override;
+  std::span<const float> pooled() const override { return collected_sums_; }
 
  private:
   static constexpr int kSlots = 3;  // steps between begin_step and collect, at most, and one more
@@ -133,7 +135,8 @@ class CudaBackend final : public Backend {
     int32_t rows = 0;         // of every activation: the bucket's when recorded or replayed
     int32_t logits_rows = 0;  // likewise
     int32_t num_spans = 0;
-    bool decodes = false;  // every row is a sequence of its own
+    int32_t num_pooled = 0;  // spans; then it is not recorded
+    bool decodes = false;    // every row is a sequence of its own
     bool adapters = false;
     bool few_adapter_rows = false;  // the lists of lora_items.h hold them
     int32_t bucket = 0;             // 0: not recorded
@@ -152,6 +155,7 @@ class CudaBackend final : public Backend {
     bool sampled = false;
     std::vector<int32_t> num_logprobs;    // of each sample
     std::vector<const uint32_t*> masks;  // the plan's, in the order of its samples
+    int32_t num_sums = 0;                 // that end
   };
 
   // A buffer for the most rows of a step, taken when an operation first runs.
@@ -165,6 +169,9 @@ class CudaBackend final : public Backend {
     return buffer.as<T>();
   }
   KvPages kv_pages(int32_t layer) const;
+  float* exported_sums(int slot) const {
+    return exported_sums_.as<float>() + int64_t{slot} * max_logits_rows_ * layout_.hidden_size;
+  }
   void upload_samples(const StepPlan& plan);
   void reserve_masks(int32_t vocab);
   const uint32_t* upload_masks(int32_t vocab);
@@ -236,6 +243,12 @@ class CudaBackend final : public Backend {
   DeviceBuffer sample_top_logprobs_;
   DeviceBuffer input_tokens_;  // [max_rows_]
   PinnedBuffer exported_;      // ExportedSample [kSlots][max_logits_rows_]
+
+  // Of pooling.
+  DeviceBuffer sums_;           // [max_logits_rows_, hidden], by slot
+  DeviceBuffer pool_factors_;   // [max_rows_]
+  PinnedBuffer exported_sums_;  // [kSlots][max_logits_rows_][hidden]
+  std::span<const float> collected_sums_;
 
   Issue issue_;
   Activation recorded_logits_;  // of every recorded step, but for its rows

@@ -11,6 +11,7 @@
 #include "cuda/export_samples.h"
 #include "cuda/lora_rope.h"
 #include "cuda/norm.h"
+#include "cuda/pool.h"
 #include "cuda/rope_kv.h"
 #include "cuda/silu_mul.h"
 
@@ -58,6 +59,12 @@ void CudaBackend::reserve(const KvLayout& layout, const RopeConfig& rope, int32_
   exported_ = PinnedBuffer(
       int64_t{kSlots} * max_logits_rows_ * static_cast<int64_t>(sizeof(ExportedSample)), samples);
   for (PinnedBuffer& staging : sample_staging_) staging = PinnedBuffer(sample_bytes, samples);
+
+  const char* embeddings = "embeddings";
+  const int64_t sums_bytes = int64_t{max_logits_rows_} * layout.hidden_size * 4;
+  sums_ = DeviceBuffer(sums_bytes, embeddings);
+  pool_factors_ = DeviceBuffer(int64_t{max_rows_} * 4, embeddings);
+  exported_sums_ = PinnedBuffer(kSlots * sums_bytes, embeddings);
   LORAX_CUDA(cudaDeviceSynchronize());
 }
 
@@ -102,6 +109,9 @@ void CudaBackend::begin_step(const StepPlan& plan) {
       static_cast<int32_t>(plan.logits_rows.size()) > max_logits_rows_) {
     throw std::logic_error("cuda: the step has more rows than were reserved");
   }
+  for (const PooledSpan& span : plan.pooled) {
+    if (span.slot >= max_logits_rows_) throw std::logic_error("cuda: there is no such sum");
+  }
   if (in_flight_.size() >= kSlots) throw std::logic_error("cuda: too many steps in flight");
   for (const LoraSegment& segment : plan.segments) {
     const auto& adapter = static_cast<const PlacedAdapter&>(*segment.adapter);
@@ -131,6 +141,7 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   issue_.rows = std::max(plan.num_rows(), bucket);
   issue_.logits_rows = std::max(static_cast<int32_t>(plan.logits_rows.size()), bucket);
   issue_.num_spans = static_cast<int32_t>(plan.spans.size());
+  issue_.num_pooled = static_cast<int32_t>(plan.pooled.size());
   issue_.decodes = static_cast<int32_t>(plan.spans.size()) == plan.num_rows();
   issue_.adapters = !plan.segments.empty();
   issue_.few_adapter_rows = few_adapter_rows && plan.num_rows() <= kMaxRecordedRows;
@@ -142,6 +153,7 @@ void CudaBackend::begin_step(const StepPlan& plan) {
     step.num_logprobs.push_back(row.num_logprobs);
     if (row.mask != nullptr) step.masks.push_back(row.mask);
   }
+  for (const PooledSpan& span : plan.pooled) step.num_sums += span.ends ? 1 : 0;
   in_flight_.push_back(std::move(step));
 }
 
@@ -202,6 +214,8 @@ void CudaBackend::collect(std::span<SampleResult> results) {
   const InFlight step = std::move(in_flight_.front());
   in_flight_.pop_front();
   LORAX_CUDA(cudaEventSynchronize(ended_[step.slot]));
+  collected_sums_ = {exported_sums(step.slot),
+                     static_cast<size_t>(step.num_sums) * layout_.hidden_size};
   if (!step.sampled) return;
   const ExportedSample* from =
       exported_.as<ExportedSample>() + int64_t{step.slot} * max_logits_rows_;
@@ -286,6 +300,31 @@ Activation CudaBackend::add_rms_norm(Activation& residual, const Activation& del
   }
   cuda::rms_norm(arguments, stream_);
   return {arguments.y, arguments.rows, residual.cols};
+}
+
+void CudaBackend::pool(const Activation& residual, Activation& delta, const Vector& gain,
+                       float eps) {
+  const auto* pending = static_cast<const Pending*>(delta.pending);
+  PoolArguments arguments;
+  if (pending != nullptr && pending->site != nullptr) {
+    lora_expand(row_lists_, *pending->site, static_cast<__nv_bfloat16*>(delta.data), delta.rows,
+                delta.cols, stream_);
+    delta.pending = nullptr;
+  } else if (pending != nullptr) {
+    arguments.split = pending->split;
+  }
+  arguments.residual = static_cast<const float*>(residual.data);
+  arguments.delta = static_cast<const __nv_bfloat16*>(delta.data);
+  arguments.gain = floats(&gain);
+  arguments.eps = eps;
+  arguments.rows = residual.rows;
+  arguments.hidden = residual.cols;
+  arguments.spans = upload_->pooled();
+  arguments.num_spans = issue_.num_pooled;
+  arguments.factors = pool_factors_.as<float>();
+  arguments.sums = sums_.as<float>();
+  arguments.results = exported_sums(slot_);
+  cuda::pool(arguments, stream_);
 }
 
 KvPages CudaBackend::kv_pages(int32_t layer) const {

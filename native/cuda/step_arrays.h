@@ -58,6 +58,15 @@ struct DeviceSegment {
   int32_t rows_end = 0;
 };
 
+// Rows whose final hidden states are added up (backend/step_plan.h, PooledSpan).
+struct DevicePooledSpan {
+  int32_t slot = 0;
+  int32_t first_row = 0;
+  int32_t num_rows = 0;
+  int32_t starts = 0;
+  int32_t result = -1;  // 0 or more: the sum ends, as this one of the step
+};
+
 struct StepArrays {
   const StepCounts* counts = nullptr;
   const int32_t* token_ids = nullptr;  // [max_rows]; -1 - i: sample i of the step before

@@ -55,7 +55,8 @@ StepUpload::Layout StepUpload::make_layout(int32_t rows, uint8_t* device) {
 StepUpload::StepUpload(int32_t max_rows, int32_t recorded_rows, int64_t max_blocks)
     : max_blocks_(max_blocks) {
   const int32_t rows = std::max(max_rows, recorded_rows);
-  const int64_t bytes = make_layout(rows, nullptr).block_tables + align(max_blocks * 4);
+  const int64_t bytes = make_layout(rows, nullptr).block_tables + align(max_blocks * 4) +
+                        rows * static_cast<int64_t>(sizeof(DevicePooledSpan));
   device_ = DeviceBuffer(bytes, "the step's index arrays");
   recorded_ = make_layout(recorded_rows, device_.as<uint8_t>());
   any_ = make_layout(rows, device_.as<uint8_t>());
@@ -68,6 +69,18 @@ bool StepUpload::fits_recorded(const StepPlan& plan) const {
   return rows > 0 && rows <= static_cast<size_t>(recorded_.rows) && plan.spans.size() == rows &&
          plan.logits_rows.size() == rows && plan.segments.size() <= most &&
          plan.segment_rows.size() <= most;
+}
+
+// Returns where they end.
+int64_t StepUpload::append_pooled(const StepPlan& plan, int64_t begin, uint8_t* to) {
+  pooled_ = at<DevicePooledSpan>(device_.as<uint8_t>(), begin);
+  DevicePooledSpan* next = at<DevicePooledSpan>(to, begin);
+  int32_t num_results = 0;
+  for (const PooledSpan& span : plan.pooled) {
+    *next++ = {span.slot, span.first_row, span.num_rows, span.starts,
+               span.ends ? num_results++ : -1};
+  }
+  return begin + static_cast<int64_t>(plan.pooled.size() * sizeof(DevicePooledSpan));
 }
 
 const StepArrays& StepUpload::upload(
@@ -123,7 +136,8 @@ const StepArrays& StepUpload::upload(
   }
   spans[std::max(num_spans, bucket_rows)] = {};
 
-  const int64_t bytes = layout.block_tables + static_cast<int64_t>(plan.block_tables.size()) * 4;
+  int64_t bytes = layout.block_tables + static_cast<int64_t>(plan.block_tables.size()) * 4;
+  if (!plan.pooled.empty()) bytes = append_pooled(plan, align(bytes), to);
   LORAX_CUDA(cudaMemcpyAsync(device_.as<uint8_t>(), to, static_cast<size_t>(bytes),
                              cudaMemcpyHostToDevice, stream));
   return layout.device;

@@ -36,13 +36,15 @@ class StepUpload {
       const std::function<const AdapterTable*(const ResidentAdapter*)>& table_of,
       cudaStream_t stream);
 
-  // Of the step uploaded last: StepCounts::mark.
+  // Of the step uploaded last: StepCounts::mark, and its pooled spans in their order.
   int32_t mark() const { return mark_; }
+  const DevicePooledSpan* pooled() const { return pooled_; }
 
  private:
   static constexpr int kSlots = 3;
 
-  // Where each array starts, in bytes from the buffer's start.
+  // Where each array starts, in bytes from the buffer's start. Pooled spans, which no recorded step
+  // has, follow the block tables.
   struct Layout {
     int32_t rows = 0;
     int32_t segment_rows_capacity = 0;
@@ -52,12 +54,14 @@ class StepUpload {
   };
 
   static Layout make_layout(int32_t rows, uint8_t* device);
+  int64_t append_pooled(const StepPlan& plan, int64_t begin, uint8_t* to);
 
   int64_t max_blocks_ = 0;
   DeviceBuffer device_;
   std::array<PinnedBuffer, kSlots> staging_;
   int next_slot_ = 0;
   int32_t mark_ = 0;
+  const DevicePooledSpan* pooled_ = nullptr;
   Layout recorded_;
   Layout any_;
 };

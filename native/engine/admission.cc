@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <new>
 #include <string>
+#include <utility>
 
 #include "memory/block_table.h"
 
@@ -38,10 +39,14 @@ std::optional<Failure> refuse_malformed(const Request& request, const ModelLimit
   return std::nullopt;
 }
 
-// "and 30 to generate" or "and at least 1 to generate".
-std::string outputs_text(const SamplingParams& sampling) {
-  if (sampling.max_output_tokens == 0) return "and at least 1 to generate";
-  return "and " + number(sampling.max_output_tokens) + " to generate (maxOutputTokens)";
+// How long it is: "The prompt has 60 tokens and 5 to generate (maxOutputTokens)".
+std::string length_text(const Request& request) {
+  const std::string tokens = number(static_cast<int64_t>(request.prompt.size())) + " tokens";
+  if (request.embedding) return "The input has " + tokens;
+  const int32_t outputs = request.sampling.max_output_tokens;
+  return "The prompt has " + tokens +
+         (outputs == 0 ? " and at least 1 to generate"
+                       : " and " + number(outputs) + " to generate (maxOutputTokens)");
 }
 
 std::optional<Failure> refuse_grammar(const Request& request, int32_t max_tokens) {
@@ -71,21 +76,23 @@ std::optional<Failure> refuse(const Request& request, const ModelLimits& model,
   if (auto failure = refuse_malformed(request, model)) return failure;
   const auto prompt = static_cast<int64_t>(request.prompt.size());
   const bool has_maximum = request.sampling.max_output_tokens > 0;
-  const int64_t outputs = has_maximum ? request.sampling.max_output_tokens : 1;
+  const int64_t outputs = request.embedding ? 0
+                          : has_maximum     ? request.sampling.max_output_tokens
+                                            : 1;
   ErrorData data = {{"promptTokens", static_cast<double>(prompt)}};
   if (has_maximum) data["maxOutputTokens"] = static_cast<double>(outputs);
 
   if (prompt + outputs > model.context_tokens) {
     data["contextTokens"] = static_cast<double>(model.context_tokens);
     return Failure{"CONTEXT_TOO_LONG",
-                   "The prompt has " + number(prompt) + " tokens " +
-                       outputs_text(request.sampling) + ": more than the model's context of " +
+                   length_text(request) + ": more than the model's context of " +
                        number(model.context_tokens) + " tokens.",
                    std::move(data)};
   }
 
-  // The KV of the last token is never read, so it takes no room.
-  const int64_t kv_pages = blocks_for(prompt + outputs - 1, model.block_tokens);
+  // The KV of the last output is never read, so it takes no room.
+  const int64_t kv_pages =
+      blocks_for(prompt + std::max<int64_t>(outputs, 1) - 1, model.block_tokens);
   if (kv_pages + adapter_pages > model.num_pages) {
     data["kvPages"] = static_cast<double>(kv_pages);
     data["adapterPages"] = static_cast<double>(adapter_pages);
@@ -93,8 +100,7 @@ std::optional<Failure> refuse(const Request& request, const ModelLimits& model,
     data["blockTokens"] = static_cast<double>(model.block_tokens);
     data["pageBytes"] = static_cast<double>(model.page_bytes);
     return Failure{"POOL_EXHAUSTED",
-                   "The prompt has " + number(prompt) + " tokens " +
-                       outputs_text(request.sampling) + ": " + number(kv_pages) + " pages of " +
+                   length_text(request) + ": " + number(kv_pages) + " pages of " +
                        number(model.block_tokens) + " tokens and " + number(adapter_pages) +
                        " for its adapter, but the pool has " + number(model.num_pages) +
                        ". Raise memoryBytes or ask for less.",
@@ -106,6 +112,7 @@ std::optional<Failure> refuse(const Request& request, const ModelLimits& model,
 int32_t max_sequence_tokens(const Request& request, const ModelLimits& model,
                             int32_t adapter_pages) {
   const auto prompt = static_cast<int32_t>(request.prompt.size());
+  if (request.embedding) return prompt + 1;
   const int32_t outputs = request.sampling.max_output_tokens;
   if (outputs > 0) return std::min(model.context_tokens, prompt + outputs);
   if (request.grammar == nullptr) return model.context_tokens;
@@ -131,6 +138,17 @@ Failure no_token(int32_t adapter, int32_t num_outputs) {
                      number(num_outputs) + " output tokens. Check its weights" +
                      (base ? "." : " and its alpha.") + " A logitBias may not ban every token, nor every one that"
                      " a grammar allows.",
+                 std::move(data)};
+}
+
+Failure no_embedding(int32_t adapter) {
+  const bool base = adapter < 0;
+  ErrorData data;
+  if (!base) data["adapter"] = static_cast<double>(adapter);
+  return Failure{base ? "MODEL_INVALID" : "ADAPTER_INVALID",
+                 std::string(base ? "The model" : "The adapter") +
+                     " gave hidden states that are NaN or infinite. Check its weights" +
+                     (base ? "." : " and its alpha."),
                  std::move(data)};
 }
 

@@ -27,6 +27,8 @@ int32_t max_sequence_tokens(const Request& request, const ModelLimits& model,
 Failure adapter_not_found(int32_t handle);
 // The model gave a sequence no token (SampleResult::token < 0) at output position `num_outputs`.
 Failure no_token(int32_t adapter, int32_t num_outputs);
+// The hidden states of an input are not finite.
+Failure no_embedding(int32_t adapter);
 
 Error adapter_too_large(int32_t adapter_pages, const ModelLimits& model);
 // Every open request hears this when `error` ends the engine at `step`.

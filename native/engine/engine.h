@@ -1,18 +1,20 @@
 // The engine: one thread that owns the pool, the adapters and the sequences.
 //
 // submit, cancel, adapters and stats may be called from any thread; they only post commands or read
-// a snapshot. Every submitted request ends in exactly one Finished, Aborted or Failed event. The
-// sink is told once per step, from the engine thread, and never blocks it.
+// a snapshot. Every submitted request ends in exactly one Finished, Embedded, Aborted or Failed
+// event. The sink is told once per step, from the engine thread, and never blocks it.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "backend/error.h"
+#include "engine/embedding.h"
 #include "grammar/grammar.h"
 #include "model/model.h"
 #include "sampling/sampling_params.h"
@@ -25,6 +27,7 @@ struct Request {
   int32_t adapter = -1;  // handle from add_adapter; -1 = base
   SamplingParams sampling;
   std::shared_ptr<grammar::Grammar> grammar = nullptr;  // that the output must match; null: free
+  std::optional<EmbeddingParams> embedding;  // set: the prompt is embedded, and nothing generated
 };
 
 struct EngineLimits {

@@ -42,7 +42,7 @@ StepsInFlight::Collected StepsInFlight::collect() {
     throw;
   }
   over(step);
-  return {step, results_};
+  return {step, results_, model_.pooled()};
 }
 
 void StepsInFlight::abandon() noexcept {
@@ -70,9 +70,9 @@ void StepsInFlight::over(StepInFlight& step) {
 std::map<int64_t, int32_t> StepsInFlight::num_samples() const {
   std::map<int64_t, int32_t> counts;
   for (int32_t i = 0; i < size_; ++i) {
-    for (const StepInFlight::Sampled& sampled : slots_[(first_ + i) % slots_.size()].sampled) {
-      ++counts[sampled.arrival];
-    }
+    const StepInFlight& step = slots_[(first_ + i) % slots_.size()];
+    for (const StepInFlight::Sampled& sampled : step.sampled) ++counts[sampled.arrival];
+    for (const StepInFlight::Embedded& embedded : step.embedded) ++counts[embedded.arrival];
   }
   return counts;
 }

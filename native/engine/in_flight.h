@@ -1,5 +1,5 @@
 // The steps that were submitted to the model and not collected: their plans, who waits for which
-// sample, and what they hold.
+// sample or sum, and what they hold.
 //
 // Always holds: a plan and the adapters it names live until their step is over; the pool's fence
 // passes a step when it is over, after what it held was dropped. Engine thread.
@@ -28,9 +28,15 @@ struct StepInFlight {
     bool decodes;
   };
 
+  struct Embedded {
+    int32_t id;
+    int64_t arrival;
+  };
+
   StepPlan plan;
-  std::vector<Sampled> sampled;  // [plan.samples.size()]
-  std::vector<uint32_t> masks;   // those that plan.samples name, in their order
+  std::vector<Sampled> sampled;    // [plan.samples.size()]
+  std::vector<Embedded> embedded;  // [sums that end]
+  std::vector<uint32_t> masks;     // those that plan.samples name, in their order
   std::vector<std::shared_ptr<const ResidentAdapter>> adapters;
   EngineStats::Step stats;
   Clock::time_point begin;  // of the turn that planned it
@@ -58,18 +64,19 @@ class StepsInFlight {
   // The newest step's sample for `arrival` is not waited for any more.
   void forget_sample(int64_t arrival);
 
-  // Waits for the oldest step; it is over, also when this throws. `results` [sampled.size()]. Both
-  // are valid until next() is filled.
+  // Waits for the oldest step; it is over, also when this throws. `results` [sampled.size()],
+  // `sums` [embedded.size(), hidden]. All are valid until next() is filled.
   struct Collected {
     StepInFlight& step;
     std::span<const SampleResult> results;
+    std::span<const float> sums;
   };
   Collected collect();
 
   // Waits for all of them and forgets what they sampled.
   void abandon() noexcept;
 
-  // How many samples of each arrival are in flight.
+  // How many samples, or sums that end, of each arrival are in flight.
   std::map<int64_t, int32_t> num_samples() const;
 
  private:

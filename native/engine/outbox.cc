@@ -70,6 +70,12 @@ void EventWriter::tokens(int32_t id, std::span<const int32_t> tokens) {
   ints.insert(ints.end(), tokens.begin(), tokens.end());
 }
 
+void EventWriter::embedded(int32_t id, std::span<const float> embedding) {
+  make_room_for_record(0, embedding.size());
+  events_.floats.insert(events_.floats.end(), embedding.begin(), embedding.end());
+  end(id, {word(Event::kEmbedded), id, static_cast<int32_t>(embedding.size())});
+}
+
 void EventWriter::finished(int32_t id, FinishReason reason, int32_t num_outputs) noexcept {
   end(id, {word(Event::kFinished), id, static_cast<int32_t>(reason), num_outputs});
 }

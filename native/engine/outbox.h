@@ -17,7 +17,7 @@
 namespace lorax {
 
 // The first words of the records; EVENT in worker/addon.ts.
-enum class Event : int32_t { kStarted = 1, kTokens, kFinished, kAborted, kFailed };
+enum class Event : int32_t { kStarted = 1, kTokens, kFinished, kAborted, kFailed, kEmbedded };
 
 // The records of one step. Engine thread.
 class EventWriter {
@@ -29,6 +29,8 @@ class EventWriter {
   // `num_logprobs` as in SampleRow; the result holds that many alternatives.
   void token(int32_t id, const SampleResult& result, int32_t num_logprobs);
   void tokens(int32_t id, std::span<const int32_t> tokens);
+  // An end that takes memory: when it throws, the request has not ended.
+  void embedded(int32_t id, std::span<const float> embedding);
   void finished(int32_t id, FinishReason reason, int32_t num_outputs) noexcept;
   void aborted(int32_t id, int32_t num_outputs) noexcept;
   void failed(int32_t id, Failure failure, int32_t num_outputs) noexcept;

@@ -33,6 +33,11 @@ void Reporter::tokens(const Sequence& sequence, std::span<const int32_t> tokens)
   stats_.output_tokens += static_cast<int64_t>(tokens.size());
 }
 
+void Reporter::embedded(const Sequence& sequence, std::span<const float> embedding) {
+  events_.embedded(sequence.id, embedding);
+  ++stats_.finished;
+}
+
 void Reporter::finished(const Sequence& sequence, FinishReason reason) noexcept {
   events_.finished(sequence.id, reason, sequence.num_reported());
   ++stats_.finished;

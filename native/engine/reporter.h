@@ -30,7 +30,8 @@ class Reporter {
   // Tokens that were not sampled; the request reports no logprobs.
   void tokens(const Sequence& sequence, std::span<const int32_t> tokens);
 
-  // The ends of requests, one each.
+  // The ends of requests, one each. One that throws is none.
+  void embedded(const Sequence& sequence, std::span<const float> embedding);
   void finished(const Sequence& sequence, FinishReason reason) noexcept;
   void aborted(const Sequence& sequence) noexcept;
   void failed(const Sequence& sequence, Failure failure) noexcept;

@@ -1,4 +1,5 @@
-// One request on its way through the engine.
+// One request on its way through the engine. One that is embedded is as one that generates a single
+// token: its sum, when it ends, stands for that.
 //
 // Always holds: `tokens` is the prompt and then every token that was reported, or will be when it
 // starts; `num_in_flight` more were sampled by steps that were not collected yet. `matcher` has seen
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/sum_slots.h"
 #include "grammar/matcher.h"
 #include "memory/block_table.h"
 #include "sampling/sampler_state.h"
@@ -29,6 +31,7 @@ struct Sequence {
         adapter(request.adapter),
         submitted(submit_time),
         num_prompt(static_cast<int32_t>(request.prompt.size())),
+        embedding(request.embedding),
         max_tokens(most_tokens),
         matcher(request.grammar == nullptr
                     ? nullptr
@@ -58,10 +61,12 @@ struct Sequence {
   const int32_t adapter;  // handle, -1 = base
   const Clock::time_point submitted;
   const int32_t num_prompt;
+  const std::optional<EmbeddingParams> embedding;
   const int32_t max_tokens;  // it ends with this many, prompt and outputs, if no stop token comes
   const std::unique_ptr<grammar::Matcher> matcher;  // null: its output is free
   SamplerState sampler;
   BlockTable blocks;
+  SumSlots::Slot sum;  // held while it runs and is embedded
   std::vector<int32_t> tokens;
   int32_t num_computed = 0;
   int32_t num_in_flight = 0;

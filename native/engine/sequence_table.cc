@@ -28,6 +28,7 @@ SequenceTable::SequenceTable(Model& model, SchedulerLimits limits)
     : model_limits_(model.limits()),
       limits_(limits),
       pool_(model_limits_.num_pages),
+      sums_(limits.max_running),
       adapters_(model, pool_) {}
 
 Sequence& SequenceTable::add(Request request, Clock::time_point submitted, int32_t max_tokens) {
@@ -98,6 +99,7 @@ void SequenceTable::preempt_newest(int64_t step) {
   running_.pop_back();
   Sequence& sequence = *waiting_.front();
   sequence.blocks.truncate(0);
+  sequence.sum = {};
   sequence.num_computed = 0;
   sequence.generates = false;
   if (sequence.adapter >= 0) adapters_.stop_running(sequence.adapter, step);
@@ -111,6 +113,7 @@ void SequenceTable::admit_next(int64_t step) {
   running_.push_back(std::move(waiting_.front()));
   waiting_.pop_front();
   if (!sequence.blocks.append(pool_, sequence.num_tokens())) broken("a page is missing");
+  if (sequence.embedding) sequence.sum = sums_.take();
 }
 
 void SequenceTable::expect_end(Sequence& sequence, int64_t step) {
@@ -119,6 +122,7 @@ void SequenceTable::expect_end(Sequence& sequence, int64_t step) {
   ending_.push_back(std::move(*running));
   running_.erase(running);
   sequence.blocks.truncate(0);
+  sequence.sum = {};
   if (sequence.adapter >= 0) adapters_.stop_running(sequence.adapter, step);
 }
 
@@ -154,7 +158,7 @@ void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight
   if (running_.size() > static_cast<size_t>(limits_.max_running)) broken("too many sequences run");
   std::map<int32_t, int32_t> running_by_adapter, open_by_adapter;
   std::vector<bool> seen(model_limits_.num_pages, false);
-  int32_t num_kv_pages = 0;
+  int32_t num_kv_pages = 0, num_sums = 0;
   int64_t last_arrival = 0;
   const auto check_open = [&](const Sequence& sequence) {
     if (find(sequence.id) != &sequence) broken("a sequence is not found by its id");
@@ -174,6 +178,9 @@ void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight
     if (sequence.num_computed >= sequence.num_tokens_ahead()) broken("all is computed already");
     if (sequence.num_computed > sequence.blocks.capacity()) broken("KV lies outside its pages");
     if (!runs && sequence.blocks.num_blocks() > 0) broken("a waiting sequence holds pages");
+    const bool has_sum = sequence.sum.index() >= 0;
+    if (has_sum != (runs && sequence.embedding)) broken("a sum is missing, or held for nothing");
+    num_sums += has_sum;
     if (!runs && sequence.generates) broken("a waiting sequence generates");
     for (const int32_t page : sequence.blocks.pages()) {
       if (pool_.use_of(page) != PageKind::kKv) broken("a sequence holds a page that is not its");
@@ -188,7 +195,9 @@ void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight
     check_open(*sequence);
     if (!sequence->is_complete() || sequence->num_in_flight == 0) broken("an end is not in flight");
     if (sequence->blocks.num_blocks() > 0) broken("a sequence that ends holds pages");
+    if (sequence->sum.index() >= 0) broken("a sequence that ends holds a sum");
   }
+  if (num_sums != sums_.num_taken()) broken("sums leaked");
   if (num_kv_pages != pool_.counts().kv) broken("KV pages leaked");
   adapters_.check_invariants(running_by_adapter, open_by_adapter);
 }

@@ -1,9 +1,9 @@
 // The open sequences of an engine and the pages they hold: who waits, who runs, with which adapter.
 //
 // Always holds: running sequences are in order of arrival, and all of them arrived before every
-// waiting one; only running sequences hold pages; an adapter is resident while one of its sequences
-// runs. A sequence whose last token is in flight ends: it holds nothing and waits for that token.
-// Changed by the engine thread alone.
+// waiting one; only running sequences hold pages, and a sum where they are embedded; an adapter is
+// resident while one of its sequences runs. A sequence whose last token is in flight ends: it holds
+// nothing and waits for that token. Changed by the engine thread alone.
 #pragma once
 
 #include <cstdint>
@@ -66,6 +66,7 @@ class SequenceTable {
   const ModelLimits model_limits_;
   const SchedulerLimits limits_;
   PagePool pool_;
+  SumSlots sums_;
   AdapterCache adapters_;
   std::vector<SequencePtr> running_;
   std::vector<SequencePtr> ending_;

@@ -92,6 +92,8 @@ void StepLoop::handle(SubmitCommand& command) {
   if (!adapter_pages) return reporter_.refused(request.id, adapter_not_found(request.adapter));
   std::optional<Failure> refusal = refuse(request, model_limits_, *adapter_pages);
   if (refusal) return reporter_.refused(request.id, *std::move(refusal));
+  // Nothing behind a decoder's first token changes its state.
+  if (request.embedding && request.embedding->pooling == Pooling::kCls) request.prompt.resize(1);
   const int32_t max_tokens = max_sequence_tokens(request, model_limits_, *adapter_pages);
   Sequence& sequence = sequences_.add(std::move(request), command.submitted, max_tokens);
   if (sequence.matcher == nullptr || sequence.sampler.num_logprobs() >= 0) return;
@@ -174,11 +176,17 @@ void StepLoop::plan(const Schedule& schedule, StepInFlight* step) {
       step->adapters.push_back(sequences_.adapters().resident(sequence.adapter));
       planned.adapter = step->adapters.back().get();
     }
-    planned.samples = planned.first_position + planned.num_rows == sequence.num_tokens_ahead();
-    if (planned.samples) planned.sample = sequence.sampler.row(planned.unknown_token);
+    if (sequence.embedding) {
+      planned.sum = sequence.sum.index();
+      planned.first_pooled = first_pooled(sequence.embedding->pooling, sequence.num_prompt);
+    } else {
+      planned.samples = planned.first_position + planned.num_rows == sequence.num_tokens_ahead();
+      if (planned.samples) planned.sample = sequence.sampler.row(planned.unknown_token);
+    }
     planned_.push_back(planned);
   }
-  make_step_plan(++step_number_, model_limits_.block_tokens, planned_, &step->plan, &sampled_);
+  make_step_plan(++step_number_, model_limits_.block_tokens, planned_, &step->plan, &sampled_,
+                 &embedded_);
   step->stats.adapters = static_cast<int32_t>(step->plan.segments.size());
   make_masks(step);
 
@@ -189,6 +197,10 @@ void StepLoop::plan(const Schedule& schedule, StepInFlight* step) {
         planned_[chunk].num_rows == 1 && sequence.num_tokens_ahead() > sequence.num_prompt;
     step->sampled.push_back({sequence.id, sequence.arrival, decodes});
     if (decodes) ++step->stats.decode_tokens;
+  }
+  step->embedded.clear();
+  for (const int32_t chunk : embedded_) {
+    step->embedded.push_back({scheduled_[chunk]->id, scheduled_[chunk]->arrival});
   }
   step->stats.prefill_tokens = step->plan.num_rows() - step->stats.decode_tokens;
 }
@@ -207,7 +219,7 @@ void StepLoop::make_masks(StepInFlight* step) {
   }
 }
 
-// From here on the step counts as done, but for the tokens it samples.
+// From here on the step counts as done, but for the tokens it samples and the sums it ends.
 void StepLoop::note_submitted(const StepInFlight& step) {
   for (size_t i = 0; i < scheduled_.size(); ++i) {
     scheduled_[i]->num_computed += planned_[i].num_rows;
@@ -218,6 +230,11 @@ void StepLoop::note_submitted(const StepInFlight& step) {
     sequence.generates = true;
     sequence.newest_sample = static_cast<int32_t>(i);
     if (sequence.is_complete()) sequences_.expect_end(sequence, step.plan.step);
+  }
+  for (const int32_t chunk : embedded_) {
+    Sequence& sequence = *scheduled_[chunk];
+    ++sequence.num_in_flight;
+    sequences_.expect_end(sequence, step.plan.step);
   }
 }
 
@@ -264,13 +281,23 @@ void StepLoop::fill_mask(Sequence& sequence, std::span<uint32_t> mask) {
 // ---- the oldest step ----
 
 void StepLoop::collect_oldest() {
-  const auto [step, results] = in_flight_.collect();
+  const auto [step, results, sums] = in_flight_.collect();
   for (size_t i = 0; i < results.size(); ++i) {
     const StepInFlight::Sampled& sampled = step.sampled[i];
     if (Sequence* sequence = sequences_.find(sampled.id, sampled.arrival)) {
       accept(*sequence, results[i]);
     } else if (sampled.decodes) {
       --step.stats.decode_tokens;  // it ended meanwhile: nobody gets this token, nobody counts it
+    }
+  }
+  const auto hidden = static_cast<size_t>(model_limits_.hidden_size);
+  if (sums.size() != step.embedded.size() * hidden) {
+    throw std::logic_error("engine: the model returned malformed sums");
+  }
+  for (size_t i = 0; i < step.embedded.size(); ++i) {
+    const StepInFlight::Embedded& embedded = step.embedded[i];
+    if (Sequence* sequence = sequences_.find(embedded.id, embedded.arrival)) {
+      accept(*sequence, sums.subspan(i * hidden, hidden));
     }
   }
   reporter_.collected(step.stats, step.begin);
@@ -352,6 +379,18 @@ void StepLoop::finish_if_over(Sequence& sequence) {
   } else {
     finish(sequence, FinishReason::kPool);
   }
+}
+
+void StepLoop::accept(Sequence& sequence, std::span<const float> sum) {
+  --sequence.num_in_flight;
+  const EmbeddingParams& params = *sequence.embedding;
+  const int32_t count = sequence.num_prompt - first_pooled(params.pooling, sequence.num_prompt);
+  if (!make_embedding(sum, count, params.normalize, &embedding_)) {
+    fail(sequence, no_embedding(sequence.adapter));
+    return;
+  }
+  reporter_.embedded(sequence, embedding_);
+  sequences_.close(sequence, step_number_);
 }
 
 // An engine that cannot say what it does is lost; what it has yet to say waits for memory.

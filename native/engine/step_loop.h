@@ -58,6 +58,7 @@ class StepLoop {
 
   void collect_oldest();
   void accept(Sequence& sequence, const SampleResult& result);
+  void accept(Sequence& sequence, std::span<const float> sum);
   void follow_grammar(Sequence& sequence);
   void append_forced(Sequence& sequence, std::vector<int32_t> tokens);
   void finish_if_over(Sequence& sequence);
@@ -87,6 +88,8 @@ class StepLoop {
   std::vector<Sequence*> scheduled_;      // by chunk
   std::vector<PlannedSequence> planned_;  // by chunk
   std::vector<int32_t> sampled_;          // [logits rows] -> chunk
+  std::vector<int32_t> embedded_;         // [sums that end] -> chunk
+  std::vector<float> embedding_;          // being told
 };
 
 }  // namespace lorax

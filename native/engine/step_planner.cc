@@ -20,6 +20,7 @@ void clear(StepPlan* plan) {
   plan->segment_weights.clear();
   plan->logits_rows.clear();
   plan->samples.clear();
+  plan->pooled.clear();
 }
 
 void append_span(const PlannedSequence& sequence, int32_t block_tokens, StepPlan* plan) {
@@ -58,12 +59,29 @@ void append_segment(const PlannedSequence& sequence, StepPlan* plan) {
   plan->segments.back().rows_end += sequence.num_rows;
 }
 
+// Whether a sum ended with the newest span's rows.
+bool append_pooled(const PlannedSequence& sequence, StepPlan* plan) {
+  const SequenceSpan& span = plan->spans.back();
+  const int32_t end = span.first_position + span.num_rows;
+  const int32_t begin = std::max(span.first_position, sequence.first_pooled);
+  if (begin >= end) return false;
+  PooledSpan pooled;
+  pooled.slot = sequence.sum;
+  pooled.first_row = span.first_row + begin - span.first_position;
+  pooled.num_rows = end - begin;
+  pooled.starts = begin == sequence.first_pooled;
+  pooled.ends = end == static_cast<int32_t>(sequence.tokens.size());
+  plan->pooled.push_back(pooled);
+  return pooled.ends;
+}
+
 }  // namespace
 
 void make_step_plan(int64_t step, int32_t block_tokens, std::span<const PlannedSequence> sequences,
-                    StepPlan* plan, std::vector<int32_t>* sampled) {
+                    StepPlan* plan, std::vector<int32_t>* sampled, std::vector<int32_t>* embedded) {
   clear(plan);
   sampled->clear();
+  embedded->clear();
   plan->step = step;
   std::vector<int32_t> order(sequences.size());
   std::iota(order.begin(), order.end(), 0);
@@ -74,6 +92,7 @@ void make_step_plan(int64_t step, int32_t block_tokens, std::span<const PlannedS
     const PlannedSequence& sequence = sequences[index];
     append_span(sequence, block_tokens, plan);
     append_segment(sequence, plan);
+    if (sequence.sum >= 0 && append_pooled(sequence, plan)) embedded->push_back(index);
     if (!sequence.samples) continue;
     plan->logits_rows.push_back(plan->num_rows() - 1);
     plan->samples.push_back(sequence.sample);

@@ -22,11 +22,14 @@ struct PlannedSequence {
   const ResidentAdapter* adapter = nullptr;  // null = base
   bool samples = false;  // the rows reach the last token: the next one is sampled
   SampleRow sample;
+  int32_t sum = -1;  // 0 or more: it is embedded; its rows from `first_pooled` on are summed there
+  int32_t first_pooled = 0;  // position
 };
 
 // Fills `plan` (its buffers are reused) from sequences in order of arrival. `sampled` [number of
-// logits rows]: which of `sequences` each logits row belongs to.
+// logits rows]: which of `sequences` each logits row belongs to; `embedded`: likewise of each sum
+// that ends.
 void make_step_plan(int64_t step, int32_t block_tokens, std::span<const PlannedSequence> sequences,
-                    StepPlan* plan, std::vector<int32_t>* sampled);
+                    StepPlan* plan, std::vector<int32_t>* sampled, std::vector<int32_t>* embedded);
 
 }  // namespace lorax

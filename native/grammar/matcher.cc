@@ -31,6 +31,7 @@ StateId Matcher::after(int32_t token) {
 }
 
 bool Matcher::accept(int32_t token) {
+  states().begin_work();
   const StateId next = after(token);
   if (next == StateTable::kDead) return false;
   move_to(next);
@@ -39,6 +40,7 @@ bool Matcher::accept(int32_t token) {
 
 void Matcher::fill_mask(int32_t left, std::span<uint32_t> mask) {
   grammar_->tidy();
+  states().begin_work();
   if (const Forced forced = next_forced(left); forced.token >= 0) {
     std::fill(mask.begin(), mask.end(), 0u);
     insert(mask, forced.token);
@@ -48,6 +50,7 @@ void Matcher::fill_mask(int32_t left, std::span<uint32_t> mask) {
 }
 
 std::vector<int32_t> Matcher::take_forced(int32_t left, bool to_the_end) {
+  states().begin_work();
   std::vector<int32_t> tokens;
   for (; left > 0; --left) {
     const Forced next = next_forced(left);

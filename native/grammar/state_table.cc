@@ -23,7 +23,7 @@ uint64_t mixed(uint64_t hash, uint64_t value) {
 
 StateTable::StateTable(const Automaton& automaton, const std::vector<Cost>& costs,
                        StateLimits limits)
-    : automaton_(automaton), costs_(costs), limits_(limits) {
+    : automaton_(automaton), costs_(costs), limits_(limits), work_left_(limits.max_work) {
   find_classes();
   unknown_row_.assign(num_classes_, kUnknown);
   dead_row_.assign(num_classes_, kDead);
@@ -61,6 +61,7 @@ void StateTable::find_classes() {
 
 StateId StateTable::find_step(StateId state, uint8_t byte) {
   closure_ = {};
+  look_at(states_[state].items.size());
   for (const Item& item : states_[state].items) {
     for (const ByteEdge& edge : automaton_.bytes(item.node)) {
       if (edge.first <= byte && byte <= edge.last) add(edge.target, item.frame);
@@ -97,6 +98,15 @@ StateId StateTable::merged(StateId a, StateId b) {
     closure_.complete |= from.complete;
   }
   return finish_closure();
+}
+
+void StateTable::look_at(size_t num_items) {
+  if (num_items > work_left_) {
+    throw Fault("the grammar is too ambiguous: a token takes more than " +
+                    std::to_string(limits_.max_work) + " looks at what may be going on",
+                {});
+  }
+  work_left_ -= num_items;
 }
 
 // ---- closing: what is called, and what returns, without another byte ----
@@ -143,6 +153,7 @@ void StateTable::return_to(FrameId frame) {
   }
   if ((frame & kOwn) != 0) return;  // matched nothing, and its caller has gone on already
   const Frame to = frames_[frame];
+  look_at(states_[to.state].items.size());
   for (const Item& item : states_[to.state].items) {
     for (const CallEdge& edge : automaton_.calls(item.node)) {
       if (edge.rule == to.rule && !automaton_.only_ends(edge.target)) {

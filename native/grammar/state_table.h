@@ -27,7 +27,10 @@ namespace lorax::grammar {
 using StateId = uint32_t;
 
 struct StateLimits {
-  size_t max_items = 1 << 14;    // of one state: beyond, a grammar is too ambiguous
+  // Beyond these a grammar is too ambiguous: items of one state, and items looked at for one mask or
+  // one token (some 50 ms).
+  size_t max_items = 1 << 13;
+  uint64_t max_work = 1 << 24;
   size_t soft_bytes = 16 << 20;  // states that nobody needs are forgotten from here on
   size_t hard_bytes = 64 << 20;
 };
@@ -40,6 +43,9 @@ class StateTable {
   StateTable(const Automaton& automaton, const std::vector<Cost>& costs, StateLimits limits = {});
 
   StateId start() const { return start_; }
+
+  // What follows may take max_work anew.
+  void begin_work() { work_left_ = limits_.max_work; }
 
   // The state after one more byte, kDead if the grammar has none. Throws Fault when that takes more
   // than the limits allow.
@@ -128,6 +134,7 @@ class StateTable {
   void find_classes();
   StateId find_step(StateId state, uint8_t byte);
   void add(NodeId node, FrameId frame);
+  void look_at(size_t num_items);
   void expand(const Item& item);
   void return_to(FrameId frame);
   StateId finish_closure();
@@ -158,6 +165,7 @@ class StateTable {
   std::unordered_multimap<uint64_t, StateId> by_hash_;
   StateId start_ = 0;
   size_t bytes_ = 0;
+  uint64_t work_left_;
 
   Closure closure_;
   std::unordered_set<uint64_t> in_closure_;  // its items, once they are many

@@ -104,14 +104,15 @@ Cost TokenMasks::find(StateId state, Cost most, std::span<uint32_t> mask) {
       for (size_t i = 0; i < mask.size(); ++i) mask[i] |= group.set[i];
     }
   }
+  const bool is_free = states_.is_free(state);
+  for (size_t i = 0; is_free && i < mask.size(); ++i) mask[i] |= vocabulary_.silent()[i];
   for (const int32_t token : states_.named_tokens(state)) {
+    if (token >= vocabulary_.size()) continue;
+    if (is_free) erase(mask, token);  // a trigger is nothing else
     const Cost cost = states_.cost(states_.step_token(state, token));
-    if (token >= vocabulary_.size() || cost > most || cost >= kNever) continue;
+    if (cost > most || cost >= kNever) continue;
     highest = std::max(highest, cost);
     insert(mask, token);
-  }
-  if (states_.is_free(state)) {
-    for (size_t i = 0; i < mask.size(); ++i) mask[i] |= vocabulary_.silent()[i];
   }
   return highest;
 }

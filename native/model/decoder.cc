@@ -2,7 +2,7 @@
 //
 //   h = embed(tokens)
 //   h += W_o attention(rope(W_qkv norm(h)));  h += W_down silu_mul(W_gate_up norm(h))   per layer
-//   logits = W_head norm(h[logits rows])
+//   sums += norm(h[pooled rows]);  logits = W_head norm(h[logits rows])
 //
 // Every W but the head carries its adapters' low-rank terms (Hu et al. 2021).
 #include "model/decoder.h"
@@ -70,16 +70,17 @@ Decoder::Decoder(std::unique_ptr<Backend> backend, const ModelSpec& spec,
       down_parts_{SitePart{kDownProj, 0, config_.hidden_size}},
       weights_(load_weights(spec, *backend_, options.progress)) {
   const KvLayout layout{config_.num_layers, config_.num_kv_heads, config_.head_dim,
-                        widest(adapter_shapes_)};
+                        widest(adapter_shapes_), config_.hidden_size};
   const BatchRows rows = backend_->batch_rows();
   limits_.max_batch_tokens =
       std::min(options.max_rows > 0 ? options.max_rows : rows.usual, rows.most);
   backend_->reserve(layout, rope_, limits_.max_batch_tokens,
                     std::min(options.max_logits_rows, limits_.max_batch_tokens));
-  backend_->record([this] { return *issue(true); });
+  backend_->record([this] { return *issue({.samples = true}); });
   device_reason_ = options.device_reason;
   limits_.vocab_size = config_.vocab_size;
   limits_.context_tokens = config_.context_tokens;
+  limits_.hidden_size = config_.hidden_size;
   limits_.num_pages = backend_->allocate_pages(options.memory_bytes, config_.context_tokens);
   limits_.page_bytes = backend_->page_bytes(layout);
   limits_.block_tokens = backend_->block_tokens();
@@ -103,7 +104,11 @@ std::unique_ptr<ResidentAdapter> Decoder::place_adapter(const AdapterImage& imag
   return backend_->place_adapter(image, pages);
 }
 
-std::optional<Activation> Decoder::issue(bool samples) {
+Decoder::Wants Decoder::wants_of(const StepPlan& plan) {
+  return {!plan.logits_rows.empty(), !plan.pooled.empty()};
+}
+
+std::optional<Activation> Decoder::issue(Wants wants) {
   Backend& backend = *backend_;
   const float eps = config_.rms_norm_eps;
 
@@ -120,15 +125,17 @@ std::optional<Activation> Decoder::issue(bool samples) {
     Activation qkv = backend.linear(x, *weights.qkv, &qkv_site);
     backend.rope_and_store_kv(qkv, layer, attention_, weights.q_norm.get(), weights.k_norm.get(),
                               eps);
-    // With the last keys and values stored, a chunk that samples nothing has done its work.
-    if (last && !samples) return std::nullopt;
+    // With the last keys and values stored, a chunk that gives nothing else has done its work.
+    if (last && !wants.samples && !wants.pools) return std::nullopt;
     const Activation mixed = backend.attention(qkv, layer, attention_);
     const Activation o = backend.linear(mixed, *weights.o, &o_site);  // [rows, hidden]
     x = backend.add_rms_norm(residual, o, *weights.mlp_norm, eps, false);
 
     const Activation gate_up = backend.linear(x, *weights.gate_up, &gate_up_site);
-    const Activation inner = backend.silu_mul(gate_up);                        // [rows, inner]
-    const Activation down = backend.linear(inner, *weights.down, &down_site);  // [rows, hidden]
+    const Activation inner = backend.silu_mul(gate_up);                  // [rows, inner]
+    Activation down = backend.linear(inner, *weights.down, &down_site);  // [rows, hidden]
+    if (last && wants.pools) backend.pool(residual, down, *weights_.final_norm, eps);
+    if (last && !wants.samples) return std::nullopt;
     const Vector& next_norm =
         last ? *weights_.final_norm : *weights_.layers[layer + 1].attention_norm;
     x = backend.add_rms_norm(residual, down, next_norm, eps, last);
@@ -141,7 +148,7 @@ int32_t Decoder::steps_ahead() const { return backend_->steps_ahead(); }
 void Decoder::submit(const StepPlan& plan) {
   backend_->begin_step(plan);
   logits_ = backend_->replay();
-  if (!logits_) logits_ = issue(!plan.logits_rows.empty());
+  if (!logits_) logits_ = issue(wants_of(plan));
 }
 
 void Decoder::sample() {
@@ -153,7 +160,7 @@ void Decoder::collect(std::span<SampleResult> results) { backend_->collect(resul
 
 void Decoder::forward_logits(const StepPlan& plan, std::span<float> out) {
   backend_->begin_step(plan);
-  const std::optional<Activation> logits = issue(!plan.logits_rows.empty());
+  const std::optional<Activation> logits = issue(wants_of(plan));
   if (logits) backend_->read_logits(*logits, out);
   backend_->end_step();
   backend_->collect({});

@@ -41,13 +41,21 @@ class Decoder : public Model {
   void submit(const StepPlan& plan) override;
   void sample() override;
   void collect(std::span<SampleResult> results) override;
+  std::span<const float> pooled() const override { return backend_->pooled(); }
 
   // A whole step that gives the logits themselves: out [plan.logits_rows.size(), vocab].
   void forward_logits(const StepPlan& plan, std::span<float> out);
 
  private:
+  // What a step is for, beside the keys and values of its rows.
+  struct Wants {
+    bool samples = false;
+    bool pools = false;
+  };
+  static Wants wants_of(const StepPlan& plan);
+
   // Issues the operations of the begun step; logits of the sampled rows, if it has any.
-  std::optional<Activation> issue(bool samples);
+  std::optional<Activation> issue(Wants wants);
 
   std::unique_ptr<Backend> backend_;
   DecoderConfig config_;

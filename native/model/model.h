@@ -21,6 +21,7 @@ struct ModelLimits {
   int64_t page_bytes = 0;
   int32_t block_tokens = 0;
   int32_t max_batch_tokens = 0;  // rows of one step
+  int32_t hidden_size = 0;       // of an embedding
 };
 
 class Model {
@@ -39,7 +40,7 @@ class Model {
   // live until collect; else the plan is copied, and may name samples of the step before by index.
   virtual int32_t steps_ahead() const = 0;
 
-  // Stores KV of every row and computes the logits of plan.logits_rows.
+  // Stores KV of every row, computes the logits of plan.logits_rows and adds up plan.pooled.
   virtual void submit(const StepPlan& plan) = 0;
 
   // Samples the step submitted last; its masks are filled by now. Once for every submit that
@@ -49,6 +50,9 @@ class Model {
   // Waits for the oldest step sampled; results [its samples.size()]. Once for every sample that
   // returned; a step that throws here is over.
   virtual void collect(std::span<SampleResult> results) = 0;
+
+  // Backend::pooled().
+  virtual std::span<const float> pooled() const = 0;
 };
 
 }  // namespace lorax

@@ -8,9 +8,15 @@ import type { LoraxErrorCode } from '../errors.js';
 
 const RETRYABLE: Partial<Record<LoraxErrorCode, number>> = { QUEUE_FULL: 429, WORKER_DIED: 503 };
 
-export function convertError(error: unknown, modelId: string): unknown {
+export type ModelType = 'languageModel' | 'embeddingModel';
+
+export function convertError(
+  error: unknown,
+  modelId: string,
+  modelType: ModelType = 'languageModel',
+): unknown {
   if (!LoraxError.isInstance(error)) return error;
-  if (error.code === 'ADAPTER_NOT_FOUND') return noSuchModel(modelId, error);
+  if (error.code === 'ADAPTER_NOT_FOUND') return noSuchModel(modelId, error, modelType);
   const statusCode = RETRYABLE[error.code];
   if (statusCode === undefined) return error;
   return new APICallError({
@@ -27,12 +33,12 @@ export function convertError(error: unknown, modelId: string): unknown {
   });
 }
 
-export function noSuchModel(modelId: string, cause: LoraxError): NoSuchModelError {
-  const error = new NoSuchModelError({
-    modelId,
-    modelType: 'languageModel',
-    message: cause.message,
-  });
+export function noSuchModel(
+  modelId: string,
+  cause: LoraxError,
+  modelType: ModelType,
+): NoSuchModelError {
+  const error = new NoSuchModelError({ modelId, modelType, message: cause.message });
   return Object.assign(error, { cause });
 }
 

@@ -5,16 +5,16 @@
  * queue) rejects the call and is retried by the AI SDK.
  */
 import type { LanguageModelV4, LanguageModelV4CallOptions } from '@ai-sdk/provider';
-import { BASE_MODEL, isAdapterName } from '../adapter-name.js';
-import { malformedAdapterName } from '../client-errors.js';
 import type { Engine, Sampling, TokenEvent } from '../types.js';
 import { AnswerMetadata } from './answer-metadata.js';
 import { addToContent, AnswerParts } from './answer-parts.js';
 import { answerStream } from './answer-stream.js';
-import { convertError, cutOff, noSuchModel } from './convert-error.js';
+import { convertError, cutOff } from './convert-error.js';
 import { convertOptions } from './convert-options.js';
 import { convertPrompt } from './convert-prompt.js';
 import { convertTools } from './convert-tools.js';
+import { adapterOf, checkTarget, shownModelId } from './model-target.js';
+import type { ModelTarget } from './model-target.js';
 import { CAPABILITIES } from './model-types.js';
 import type {
   LoraxContent,
@@ -29,9 +29,6 @@ export interface LanguageModelConfig {
   defaults: Sampling;
 }
 
-/** How a model names its weights: by a registered name, or by the engine's name of a directory. */
-export type ModelTarget = { name: string } | { directory: string };
-
 interface Call {
   events: AsyncIterator<TokenEvent>;
   metadata: AnswerMetadata;
@@ -45,17 +42,14 @@ export class LoraxLanguageModel implements LanguageModelV4 {
   readonly provider: string;
   readonly modelId: string;
   readonly #config: LanguageModelConfig;
-  readonly #adapter: string;
-  readonly #isName: boolean;
+  readonly #target: ModelTarget;
 
   /** `modelId` is what the caller wrote, for people to read. */
   constructor(config: LanguageModelConfig, target: ModelTarget, modelId: string) {
     this.#config = config;
-    this.#isName = 'name' in target;
-    this.#adapter = 'name' in target ? target.name : target.directory;
+    this.#target = target;
     this.provider = config.provider;
-    // The AI SDK takes an empty id for a missing one.
-    this.modelId = modelId === '' ? '(empty name)' : modelId;
+    this.modelId = shownModelId(modelId);
   }
 
   async doGenerate(options: LanguageModelV4CallOptions): Promise<LoraxGenerateResult> {
@@ -101,13 +95,13 @@ export class LoraxLanguageModel implements LanguageModelV4 {
 
   #start(options: LanguageModelV4CallOptions): Call {
     const { defaults, engine } = this.#config;
-    this.#checkName();
+    checkTarget(this.#target, this.modelId, 'languageModel');
     const prompt = convertPrompt(options.prompt);
     const { warnings, ...settings } = convertOptions(options, defaults);
     const tools = convertTools(options);
     const events = engine.generate({
       messages: prompt.messages,
-      adapter: this.#adapter,
+      adapter: adapterOf(this.#target),
       ...settings,
       ...tools.request,
       ...(options.abortSignal === undefined ? {} : { signal: options.abortSignal }),
@@ -117,13 +111,5 @@ export class LoraxLanguageModel implements LanguageModelV4 {
       metadata: new AnswerMetadata(this.modelId),
       warnings: [...prompt.warnings, ...warnings, ...tools.warnings],
     };
-  }
-
-  /** Names come from apps' clients: what cannot be a name is no model, before anything is asked. */
-  #checkName(): void {
-    if (!this.#isName || this.#adapter === BASE_MODEL || isAdapterName(this.#adapter)) return;
-    const hint = 'A directory is opened with fromDirectory().';
-    const cause = malformedAdapterName(this.#adapter, hint);
-    throw noSuchModel(this.modelId, cause);
   }
 }

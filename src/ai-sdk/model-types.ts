@@ -1,6 +1,6 @@
 /**
- * What our language model answers with, as narrow as it is: valid as spec V4 and as V3, so that
- * ai6.ts only changes the version's name.
+ * What our models answer with, as narrow as it is: valid as spec V4 and as V3, so that ai6.ts only
+ * changes the version's name.
  */
 import type { TokenLogprob } from '../types.js';
 
@@ -42,6 +42,14 @@ export type LoraxProviderMetadata = {
   /** One a token, when asked for by `providerOptions.lorax.logprobs`. */
   logprobs?: LogprobJson[];
 };
+
+/** What an embed call answers with; its metadata says what computed it, as a language model's do. */
+export interface LoraxEmbedResult {
+  embeddings: number[][];
+  usage: { tokens: number };
+  providerMetadata: { lorax: Pick<LoraxProviderMetadata, 'adapter' | 'adapterHash'> };
+  warnings: LoraxWarning[];
+}
 
 /** TokenLogprob as a type alias: an interface is no JSONValue to TypeScript. */
 export type LogprobJson = Pick<TokenLogprob, 'tokenId' | 'logprob'> & {

@@ -1,10 +1,11 @@
 /**
- * The provider function: `lorax('pirate')` is a language model.
+ * The provider function: `lorax('pirate')` is a language model, `lorax.embeddingModel('pirate')` an
+ * embedding model.
  *
  * Making one costs nothing: no disk, no worker, until a model is called. Adapters and defaults
  * belong to the provider; the engine behind it is shared (shared-engines.ts).
  */
-import type { EmbeddingModelV4, ImageModelV4, ProviderV4 } from '@ai-sdk/provider';
+import type { ImageModelV4, ProviderV4 } from '@ai-sdk/provider';
 import { NoSuchModelError } from '@ai-sdk/provider';
 import { resolve } from 'node:path';
 import { BASE_MODEL, checkAdapterName } from '../adapter-name.js';
@@ -14,6 +15,7 @@ import { checkSampling } from '../sampling-options.js';
 import { ScopedEngine } from '../shared-engines.js';
 import type { AdapterSource, Engine, EngineOptions, EngineStats, Sampling } from '../types.js';
 import type { Connect } from '../worker-connection.js';
+import { LoraxEmbeddingModel } from './embedding-model.js';
 import { LoraxLanguageModel } from './language-model.js';
 
 export interface LoraxOptions<NAME extends string = string> extends EngineOptions {
@@ -31,8 +33,7 @@ export interface LoraxProvider<NAME extends string = string> extends ProviderV4 
   languageModel(name?: ModelName<NAME>): LoraxLanguageModel;
   /** A PEFT directory without a name. Never pass a client's text here. */
   fromDirectory(directory: string): LoraxLanguageModel;
-  /** Throws NoSuchModelError. */
-  embeddingModel(modelId: string): EmbeddingModelV4;
+  embeddingModel(name?: ModelName<NAME>): LoraxEmbeddingModel;
   /** Throws NoSuchModelError. */
   imageModel(modelId: string): ImageModelV4;
   adapters: Engine['adapters'];
@@ -113,12 +114,10 @@ export function buildProvider<NAME extends string = string>({
   name: provider,
 }: ProviderParts): LoraxProvider<NAME> {
   const config = { provider, engine, defaults };
-  const languageModel = (name: string = BASE_MODEL): LoraxLanguageModel => {
-    if (typeof name !== 'string') {
-      throw invalidOptions('name', "A model's name must be a string.", name);
-    }
-    return new LoraxLanguageModel(config, { name }, name);
-  };
+  const languageModel = (name: string = BASE_MODEL): LoraxLanguageModel =>
+    new LoraxLanguageModel(config, { name: checkName(name) }, name);
+  const embeddingModel = (name: string = BASE_MODEL): LoraxEmbeddingModel =>
+    new LoraxEmbeddingModel(config, { name: checkName(name) }, name);
   const fromDirectory = (directory: string): LoraxLanguageModel => {
     if (checkString(directory, 'directory') === undefined) {
       throw invalidOptions('directory', 'fromDirectory() needs the path of a PEFT directory.');
@@ -132,9 +131,7 @@ export function buildProvider<NAME extends string = string>({
     specificationVersion: 'v4' as const,
     languageModel,
     fromDirectory,
-    embeddingModel(modelId: string): never {
-      throw new NoSuchModelError({ modelId, modelType: 'embeddingModel' });
-    },
+    embeddingModel,
     imageModel(modelId: string): never {
       throw new NoSuchModelError({ modelId, modelType: 'imageModel' });
     },
@@ -145,4 +142,9 @@ export function buildProvider<NAME extends string = string>({
     [Symbol.asyncDispose]: () => engine.dispose(),
   };
   return Object.assign((name?: string) => languageModel(name), methods);
+}
+
+function checkName(name: unknown): string {
+  if (typeof name === 'string') return name;
+  throw invalidOptions('name', "A model's name must be a string.", name);
 }

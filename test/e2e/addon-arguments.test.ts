@@ -140,6 +140,23 @@ describe('an engine', () => {
     expect(() => engine.cancel('x' as unknown as number)).toThrow(/request must be a number/);
   });
 
+  it('refuses embeddings out of shape by name', () => {
+    const embed = (...args: unknown[]) =>
+      (engine.embed as (...all: unknown[]) => void).call(engine, ...args);
+    const one = Int32Array.of(1);
+    const mean = { pooling: 'mean', normalize: true };
+    expect(() => embed(0, one, -1, mean)).toThrow(/request must be/);
+    expect(() => embed(1, Int32Array.of(384), -1, mean)).toThrow(/promptTokens\[0\]/);
+    expect(() => embed(1, one, -2, mean)).toThrow(/adapter must be/);
+    expect(() => embed(1, one, -1)).toThrow(/embedding must be an object/);
+    expect(() => embed(1, one, -1, { pooling: 'max', normalize: true })).toThrow(
+      /embedding\.pooling must be one of mean, last, cls/,
+    );
+    expect(() => embed(1, one, -1, { pooling: 'cls', normalize: 1 })).toThrow(
+      /embedding\.normalize must be a boolean/,
+    );
+  });
+
   it('rejects an adapter spec by name', async () => {
     const spec = { hash: 'x', files: [], modules: [{ layer: 0, module: 7 }] };
     await expect(
@@ -155,11 +172,15 @@ describe('an engine', () => {
       sampling({ maxOutputTokens: 4 }) as NativeSampling,
     );
     expect((await log.ended(7)).tokens).toHaveLength(4);
+    engine.embed(6, Int32Array.of(1, 2, 3), -1, { pooling: 'mean', normalize: true });
+    const { end } = await log.ended(6);
+    expect(end?.embedding).toHaveLength(96);
+    expect(Math.hypot(...(end?.embedding ?? []))).toBeCloseTo(1, 5);
     engine.submit(8, Int32Array.of(1, 2, 3), -1, sampling() as NativeSampling);
     await log.streaming(8);
     engine.cancel(8);
     expect((await log.ended(8)).end).toEqual({ aborted: true });
-    expect(engine.stats()).toMatchObject({ finished: 1, aborted: 1, running: 0 });
+    expect(engine.stats()).toMatchObject({ finished: 2, aborted: 1, running: 0 });
     expect(engine.info()).toMatchObject({ device: 'cpu' });
   });
 });

@@ -24,7 +24,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 for (const tokenizer of FIXTURES) {
   describeStructured(`random weights, ${tokenizer}`, () => ({
     model: directory(tokenizer),
-    generations: 2000,
+    generations: tokenizer === 'chatml' ? 2000 : 700,
     device: exactDevice,
   }));
 }

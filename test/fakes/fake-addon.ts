@@ -13,6 +13,7 @@ import type {
   NativeAdapterSpec,
   NativeConstraint,
   NativeEngine,
+  NativeEmbedding,
   NativeEngineConfig,
   NativeEngineInfo,
   NativeFailure,
@@ -27,7 +28,9 @@ export interface FakeRequest {
   id: number;
   prompt: Int32Array;
   adapter: number;
+  /** One that is embedded has none of its own. */
   sampling: NativeSampling;
+  embedding?: NativeEmbedding;
   constraint?: NativeConstraint;
   output: number[];
 }
@@ -42,6 +45,8 @@ export interface FakeAddonOptions {
   nextToken?(request: FakeRequest): number;
   /** Steps happen only when a test calls step(). */
   manual?: boolean;
+  /** Default: of a prompt its length, its first and last token, and its adapter. */
+  embed?(request: FakeRequest): Float32Array | NativeFailure;
   /** How many requests run at once; others wait. Default 16. */
   maxRunning?: number;
   tokensPerStep?: number;
@@ -72,6 +77,9 @@ export function createFakeAddon(options: FakeAddonOptions = {}): FakeAddon {
     },
     createEvaluator() {
       throw new Error('The fake addon computes no logits.');
+    },
+    createMatcher() {
+      throw new Error('The fake addon knows no grammars.');
     },
   };
 }
@@ -158,15 +166,26 @@ export class FakeEngine implements NativeEngine {
     sampling: NativeSampling,
     constraint?: NativeConstraint,
   ): void {
+    const request: FakeRequest = { id, prompt: prompt.slice(), adapter, sampling, output: [] };
+    if (constraint !== undefined) request.constraint = constraint;
+    this.enqueue(request);
+  }
+
+  embed(id: number, prompt: Int32Array, adapter: number, embedding: NativeEmbedding): void {
+    const sampling = NO_SAMPLING;
+    this.enqueue({ id, prompt: prompt.slice(), adapter, sampling, embedding, output: [] });
+  }
+
+  private enqueue(request: FakeRequest): void {
+    const { id, prompt, adapter, sampling, constraint } = request;
     this.checkRunning();
     if (adapter >= 0 && !this.adapterSpecs.has(adapter)) throw new Error(`No adapter ${adapter}`);
     if (this.find(id) !== undefined) throw new Error(`Request ${id} is open already`);
-    const request: FakeRequest = { id, prompt: prompt.slice(), adapter, sampling, output: [] };
-    if (constraint !== undefined) {
-      if (![...this.grammars.values()].includes(constraint.grammar as FakeGrammar)) {
-        throw new Error('The grammar is not one of this engine');
-      }
-      request.constraint = constraint;
+    if (
+      constraint !== undefined &&
+      ![...this.grammars.values()].includes(constraint.grammar as FakeGrammar)
+    ) {
+      throw new Error('The grammar is not one of this engine');
     }
     this.submissions.push(request);
     const contextTokens = this.config.model.config.contextTokens;
@@ -247,6 +266,7 @@ export class FakeEngine implements NativeEngine {
   }
 
   private advance(request: FakeRequest, ints: number[], floats: number[]): void {
+    if (request.embedding !== undefined) return this.finishEmbedding(request, ints, floats);
     const { prompt, sampling, output } = request;
     const { contextTokens } = this.config.model.config;
     const tokens: number[] = [];
@@ -272,6 +292,18 @@ export class FakeEngine implements NativeEngine {
     this.running.splice(this.running.indexOf(request), 1);
     this.totals.finished++;
     ints.push(EVENT.Finished, request.id, reason, output.length);
+  }
+
+  private finishEmbedding(request: FakeRequest, ints: number[], floats: number[]): void {
+    const embedding = (this.options.embed ?? recognizableEmbedding)(request);
+    this.running.splice(this.running.indexOf(request), 1);
+    if (!(embedding instanceof Float32Array)) {
+      this.refused.push({ id: request.id, failure: embedding });
+      return;
+    }
+    this.totals.finished++;
+    ints.push(EVENT.Embedded, request.id, embedding.length);
+    floats.push(...embedding);
   }
 
   private report(ints: number[], floats: number[] = []): void {
@@ -304,6 +336,12 @@ export class FakeEngine implements NativeEngine {
     if (!this.stopped) return;
     throw Object.assign(new Error('The engine has been stopped.'), { code: 'DISPOSED', data: {} });
   }
+}
+
+const NO_SAMPLING = { maxOutputTokens: 0 } as NativeSampling;
+
+function recognizableEmbedding({ prompt, adapter }: FakeRequest): Float32Array {
+  return Float32Array.of(prompt.length, prompt[0] ?? 0, prompt.at(-1) ?? 0, adapter);
 }
 
 /** FNV-1a over prompt, adapter, seed and position, into the first 256 ids (the fixtures' bytes). */

@@ -12,13 +12,19 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const run = promisify(execFile);
 
 const CONSUMER = `
-import { createLorax, type LoraxProvider } from 'lorax-js';
+import { createLorax, type LoraxAdapters, type LoraxProvider } from 'lorax-js';
 import { createEngine } from 'lorax-js/engine';
 import * as six from 'lorax-js/ai6';
 import * as fake from 'lorax-js/test';
 
 export const lorax: LoraxProvider = createLorax({ model: './m' });
 export const model = lorax('pirate');
+declare module 'lorax-js' {
+  interface LoraxAdapters { parrot: true }
+}
+export const known: keyof LoraxAdapters = 'parrot';
+// @ts-expect-error: an app that names its adapters knows of slips
+export const slip: keyof LoraxAdapters = 'parott';
 export const entries = [createEngine({ model: './m' }), six.createLorax({ model: './m' }), fake];
 `;
 

@@ -1,5 +1,5 @@
 // The V3 wrapper under ai 6.
-import { createProviderRegistry, generateText, streamText } from 'ai6';
+import { createProviderRegistry, embed, embedMany, generateText, streamText } from 'ai6';
 import { describe, expect, it } from 'vitest';
 import { asProviderV3 } from '../../src/ai6.js';
 import { createFakeLorax } from '../../src/test.js';
@@ -27,6 +27,28 @@ describe('ai 6', () => {
     let text = '';
     for await (const delta of result.textStream) text += delta;
     expect(text).toBe('plain answer');
+  });
+
+  it('embeds', async () => {
+    const model = lorax.embeddingModel('pirate');
+    const one = await embed({ model, value: 'hello there' });
+    expect(one.embedding).toHaveLength(32);
+    expect(one.usage).toEqual({ tokens: 2 });
+    expect(one.providerMetadata?.lorax).toMatchObject({ adapter: 'pirate' });
+    const providerOptions = { lorax: { pooling: 'last', normalize: false } };
+    const values = ['hello there', 'there'];
+    const many = await embedMany({ model, values, providerOptions });
+    expect(many.embeddings[0]).toEqual(many.embeddings[1]);
+    const registry = createProviderRegistry({ lorax });
+    const base = registry.embeddingModel('lorax:base');
+    expect(base.specificationVersion).toBe('v3');
+    expect(lorax.textEmbeddingModel().modelId).toBe('base');
+    expect((await embed({ model: base, value: 'hello there' })).embedding).not.toEqual(
+      one.embedding,
+    );
+    await expect(embed({ model: lorax.embeddingModel('nobody'), value: 'x' })).rejects.toThrow(
+      /nobody/,
+    );
   });
 
   it('refuses what it cannot do', async () => {

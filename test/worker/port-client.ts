@@ -7,10 +7,12 @@ import { afterEach } from 'vitest';
 import { LoraxError } from '../../src/errors.js';
 import type { Sampling } from '../../src/types.js';
 import type { NativeAdapterSpec } from '../../worker/addon.js';
+
 import { EnginePort } from '../../worker/engine-port.js';
 import type { LoadEngine } from '../../worker/load-engine.js';
 import type {
   ClientCommand,
+  EmbedCommand,
   GenerateCommand,
   ServeOptions,
   WirePrompt,
@@ -109,6 +111,13 @@ export class Client {
     return id;
   }
 
+  embed(input: string[], more: Partial<EmbedCommand> = {}) {
+    const id = this.nextId++;
+    const settings = { adapter: null, pooling: 'mean' as const, normalize: true };
+    this.send({ type: 'embed', id, input, ...settings, ...more });
+    return id;
+  }
+
   async until<T>(find: () => T | undefined): Promise<T> {
     for (;;) {
       const found = find();
@@ -125,7 +134,8 @@ export class Client {
 
   terminalsOf(id: number): WorkerEvent[] {
     return this.events.filter(
-      (e) => 'id' in e && e.id === id && ['finish', 'aborted', 'failed'].includes(e.type),
+      (e) =>
+        'id' in e && e.id === id && ['finish', 'embedded', 'aborted', 'failed'].includes(e.type),
     );
   }
 

@@ -95,19 +95,25 @@ function withoutSurrogates([first, last]: Range): Range[] {
  * A part may have several ranges; together they are everything.
  */
 export function partition(sets: readonly CodePoints[]): CodePoints[] {
-  const edges = new Set<number>([0]);
-  for (const { ranges } of sets) {
+  // From one edge to the next the same sets are inside.
+  const edges = new Map<number, number[]>([[0, []]]);
+  const edgeOf = (codePoint: number, set: number) =>
+    edges.set(codePoint, [...(edges.get(codePoint) ?? []), set]);
+  for (const [index, { ranges }] of sets.entries()) {
     for (const [first, last] of ranges) {
-      edges.add(first);
-      if (last < LAST) edges.add(last + 1);
+      edgeOf(first, index);
+      if (last < LAST) edgeOf(last + 1, index);
     }
   }
-  const starts = [...edges].sort((a, b) => a - b);
+  const starts = [...edges.keys()].sort((a, b) => a - b);
+  const inside = new Set<number>();
   const parts = new Map<string, Range[]>();
-  for (const [index, start] of starts.entries()) {
-    const range: Range = [start, (starts[index + 1] ?? LAST + 1) - 1];
-    const signature = sets.map((set) => (set.has(start) ? '1' : '0')).join('');
-    parts.set(signature, [...(parts.get(signature) ?? []), range]);
+  for (const [i, start] of starts.entries()) {
+    for (const set of edges.get(start)!) if (!inside.delete(set)) inside.add(set);
+    const signature = [...inside].sort((a, b) => a - b).join();
+    const ranges = parts.get(signature) ?? [];
+    ranges.push([start, (starts[i + 1] ?? LAST + 1) - 1]);
+    parts.set(signature, ranges);
   }
   return [...parts.values()].map((ranges) => CodePoints.of(ranges)).filter((set) => !set.isEmpty);
 }

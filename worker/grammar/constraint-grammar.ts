@@ -5,14 +5,14 @@
  * A constraint of type 'grammar' is GBNF already: native code judges it. Called by grammar-cache.ts.
  */
 import type { WireConstraint } from '../protocol.js';
-import { TextSet, type Automaton } from './automaton.js';
 import { conjunction } from './dfa.js';
-import { dfaRules } from './dfa-rules.js';
+import { dfaRules, type StateGraph } from './dfa-rules.js';
 import { NOTHING, set } from './expression.js';
 import { invalid, type Place } from './faults.js';
 import { Grammar } from './gbnf.js';
 import { JsonGrammar } from './json-schema.js';
 import { wholeMatch } from './regex-automaton.js';
+import { TextGraph } from './text-graph.js';
 import { Work } from './work.js';
 
 export async function constraintGrammar(constraint: WireConstraint): Promise<string> {
@@ -24,11 +24,13 @@ export async function constraintGrammar(constraint: WireConstraint): Promise<str
     case 'regex': {
       const place = { keyword: 'pattern', pointer: 'constraint.pattern' };
       const work = new Work();
-      return plainGrammar(wholeMatch(constraint.pattern, work, place), work, place);
+      const automaton = wholeMatch(constraint.pattern, work, place);
+      return plainGrammar(await conjunction([{ automaton }], work, place), work, place);
     }
     case 'choice': {
       const place = { keyword: 'choices', pointer: 'constraint.choices' };
-      return plainGrammar(new TextSet(constraint.choices), new Work(), place);
+      const work = new Work();
+      return plainGrammar(new TextGraph(constraint.choices, work, place), work, place);
     }
   }
 }
@@ -41,10 +43,9 @@ async function jsonGrammar(schema: unknown): Promise<string> {
 }
 
 /** The automaton's texts as they are. */
-async function plainGrammar(automaton: Automaton, work: Work, place: Place): Promise<string> {
+function plainGrammar(graph: StateGraph, work: Work, place: Place): string {
   const grammar = new Grammar(work);
-  const dfa = await conjunction([{ automaton }], work, place);
-  const root = dfaRules(grammar, dfa, 'state', { character: set, end: NOTHING });
+  const root = dfaRules(grammar, graph, 'state', { character: set, end: NOTHING });
   return textOf(grammar.text(root, place), place, 'is matched by no text');
 }
 

@@ -6,9 +6,22 @@
  * output: as it is, or inside a JSON string.
  */
 import type { CodePoints } from './code-points.js';
-import type { Dfa } from './dfa.js';
 import { alternatives, repeat, rule, sequence, type Expression } from './expression.js';
 import type { Grammar } from './gbnf.js';
+
+export interface Edge {
+  target: number;
+  on: CodePoints;
+}
+
+/** A finite automaton as it is written out: from every state some text can end. */
+export interface StateGraph {
+  readonly numStates: number;
+  readonly start: number;
+  /** Each target once. */
+  edges(state: number): Edge[];
+  accepts(state: number): boolean;
+}
 
 export interface Writing {
   character(set: CodePoints): Expression;
@@ -16,7 +29,12 @@ export interface Writing {
   end: Expression;
 }
 
-export function dfaRules(grammar: Grammar, dfa: Dfa, stem: string, writing: Writing): Expression {
+export function dfaRules(
+  grammar: Grammar,
+  dfa: StateGraph,
+  stem: string,
+  writing: Writing,
+): Expression {
   return new Rules(grammar, dfa, stem, writing).from(dfa.start);
 }
 
@@ -27,7 +45,7 @@ class Rules {
 
   constructor(
     private readonly grammar: Grammar,
-    private readonly dfa: Dfa,
+    private readonly dfa: StateGraph,
     private readonly stem: string,
     private readonly writing: Writing,
   ) {
@@ -38,7 +56,7 @@ class Rules {
   }
 
   from(start: number): Expression {
-    if (this.dfa.isEmpty) return alternatives();
+    if (this.dfa.numStates === 0) return alternatives();
     const waiting: number[] = [];
     const first = this.chain(start, waiting);
     for (const state of waiting) {

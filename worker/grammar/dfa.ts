@@ -6,6 +6,7 @@
  */
 import { DEAD, type Automaton } from './automaton.js';
 import { CodePoints, partition, type Range } from './code-points.js';
+import type { Edge, StateGraph } from './dfa-rules.js';
 import { unsupported, type Place } from './faults.js';
 import { minimalTable, type Table } from './minimize.js';
 import type { Work } from './work.js';
@@ -18,7 +19,7 @@ export interface Part {
   negated?: boolean;
 }
 
-export class Dfa implements Automaton {
+export class Dfa implements Automaton, StateGraph {
   readonly sets: readonly CodePoints[];
   readonly start: number;
   /** Sorted, to find a character's class. */
@@ -55,8 +56,7 @@ export class Dfa implements Automaton {
     return this.accepts(state);
   }
 
-  /** Where a state leads, each target once, with all characters that lead there. */
-  edges(state: number): { target: number; on: CodePoints }[] {
+  edges(state: number): Edge[] {
     const { numClasses, targets, classes } = this.table;
     const ranges = new Map<number, Range[]>();
     for (let index = 0; index < numClasses; index++) {
@@ -117,7 +117,7 @@ export async function conjunction(parts: Part[], work: Work, place: Place): Prom
       targets.push(intern(state.map(step)));
     }
     work.spend(numClasses, place);
-    if (at % 64 === 0) await work.turn();
+    if (at % 8 === 0) await work.turn();
   }
   const explored = {
     ...{ numStates: states.length, numClasses },

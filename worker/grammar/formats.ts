@@ -86,6 +86,9 @@ export const PATTERNED_FORMATS: ReadonlySet<string> = new Set([
   ...['mac', 'hex', 'credit_card', 'iban', 'currency_code', 'template_literal'],
 ]);
 
+/** Hints for people, by OpenAPI's own words: they ask nothing of the text. */
+export const HINT_FORMATS: ReadonlySet<string> = new Set(['password', 'binary']);
+
 /** Formats of numbers: what OpenAPI adds. Infinite where only the type is meant. */
 export const NUMBER_FORMATS: Readonly<Record<string, readonly [min: number, max: number]>> = {
   int32: [-(2 ** 31), 2 ** 31 - 1],

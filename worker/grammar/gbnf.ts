@@ -8,8 +8,11 @@
 import type { CodePoints } from './code-points.js';
 import { NEVER, alternatives, isNever, repeat, rule, sequence } from './expression.js';
 import type { Expression } from './expression.js';
-import type { Place } from './faults.js';
+import { unsupported, type Place } from './faults.js';
 import type { Work } from './work.js';
+
+/** What the native compiler takes. */
+const MAX_LENGTH = 1 << 20;
 
 export class Grammar {
   private readonly rules = new Map<string, Expression>();
@@ -46,7 +49,11 @@ export class Grammar {
       lines.push(`${name} ::= ${written(body, 'rule')}`);
       this.work.spend(10, place);
     }
-    return `${lines.join('\n')}\n`;
+    const text = `${lines.join('\n')}\n`;
+    if (text.length > MAX_LENGTH) {
+      throw unsupported(place, `makes a grammar of ${text.length} characters, too large to use.`);
+    }
+    return text;
   }
 
   /** What stands for a rule: itself, or the short thing that it is. */

@@ -75,8 +75,14 @@ const SHAPES: Readonly<Record<string, readonly [(value: unknown) => boolean, str
 export function checkKeywords({ schema, pointer }: Part): boolean {
   let asks = false;
   for (const [keyword, value] of Object.entries(schema as SchemaObject)) {
-    if (ANNOTATIONS.has(keyword) || keyword.startsWith('x-')) continue;
     const place = { keyword, pointer };
+    if (keyword === '$id' && !pointer.endsWith('#') && !String(value).startsWith('#')) {
+      throw unsupported(
+        place,
+        'is supported at the root alone: references would mean other places.',
+      );
+    }
+    if (ANNOTATIONS.has(keyword) || keyword.startsWith('x-')) continue;
     const shape = Object.hasOwn(SHAPES, keyword) ? SHAPES[keyword] : undefined;
     if (shape === undefined) {
       if (isHarmless(keyword, value)) continue;

@@ -112,14 +112,16 @@ function digitsOf({ integer, min, max, multiplesOf }: NumberShape): string {
   // "Above zero" says nothing of how near: it needs no digits of its own.
   const bounds = [min, max].filter((it) => Number.isFinite(it) && Math.abs(it) > Number.MIN_VALUE);
   const decimals = bounds.map(decimalOf);
-  const leastWhole = Number.isFinite(min) && Number.isFinite(max) ? 1 : NUM_DIGITS;
+  const isFine = multiplesOf.length === 0;
+  const numFraction = isFine
+    ? Math.max(NUM_DIGITS, ...decimals.map((it) => it.fraction.length + 2))
+    : Math.min(...multiplesOf.map((each) => decimalOf(each).fraction.length));
+  // A double keeps so many digits: with more, a multiple would be read as another number.
+  const free = isFine ? NUM_DIGITS : Math.max(1, NUM_DIGITS - numFraction);
+  const leastWhole = Number.isFinite(min) && Number.isFinite(max) ? 1 : free;
   const numWhole = Math.max(leastWhole, ...decimals.map((it) => it.whole.length));
   const whole = `[1-9][0-9]{0,${numWhole - 1}}`;
   if (integer) return `0|-?${whole}`;
-  const numFraction =
-    multiplesOf.length > 0
-      ? Math.min(...multiplesOf.map((each) => decimalOf(each).fraction.length))
-      : Math.max(NUM_DIGITS, ...decimals.map((it) => it.fraction.length + 2));
   const fraction = numFraction === 0 ? '' : `(?:\\.[0-9]{1,${numFraction}})?`;
   return `(?!-0(?:\\.0*)?$)-?(?:0|${whole})${fraction}`;
 }

@@ -5,7 +5,7 @@
  * rest). Used by shapes.ts, and by value-match.ts one Part at a time.
  */
 import { unsupported, type Place } from './faults.js';
-import { NUMBER_FORMATS, PATTERNED_FORMATS, STRING_FORMATS } from './formats.js';
+import { HINT_FORMATS, NUMBER_FORMATS, PATTERNED_FORMATS, STRING_FORMATS } from './formats.js';
 import type { NumberShape } from './number-rules.js';
 import type { Part, SchemaDocument, SchemaObject } from './schema-document.js';
 import { anyString, type StringShape } from './string-rules.js';
@@ -126,6 +126,7 @@ export function stringShape(parts: Part[]): StringShape {
 function formatOf({ schema, pointer }: Part, type: 'string' | 'number'): string | undefined {
   const { format } = schema as { format?: string };
   if (format === undefined || PATTERNED_FORMATS.has(format)) return undefined;
+  if (HINT_FORMATS.has(format)) return undefined;
   if (Object.hasOwn(STRING_FORMATS, format)) return type === 'string' ? format : undefined;
   if (Object.hasOwn(NUMBER_FORMATS, format)) return type === 'number' ? format : undefined;
   throw unsupported({ keyword: 'format', pointer }, `${JSON.stringify(format)} is not known.`);

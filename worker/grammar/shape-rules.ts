@@ -56,7 +56,7 @@ export class ShapeRules {
       const texts = shapes.filter(isText);
       if (texts.length > 0) {
         const values = texts.map(({ value }) => value);
-        options.push(await this.strings.oneOf(values, texts[0]!.place, name));
+        options.push(this.strings.oneOf(values, texts[0]!.place, name));
       }
       this.grammar.define(name, alternatives(...options));
     }
@@ -101,6 +101,8 @@ export class ShapeRules {
     for (const [i, node] of [...first.entries()].reverse()) {
       const item = sequence(i === 0 ? NOTHING : COMMA, this.of(node, `${stem}-${i}`), items);
       items = i >= min && i > 0 ? optional(item) : item;
+      // Groups in groups in groups are more than a reader of the grammar should bear.
+      if (i % 16 === 1) items = this.grammar.define(this.grammar.fresh(`${stem}-rest`), items);
     }
     // Without any item, where that is allowed.
     return sequence(text('['), min === 0 ? optional(items) : items, text(']'));

@@ -9,13 +9,14 @@
 import { LengthRange, TextSet } from './automaton.js';
 import { CodePoints } from './code-points.js';
 import { conjunction, type Dfa, type Part } from './dfa.js';
-import { dfaRules } from './dfa-rules.js';
+import { dfaRules, type StateGraph } from './dfa-rules.js';
 import { alternatives, isNever, repeat, sequence, set, text } from './expression.js';
 import type { Expression } from './expression.js';
 import { unsupported, type Place } from './faults.js';
 import { STRING_FORMATS } from './formats.js';
 import type { Grammar } from './gbnf.js';
 import { matchAnywhere, wholeMatch } from './regex-automaton.js';
+import { TextGraph } from './text-graph.js';
 import { Work } from './work.js';
 
 export interface StringShape {
@@ -27,8 +28,6 @@ export interface StringShape {
   /** In code points. */
   min: number;
   max: number;
-  /** One of these, where given. */
-  only?: string[];
   /** None of these. */
   except: string[];
   /** Of the newest of these. */
@@ -76,8 +75,8 @@ export class StringRules {
   }
 
   /** Exactly these texts. */
-  async oneOf(texts: readonly string[], place: Place, stem: string): Promise<Expression> {
-    return this.expression({ ...anyString(place), only: [...texts] }, stem);
+  oneOf(texts: readonly string[], place: Place, stem: string): Expression {
+    return this.written(new TextGraph(texts, this.work, place), this.grammar.fresh(stem));
   }
 
   private async make(shape: StringShape, stem: string): Promise<Expression> {
@@ -90,9 +89,13 @@ export class StringRules {
       const characters = repeat(this.plainCharacter(), min, longest);
       return this.grammar.define(name, sequence(quote, characters, quote));
     }
-    const dfa = await this.dfa(shape);
-    const writing = { character: (on: CodePoints) => this.character(on), end: quote };
-    return this.grammar.define(name, sequence(quote, dfaRules(this.grammar, dfa, name, writing)));
+    return this.written(await this.dfa(shape), name);
+  }
+
+  private written(graph: StateGraph, name: string): Expression {
+    const writing = { character: (on: CodePoints) => this.character(on), end: text('"') };
+    const rest = dfaRules(this.grammar, graph, name, writing);
+    return this.grammar.define(name, sequence(text('"'), rest));
   }
 
   private dfa(shape: StringShape): Promise<Dfa> {
@@ -106,7 +109,7 @@ export class StringRules {
   }
 
   private async build(shape: StringShape): Promise<Dfa> {
-    const { patterns, notPatterns, formats, min, max, only, except, place } = shape;
+    const { patterns, notPatterns, formats, min, max, except, place } = shape;
     const { work } = this;
     const parts: Part[] = [
       ...patterns.map((each) => ({ automaton: matchAnywhere(each, work, place) })),
@@ -116,7 +119,6 @@ export class StringRules {
       })),
     ];
     for (const format of formats) parts.push({ automaton: await formatDfa(format) });
-    if (only !== undefined) parts.push({ automaton: new TextSet(only) });
     if (except.length > 0) parts.push({ automaton: new TextSet(except), negated: true });
     if (min === 0 && max === Infinity) return conjunction(parts, work, place);
     if (min > MAX_COUNTED) throw tooLong(place, min);
@@ -162,14 +164,13 @@ function formatDfa(format: string): Promise<Dfa> {
 }
 
 function keyOf(shape: StringShape): string {
-  const { patterns, notPatterns, formats, min, max, only, except } = shape;
-  return JSON.stringify([patterns, notPatterns, formats, min, String(max), only, except]);
+  const { patterns, notPatterns, formats, min, max, except } = shape;
+  return JSON.stringify([patterns, notPatterns, formats, min, String(max), except]);
 }
 
 /** Nothing but a length is asked. */
-function isPlain({ patterns, notPatterns, formats, only, except }: StringShape): boolean {
-  const asked = patterns.length + notPatterns.length + formats.length + except.length;
-  return asked === 0 && only === undefined;
+function isPlain({ patterns, notPatterns, formats, except }: StringShape): boolean {
+  return [patterns, notPatterns, formats, except].every((asked) => asked.length === 0);
 }
 
 function widened(shape: StringShape): StringShape {

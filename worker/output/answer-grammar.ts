@@ -49,7 +49,8 @@ export async function answerGrammar(shape: AnswerShape): Promise<string> {
   if (beginsFree(shape)) {
     return [`root ::= ${firstCall(shape, format.trigger)} more-calls`, ...rules].join('\n');
   }
-  if (structured === null && calls?.required !== true) {
+  const isText = structured === null && calls?.required !== true;
+  if (isText) {
     rules.push(...until(markers, format.trigger, 'text-', 'triggered', true));
     rules.push(`triggered ::= ${firstCall(shape, format.trigger)} more-calls`);
     rules.push('answer ::= text-0');
@@ -59,13 +60,18 @@ export async function answerGrammar(shape: AnswerShape): Promise<string> {
     if (structured !== null) kinds.push('structured-root');
     rules.push(`answer ::= ${kinds.join(' | ')}`);
   }
-  return [...rootRules(reasoning, markers), ...rules].join('\n');
+  return [...rootRules(reasoning, markers, isText), ...rules].join('\n');
 }
 
-function rootRules(reasoning: AnswerShape['reasoning'], markers: Markers): string[] {
+/** `mayEnd`: nothing has to follow the reasoning, which then may take all there is. */
+function rootRules(
+  reasoning: AnswerShape['reasoning'],
+  markers: Markers,
+  mayEnd: boolean,
+): string[] {
   if (reasoning === null) return ['root ::= answer'];
   const { tags, thinking } = reasoning;
-  const thoughts = until(markers, tags.close, 'thoughts-', 'thought', false);
+  const thoughts = until(markers, tags.close, 'thoughts-', 'thought', mayEnd);
   const root =
     thinking === 'open'
       ? 'root ::= thoughts-0'

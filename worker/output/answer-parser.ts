@@ -28,6 +28,8 @@ export interface AnswerSyntax {
     /** The answer is a call or something else from its first character on. */
     atStartOnly: boolean;
   } | null;
+  /** The answer is text that may end anywhere, as long as it has no call in it. */
+  openEnded: boolean;
 }
 
 type State = 'start' | 'reasoning' | 'text' | 'arguments' | 'close' | 'between';
@@ -51,6 +53,11 @@ export class AnswerParser {
     const { reasoning } = syntax;
     if (reasoning === null) this.beginText();
     else if (reasoning.thinking === 'open') this.beginReasoning(reasoning.tags);
+  }
+
+  /** It ended at no end of its own: it was text that could have gone on. */
+  get isOpen(): boolean {
+    return this.syntax.openEnded && this.numCalls === 0;
   }
 
   get canReason(): boolean {

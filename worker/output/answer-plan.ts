@@ -85,7 +85,8 @@ function callsOf({ definitions, choice, parallel }: WireTools): NonNullable<Answ
 }
 
 function syntaxOf({ format, markers, calls, structured, reasoning }: AnswerShape): AnswerSyntax {
-  const syntax: AnswerSyntax = { reasoning: null, calls: null };
+  const openEnded = structured === null && calls?.required !== true;
+  const syntax: AnswerSyntax = { reasoning: null, calls: null, openEnded };
   if (reasoning !== null) {
     const { open, close } = reasoning.tags;
     const tags = { ...reasoning.tags, open: markers.shown(open), close: markers.shown(close) };

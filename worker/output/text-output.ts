@@ -64,6 +64,10 @@ export class TextOutput {
     return this.parser?.numCalls ?? 0;
   }
 
+  get isOpen(): boolean {
+    return this.parser?.isOpen ?? false;
+  }
+
   push(batch: TokenBatch): Delta {
     const tokenIds: number[] = [];
     const logprobs: TokenLogprob[] | undefined = batch.numTop < 0 ? undefined : [];

@@ -43,8 +43,9 @@ export class Tokenizer {
   readonly eosTokenId: number | null;
   /** Tokens that spell nothing in the output. */
   readonly special: readonly AddedToken[];
-  /** What a plain text begins with (a beginning-of-sequence token, or nothing). */
+  /** What a plain text begins with (a beginning-of-sequence token, or nothing), and ends with. */
   private readonly textPrefix: number[];
+  private readonly textSuffix: number[];
   private readonly control: ControlTokens;
   private readonly encoder: TextEncoderOfTokenizer;
   private readonly chatTemplate: ChatTemplate;
@@ -82,11 +83,13 @@ export class Tokenizer {
     const model = library.model;
     if (model === null) throw new LoraxError('MODEL_INVALID', `${file}: has no model.`);
 
-    const withPrefix = library.encode('a', { add_special_tokens: true }).ids;
+    const withAffixes = library.encode('a', { add_special_tokens: true }).ids;
     const without = library.encode('a', { add_special_tokens: false }).ids;
     const idOf = (name: string) => library.token_to_id(specialTokens[name] ?? '') ?? null;
-    this.textPrefix = prefixOf(withPrefix, without, idOf('bos_token'), config.add_bos_token);
+    const [before, after] = affixesOf(withAffixes, without);
     this.eosTokenId = idOf('eos_token');
+    this.textPrefix = asConfigured(before, idOf('bos_token'), config.add_bos_token);
+    this.textSuffix = asConfigured(after, this.eosTokenId, config.add_eos_token);
     this.table = new TokenBytes([...model.vocab], added, tokenDecodingOf(json.decoder, file));
 
     // Added tokens are ours to find; the model is left with the vocabulary it can merge to.
@@ -128,6 +131,13 @@ export class Tokenizer {
   async encodeText(text: string, contextTokens: number): Promise<number[]> {
     refuseIfLonger(this.bound.atLeast(text, contextTokens), contextTokens);
     return this.encodePieces(this.control.splitPlain(text), [...this.textPrefix], contextTokens);
+  }
+
+  /** As __call__: the same, and what the tokenizer ends a text with, which a prompt goes on without. */
+  async encodeWholeText(text: string, contextTokens: number): Promise<number[]> {
+    const ids = await this.encodeText(text, contextTokens);
+    ids.push(...this.textSuffix);
+    return ids;
   }
 
   private async encodePieces(
@@ -218,25 +228,22 @@ function mergesOf(json: Json): Merges | null {
   return model.merges;
 }
 
-/** What precedes the text's own ids; what would follow them (an end token) is left out. */
-function prefixOf(
-  withSpecial: number[],
-  without: number[],
-  bos: number | null,
-  addBos: unknown,
-): number[] {
-  const last = withSpecial.length - without.length;
-  let prefix: number[] = [];
-  for (let at = 0; at <= last; at++) {
-    if (without.every((id, i) => withSpecial[at + i] === id)) {
-      prefix = withSpecial.slice(0, at);
-      break;
+/** What precedes the text's own ids, and what follows them. */
+function affixesOf(whole: number[], text: number[]): [before: number[], after: number[]] {
+  for (let at = 0; at <= whole.length - text.length; at++) {
+    if (text.every((id, i) => whole[at + i] === id)) {
+      return [whole.slice(0, at), whole.slice(at + text.length)];
     }
   }
-  if (bos === null) return prefix;
-  if (addBos === true && prefix.length === 0) return [bos];
-  if (addBos === false && prefix.length === 1 && prefix[0] === bos) return [];
-  return prefix;
+  return [[], []];
+}
+
+/** `adds`: what tokenizer_config.json says of the token, where it says anything. */
+function asConfigured(affix: number[], token: number | null, adds: unknown): number[] {
+  if (token === null) return affix;
+  if (adds === true && affix.length === 0) return [token];
+  if (adds === false && affix.length === 1 && affix[0] === token) return [];
+  return affix;
 }
 
 async function readJson(file: string): Promise<Json | null> {

@@ -2,7 +2,12 @@
 export interface RequestLog {
   tokens: number[];
   logprobs: number[];
-  end: { reason?: number; failure?: { code: string }; aborted?: boolean } | null;
+  end: {
+    reason?: number;
+    failure?: { code: string };
+    aborted?: boolean;
+    embedding?: Float32Array;
+  } | null;
 }
 
 export class EventLog {

@@ -196,6 +196,10 @@ export class EventLog {
       } else if (kind === 4) {
         request.end = { aborted: true };
         i += 3;
+      } else if (kind === 6) {
+        request.end = { embedding: floats.slice(f, f + ints[i + 2]) };
+        f += ints[i + 2];
+        i += 3;
       } else {
         throw new Error(`unknown event ${kind}`);
       }

@@ -55,6 +55,9 @@ Reference reference(const std::vector<float>& logits, const SampleRow& row) {
     x = x > 0 ? x / row.repetition_penalty : x * row.repetition_penalty;
     x -= row.frequency_penalty * count + row.presence_penalty * (count > 0 ? 1.0f : 0.0f);
   }
+  for (size_t t = 0; row.mask != nullptr && t < l.size(); ++t) {
+    if ((row.mask[t / 32] >> (t % 32) & 1) == 0) l[t] = -kInf;
+  }
   r.adjusted = l;
   const float max = *std::max_element(l.begin(), l.end());
   if (row.temperature == 0.0f) {
@@ -141,6 +144,14 @@ TEST(Sample, AgreesWithTheReference) {
       row.bias_ids = bias_ids.data();
       row.bias_values = bias_values.data();
       row.bias_size = vocab > 1 ? 2 : 0;
+    }
+    std::vector<uint32_t> mask((static_cast<size_t>(vocab) + 31) / 32);
+    if (i % 6 < 2) {
+      for (uint32_t& word : mask) word = static_cast<uint32_t>(i % 12 < 2 ? random() : ~0u);
+      const auto kept = static_cast<int32_t>(random() % vocab);
+      mask[kept / 32] |= 1u << (kept % 32);
+      if (logits[kept] == -kInf) logits[kept] = -9.0f;
+      row.mask = mask.data();
     }
     const Reference expected = reference(logits, row);
     ASSERT_EQ(sample(logits, row), expected.token)
@@ -278,6 +289,50 @@ TEST(Sample, ReportsLogprobsOfTheRawLogits) {
   reused.top_tokens = {1, 2};
   sample_row(logits.data(), 5000, row, &reused);
   EXPECT_TRUE(reused.top_tokens.empty());
+}
+
+// A mask takes tokens away after penalties and biases; what is reported stays raw.
+TEST(Sample, OnlyTokensOfTheMaskAreChosen) {
+  std::mt19937 random(11);
+  for (const int32_t vocab : {5, 31, 32, 33, 1000, 4099}) {
+    const std::vector<float> logits = random_logits(random, vocab, 3.0f);
+    std::vector<uint32_t> mask((static_cast<size_t>(vocab) + 31) / 32);
+    for (const int32_t only : {0, vocab / 2, vocab - 1}) {
+      std::fill(mask.begin(), mask.end(), 0u);
+      mask[only / 32] |= 1u << (only % 32);
+      const int32_t rival = (only + 1) % vocab;
+      const float bias = 50.0f;
+      for (const float temperature : {0.0f, 1.5f}) {
+        const SampleRow row{.temperature = temperature,
+                            .top_k = 3,
+                            .top_p = 0.5f,
+                            .bias_ids = &rival,
+                            .bias_values = &bias,
+                            .bias_size = 1,
+                            .mask = mask.data(),
+                            .num_logprobs = 2};
+        SampleResult result, free;
+        sample_row(logits.data(), vocab, row, &result);
+        EXPECT_EQ(result.token, only);
+        sample_row(logits.data(), vocab, {.num_logprobs = 2}, &free);
+        EXPECT_EQ(result.top_tokens, free.top_tokens);
+        EXPECT_EQ(result.top_logprobs, free.top_logprobs);
+      }
+    }
+    std::fill(mask.begin(), mask.end(), 0u);
+    EXPECT_EQ(sample(logits, {.mask = mask.data()}), -1) << "nothing is allowed";
+    std::fill(mask.begin(), mask.end(), ~0u);
+    for (int64_t position = 0; position < 50; ++position) {
+      SampleRow row{.temperature = 1.0f, .top_p = 0.9f, .position = position};
+      const int32_t unmasked = sample(logits, row);
+      row.mask = mask.data();
+      EXPECT_EQ(sample(logits, row), unmasked) << "everything is";
+    }
+  }
+  std::vector<float> broken(64, 1.0f);
+  broken[40] = std::numeric_limits<float>::quiet_NaN();
+  const uint32_t others[2] = {~0u, 0};
+  EXPECT_EQ(sample(broken, {.mask = others}), -1) << "a fault is one wherever it is";
 }
 
 TEST(Sample, AlternativesOfTiesAscend) {

@@ -25,6 +25,7 @@ struct Request {
   std::vector<TokenCount> history;
   std::vector<int32_t> bias_ids;
   std::vector<float> bias_values;
+  std::vector<uint32_t> mask;
   int32_t input = 0;  // the token the row was fed
 
   SampleRow pointed() const {
@@ -34,6 +35,7 @@ struct Request {
     out.bias_ids = bias_ids.empty() ? nullptr : bias_ids.data();
     out.bias_values = bias_values.empty() ? nullptr : bias_values.data();
     out.bias_size = static_cast<int32_t>(bias_ids.size());
+    out.mask = mask.empty() ? nullptr : mask.data();
     return out;
   }
   // As the CPU gets it: a history that lacks nothing.
@@ -70,8 +72,10 @@ class DeviceSampler {
                                        const std::vector<Request>& requests) {
     std::vector<SampleRow> rows;
     std::vector<int32_t> input(2 * max_rows_, -7), logits_rows(max_rows_, 0);
+    std::vector<uint32_t> masks;
     for (size_t i = 0; i < requests.size(); ++i) {
       rows.push_back(requests[i].pointed());
+      masks.insert(masks.end(), requests[i].mask.begin(), requests[i].mask.end());
       logits_rows[i] = static_cast<int32_t>(2 * i + 1);
       input[2 * i + 1] = requests[i].input;
     }
@@ -80,6 +84,9 @@ class DeviceSampler {
               static_cast<int64_t>(staging.size()));
     const DeviceArray<uint8_t> upload(staging);
     const DeviceArray<int32_t> device_input(input), device_rows(logits_rows);
+    EXPECT_EQ(masks.size(), static_cast<size_t>(num_masks(rows) * mask_words(vocab_)));
+    masks.push_back(0);  // an array needs one element at least
+    const DeviceArray<uint32_t> device_masks(masks);
     logits_.assign(logits);
     tokens_.assign(std::vector<int32_t>(max_rows_, -99));
     logprobs_.poison();
@@ -90,6 +97,7 @@ class DeviceSampler {
             .outputs = {tokens_.data(), logprobs_.data(), top_tokens_.data(), top_logprobs_.data()},
             .input_tokens = device_input.data(),
             .logits_rows = device_rows.data(),
+            .masks = device_masks.data(),
             .workspace = workspace_.data(),
             .rows = max_rows_,
             .vocab = vocab_,
@@ -177,7 +185,8 @@ void compare(const std::vector<float>& logits, int32_t vocab, const std::vector<
                  << " top-k " << row.top_k << " top-p " << row.top_p << " min-p " << row.min_p
                  << " penalties " << row.repetition_penalty << " " << row.frequency_penalty << " "
                  << row.presence_penalty << " history " << requests[i].history.size() << " bias "
-                 << requests[i].bias_ids.size() << " unknown " << row.unknown_token);
+                 << requests[i].bias_ids.size() << " unknown " << row.unknown_token
+                 << (requests[i].mask.empty() ? "" : " masked"));
     ++tally->rows;
     const int32_t token = results[i].token;
     if (token != expected[i].token) {
@@ -262,6 +271,7 @@ class Generator {
                                                    : static_cast<int32_t>(random_() % vocab);
       }
     }
+    if (random_() % 3 == 0) mask(vocab, &out.mask);
     if (random_() % 4 == 0) {
       out.bias_ids = {0};
       out.bias_values = {pick(-100, 0.5, 3, -kInf)};
@@ -271,6 +281,21 @@ class Generator {
       }
     }
     return out;
+  }
+
+  // All tokens, few, or runs of them; one at least, mostly.
+  void mask(int32_t vocab, std::vector<uint32_t>* out) {
+    out->assign(static_cast<size_t>(mask_words(vocab)), 0u);
+    const uint32_t form = random_() % 5;
+    const auto allow = [&](int32_t t) { (*out)[t / 32] |= 1u << (t % 32); };
+    for (uint32_t& word : *out) {
+      if (form == 0) word = ~0u;  // past the vocabulary's end, too
+      if (form == 1) word = static_cast<uint32_t>(random_());
+      if (form == 2 && random_() % 8 == 0) word = ~0u;
+    }
+    if (form == 4 && random_() % 8 == 0) return;
+    for (int32_t i = 0; i < 3; ++i) allow(static_cast<int32_t>(random_() % vocab));
+    allow(vocab - 1);
   }
 
  private:
@@ -467,11 +492,62 @@ TEST_P(CudaSample, ExtremesStaySound) {
   compare(logits, vocab, requests, sampler(logits, requests), &tally);
 }
 
+// A mask takes tokens away, from the maximum to the last; what is reported stays raw.
+TEST_P(CudaSample, OnlyTokensOfTheMaskAreChosen) {
+  for (const int32_t vocab : {31, 33, 1001, 49152, 128256}) {
+    Generator generator(static_cast<uint32_t>(vocab));
+    std::vector<Request> requests;
+    std::vector<float> logits;
+    for (int32_t i = 0; i < 60; ++i) {
+      std::vector<float> row(vocab);
+      generator.logits(row.data(), vocab);
+      Request request = generator.request(vocab);
+      if (request.mask.empty()) generator.mask(vocab, &request.mask);
+      if (i % 3 == 0) {  // one token alone, which every cut has to leave
+        request.mask.assign(request.mask.size(), 0u);
+        const int32_t only = i % 2 == 0 ? vocab - 1 : (i * 7) % vocab;
+        request.mask[only / 32] |= 1u << (only % 32);
+        request.bias_ids.clear();
+        request.bias_values.clear();
+        row[only] = -3.0f;
+      }
+      if (i == 1) request.mask.assign(request.mask.size(), 0u);
+      logits.insert(logits.end(), row.begin(), row.end());
+      requests.push_back(request);
+    }
+    DeviceSampler sampler(64, vocab, GetParam());
+    const std::vector<SampleResult> results = sampler(logits, requests);
+    Tally tally;
+    compare(logits, vocab, requests, results, &tally);
+    for (size_t i = 0; i < results.size(); ++i) {
+      const int32_t token = results[i].token;
+      if (token < 0) continue;
+      EXPECT_NE(requests[i].mask[token / 32] >> (token % 32) & 1, 0u) << "row " << i;
+    }
+    EXPECT_EQ(results[1].token, -1) << "nothing is allowed";
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Splits, CudaSample,
                          testing::Values(SampleSplit::kAuto, SampleSplit::kBlock),
                          [](const auto& info) {
                            return info.param == SampleSplit::kAuto ? "Auto" : "Block";
                          });
+
+TEST(HostSampleLayout, MasksAreCountedInTheOrderOfRows) {
+  const std::vector<uint32_t> words(4, 1);
+  std::vector<SampleRow> rows(4);
+  rows[1].mask = rows[3].mask = words.data();
+  EXPECT_EQ(num_masks(rows), 2);
+  std::vector<uint8_t> staging(sample_upload_bytes(rows, 4));
+  lay_out_samples(rows, 4, staging.data(), staging.size());
+  const auto* parameters =
+      reinterpret_cast<const SampleParameters*>(staging.data() + sizeof(SampleHeader));
+  EXPECT_EQ(parameters[0].mask, -1);
+  EXPECT_EQ(parameters[1].mask, 0);
+  EXPECT_EQ(parameters[2].mask, -1);
+  EXPECT_EQ(parameters[3].mask, 1);
+}
 
 TEST(HostSampleLayout, RefusesWhatDoesNotFit) {
   const std::vector<TokenCount> history(10, {1, 1});

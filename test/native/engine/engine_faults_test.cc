@@ -13,7 +13,8 @@ constexpr int64_t kForever = int64_t{1} << 60;
 
 class EngineFaultsTest : public EngineFixture {
  protected:
-  // A crowd that does a bit of everything: adapters that take turns, chunks, preemptions, stops.
+  // A crowd that does a bit of everything: adapters that take turns, chunks, preemptions, stops,
+  // embeddings.
   void submit_crowd() {
     const int32_t a = engine_->add_adapter(fake_adapter("a", 5));
     const int32_t b = engine_->add_adapter(fake_adapter("b", 4));
@@ -32,11 +33,13 @@ class EngineFaultsTest : public EngineFixture {
     engine_->submit(request_of(8, prompt_of(64), 9));  // refused
     engine_->submit(request_of(9, prompt_of(3), 9));
     engine_->cancel(9);
+    embeddings_ = {submit(embedding_of(10, prompt_of(21), Pooling::kMean, a, true)),
+                   submit(embedding_of(11, prompt_of(18, 2), Pooling::kLast))};
   }
 
   // Every request ended once (the log sees to that), the lost ones with what they got alone.
   void check_ends() {
-    for (int32_t id = 1; id <= 9; ++id) {
+    for (int32_t id = 1; id <= 11; ++id) {
       SCOPED_TRACE("request " + std::to_string(id));
       const RequestLog& log = log_[id];
       ASSERT_NE(log.ending, Ending::kOpen);
@@ -51,12 +54,19 @@ class EngineFaultsTest : public EngineFixture {
       }
       EXPECT_EQ(log.tokens, alone);
     }
+    for (const Request& request : embeddings_) {
+      if (log_[request.id].ending == Ending::kFailed) {
+        EXPECT_EQ(log_[request.id].failure.code, "ENGINE_LOST");
+      } else {
+        expect_embedded(request, names_.at(request.adapter));
+      }
+    }
     expect_all_free();
     const EngineStats stats = engine_->stats();
-    EXPECT_EQ(stats.finished + stats.aborted + stats.failed, 9);
+    EXPECT_EQ(stats.finished + stats.aborted + stats.failed, 11);
   }
 
-  std::vector<Request> requests_;
+  std::vector<Request> requests_, embeddings_;
   std::map<int32_t, std::string> names_;
 };
 
@@ -108,13 +118,13 @@ TEST_P(EngineFaultsTest, StopsWithoutMemory) {
   submit_crowd();
   step();
   step();
-  engine_->submit(request_of(10, prompt_of(3), 9));  // seen by no turn
+  engine_->submit(request_of(12, prompt_of(3), 9));  // seen by no turn
   {
     const AllocationFaults faults(0, 50);
     engine_->stop();
   }
   log_.add(engine_->take_events(), ++turn_);
-  for (int32_t id = 1; id <= 10; ++id) EXPECT_NE(log_[id].ending, Ending::kOpen) << id;
+  for (int32_t id = 1; id <= 12; ++id) EXPECT_NE(log_[id].ending, Ending::kOpen) << id;
   expect_all_free();
 }
 

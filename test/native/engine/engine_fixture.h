@@ -34,6 +34,16 @@ inline Request request_of(int32_t id, Ints prompt, int32_t max_output_tokens,
   return request;
 }
 
+inline Request embedding_of(int32_t id, Ints prompt, Pooling pooling = Pooling::kMean,
+                            int32_t adapter = -1, bool normalize = false) {
+  Request request;
+  request.id = id;
+  request.prompt = std::move(prompt);
+  request.adapter = adapter;
+  request.embedding = {pooling, normalize};
+  return request;
+}
+
 inline double number(const Failure& failure, const char* key) {
   return std::get<double>(failure.data.at(key));
 }
@@ -74,6 +84,13 @@ class EngineFixture : public testing::TestWithParam<int32_t> {
     EXPECT_EQ(log.ending, Ending::kFinished) << log.failure.message;
     EXPECT_EQ(log.reason, expected.reason);
     EXPECT_EQ(log.tokens, expected.tokens);
+  }
+
+  void expect_embedded(const Request& request, const std::string& adapter = "") {
+    const RequestLog& log = log_[request.id];
+    EXPECT_EQ(log.ending, Ending::kEmbedded) << log.failure.message;
+    EXPECT_EQ(log.embedding, embedding_alone(request, adapter, options_.limits))
+        << "request " << request.id;
   }
 
   void expect_all_free() {

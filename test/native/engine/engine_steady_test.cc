@@ -1,6 +1,7 @@
-// 100,000 random steps on the fake model: arrivals, aborts, adapters that come and go, pools too
-// small for all of it. After every step the invariants hold; every request ends exactly once, with
-// the tokens it gets alone; nobody starves.
+// 100,000 random steps on the fake model: arrivals, aborts, embeddings among them, adapters that
+// come and go, grammars that govern some outputs, pools too small for all of it. After every step
+// the invariants hold; every request ends exactly once, with the tokens or the embedding it gets
+// alone; nobody starves.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -11,6 +12,7 @@
 
 #include "engine/engine.h"
 #include "engine/event_log.h"
+#include "engine/expected_governed.h"
 #include "engine/fake_model.h"
 
 namespace lorax {
@@ -19,9 +21,10 @@ namespace {
 // What came to pass over all episodes, to see that everything was tried.
 struct Tally {
   int64_t steps = 0, requests = 0, finished = 0, aborted = 0, preemptions = 0, evictions = 0;
+  int64_t embedded = 0, chunked_embeddings = 0;
   std::map<std::string, int64_t> failures;
   std::map<FinishReason, int64_t> reasons;
-  int64_t chunked_prefills = 0, longest_wait = 0;
+  int64_t chunked_prefills = 0, longest_wait = 0, governed = 0;
   double worst_wait_of_bound = 0.0;
 };
 
@@ -33,7 +36,8 @@ class Episode {
                        .context_tokens = between(20, 90),
                        .num_pages = between(4, 48),
                        .page_bytes = 64,
-                       .block_tokens = between(1, 6)};
+                       .block_tokens = between(1, 6),
+                       .hidden_size = between(1, 4)};
     limits_ = {.max_batch_tokens = between(1, 24),
                .max_queued = between(0, 12),
                .max_sequences = between(1, 9)};
@@ -42,6 +46,7 @@ class Episode {
     auto model = std::make_unique<FakeModel>(options_);
     model_ = model.get();
     engine_ = std::make_unique<Engine>(std::move(model), limits_, [] {});
+    engine_->set_vocabulary(vocabulary());
   }
 
   void run(int64_t num_steps) {
@@ -97,6 +102,10 @@ class Episode {
     for (int32_t i = between(0, 2); i > 0; --i) {
       sampling.stop_token_ids.push_back(between(0, options_.limits.vocab_size - 1));
     }
+    if (chance(0.25)) {
+      request.sampling = {};
+      request.embedding = {static_cast<Pooling>(between(0, 2)), chance(0.5)};
+    }
     if (!adapters_.empty() && chance(0.7)) {
       auto adapter = adapters_.begin();
       std::advance(adapter, between(0, static_cast<int32_t>(adapters_.size()) - 1));
@@ -107,11 +116,40 @@ class Episode {
       request.adapter = 1000000;
       submitted.adapter_known = false;
     }
+    if (!request.embedding && chance(0.35)) request.grammar = some_grammar();
     submitted.turn = turn_;
     submitted.open_before.assign(open_.begin(), open_.end());
     open_.insert(request.id);
     engine_->submit(request);
     requests_[request.id] = std::move(submitted);
+  }
+
+  // "a", "b", and what can be made of them, for any number of tokens.
+  grammar::TokenBytes vocabulary() const {
+    const char* pieces[] = {"a", "b", "ab", "ba", "aab", "bb", "abab", ""};
+    grammar::TokenBytes out;
+    out.offsets.push_back(0);
+    for (int32_t token = 0; token < options_.limits.vocab_size; ++token) {
+      const std::string piece = pieces[token % 8];
+      out.bytes.insert(out.bytes.end(), piece.begin(), piece.end());
+      out.offsets.push_back(static_cast<uint32_t>(out.bytes.size()));
+    }
+    return out;
+  }
+
+  std::shared_ptr<grammar::Grammar> some_grammar() {
+    const char* texts[] = {
+        "root ::= \"a\" root \"b\" | ",
+        "root ::= [ab]{3,8}",
+        "root ::= \"aabbab\" [ab]* \"ababbb\"",
+        "root ::= [ab]* (\"ab\" | \"ba\" root)",
+        "root ::= \"a\" (\"bbbbbbbb\" | [ab]{2}) root?",
+        "root ::= root \"ab\" | root root \"b\" | \"aa\"",
+    };
+    auto made = engine_->compile_grammar(texts[random_() % 6]);
+    if (!chance(0.2)) return made;
+    const std::vector<grammar::Trigger> triggers = {std::string("ba"), int32_t{0}};
+    return made->behind(triggers);
   }
 
   void cancel() {
@@ -163,12 +201,18 @@ class Episode {
   std::string expected_refusal(const Submitted& submitted) const {
     const Request& request = submitted.request;
     const auto prompt = static_cast<int32_t>(request.prompt.size());
-    const int32_t outputs = std::max(1, request.sampling.max_output_tokens);
+    const int32_t outputs = request.embedding ? 0 : std::max(1, request.sampling.max_output_tokens);
     if (!submitted.adapter_known) return "ADAPTER_NOT_FOUND";
     if (prompt + outputs > options_.limits.context_tokens) return "CONTEXT_TOO_LONG";
     const int32_t block = options_.limits.block_tokens;
-    const int32_t pages = (prompt + outputs - 1 + block - 1) / block + submitted.adapter_pages;
-    return pages > options_.limits.num_pages ? "POOL_EXHAUSTED" : "";
+    const int32_t kv = request.embedding ? prompt : prompt + outputs - 1;
+    const int32_t pages = (kv + block - 1) / block + submitted.adapter_pages;
+    if (pages > options_.limits.num_pages) return "POOL_EXHAUSTED";
+    if (request.grammar == nullptr) return "";
+    const int32_t left =
+        max_sequence_tokens(request, options_.limits, submitted.adapter_pages) - prompt;
+    if (static_cast<int32_t>(request.grammar->shortest()) <= left) return "";
+    return request.sampling.max_output_tokens > 0 ? "INVALID_OPTIONS" : "CONTEXT_TOO_LONG";
   }
 
   void check_requests() {
@@ -204,6 +248,10 @@ class Episode {
           ASSERT_EQ(refusal, "");
           check_finished(submitted, log, alone);
           break;
+        case Ending::kEmbedded:
+          ASSERT_EQ(refusal, "");
+          check_embedded(submitted, log);
+          break;
       }
       if (log.started) check_wait(submitted, log);
     }
@@ -212,14 +260,19 @@ class Episode {
   }
 
   Expected expected_alone_or_empty(const Submitted& submitted) const {
-    if (!expected_refusal(submitted).empty()) return {};
+    if (!expected_refusal(submitted).empty() || submitted.request.embedding) return {};
+    if (submitted.request.grammar != nullptr) {
+      return expected_governed(submitted.request, submitted.adapter_name, options_.limits,
+                               submitted.adapter_pages);
+    }
     return expected_alone(submitted.request, submitted.adapter_name, options_.limits);
   }
 
   void check_finished(const Submitted& submitted, const RequestLog& log, const Expected& alone) {
     const auto prompt = static_cast<int32_t>(submitted.request.prompt.size());
     if (prompt > limits_.max_batch_tokens) ++tally_->chunked_prefills;
-    if (log.reason == FinishReason::kPool) {
+    if (submitted.request.grammar != nullptr) ++tally_->governed;
+    if (log.reason == FinishReason::kPool && submitted.request.grammar == nullptr) {
       ASSERT_EQ(submitted.request.sampling.max_output_tokens, 0);
       const int32_t tokens = prompt + static_cast<int32_t>(log.tokens.size());
       const int32_t block = options_.limits.block_tokens;
@@ -229,6 +282,15 @@ class Episode {
     }
     ASSERT_EQ(log.reason, alone.reason);
     ASSERT_EQ(log.tokens.size(), alone.tokens.size());
+  }
+
+  void check_embedded(const Submitted& submitted, const RequestLog& log) {
+    const Request& request = submitted.request;
+    ASSERT_TRUE(request.embedding.has_value());
+    ASSERT_EQ(log.embedding, embedding_alone(request, submitted.adapter_name, options_.limits));
+    ++tally_->embedded;
+    const bool chunked = static_cast<int32_t>(request.prompt.size()) > limits_.max_batch_tokens;
+    if (chunked && request.embedding->pooling == Pooling::kMean) ++tally_->chunked_embeddings;
   }
 
   // The oldest open request is never preempted and computes at least a token a step, and requests
@@ -305,12 +367,16 @@ TEST_P(EngineSteady, AHundredThousandRandomSteps) {
   EXPECT_GT(tally.preemptions, 500);
   EXPECT_GT(tally.evictions, 500);
   EXPECT_GT(tally.chunked_prefills, 500);
+  EXPECT_GT(tally.embedded, 1000);
+  EXPECT_GT(tally.chunked_embeddings, 100);
   for (const char* code :
        {"CONTEXT_TOO_LONG", "POOL_EXHAUSTED", "QUEUE_FULL", "ADAPTER_NOT_FOUND"}) {
     EXPECT_GT(tally.failures[code], 20) << code;
   }
-  for (const FinishReason reason : {FinishReason::kStopToken, FinishReason::kMaxOutputTokens,
-                                    FinishReason::kContext, FinishReason::kPool}) {
+  EXPECT_GT(tally.governed, 1000);
+  for (const FinishReason reason :
+       {FinishReason::kStopToken, FinishReason::kMaxOutputTokens, FinishReason::kContext,
+        FinishReason::kPool, FinishReason::kGrammar}) {
     EXPECT_GT(tally.reasons[reason], 20) << "reason " << static_cast<int32_t>(reason);
   }
   const auto record = [this](const char* name, int64_t value) {

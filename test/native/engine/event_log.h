@@ -1,5 +1,6 @@
 // Reads event records as worker/addon.ts lays them out, and holds each request to their contract:
-// Started at most once and first, tokens in between, exactly one terminal event, nothing after it.
+// Started at most once and first, tokens in between, exactly one terminal event, nothing after it;
+// the end of one that is embedded brings its vector.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -13,7 +14,7 @@
 
 namespace lorax {
 
-enum class Ending { kOpen, kFinished, kAborted, kFailed };
+enum class Ending { kOpen, kFinished, kAborted, kFailed, kEmbedded };
 
 struct RequestLog {
   bool started = false;
@@ -22,6 +23,7 @@ struct RequestLog {
   std::vector<float> logprobs;
   std::vector<std::vector<int32_t>> top_tokens;
   std::vector<std::vector<float>> top_logprobs;
+  std::vector<float> embedding;
   Ending ending = Ending::kOpen;
   FinishReason reason = FinishReason::kStopToken;
   Failure failure;
@@ -85,6 +87,13 @@ class EventLog {
         }
         EXPECT_EQ(outputs, static_cast<int32_t>(log.tokens.size())) << "request " << id;
         i += kind == 4 ? 3 : 4;
+      } else if (kind == 6) {
+        EXPECT_TRUE(log.started) << "request " << id << " was embedded before it started";
+        EXPECT_TRUE(log.tokens.empty());
+        log.ended_turn = turn;
+        log.ending = Ending::kEmbedded;
+        for (int32_t k = 0; k < ints.at(i + 2); ++k) log.embedding.push_back(events.floats.at(f++));
+        i += 3;
       } else {
         ADD_FAILURE() << "unknown event " << kind;
         return started;

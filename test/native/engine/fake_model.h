@@ -1,5 +1,6 @@
 // A model whose next token is a pure hash of the sequence's history, its adapter and its sampling
-// key, computed by really storing one word per position and page.
+// key, computed by really storing one word per position and page; and whose hidden states are
+// hashes of the same history.
 //
 // A wrong block table, a page reused while it is live, a lost KV entry, an adapter in the wrong
 // segment or an overwritten adapter page: each gives wrong tokens. Malformed plans throw, and so do
@@ -9,9 +10,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -57,12 +60,18 @@ inline int32_t token_of(uint64_t history_hash, const SampleRow& row, int32_t voc
   return allowed.empty() ? -1 : allowed[choice % allowed.size()];
 }
 
+// The hidden state behind a history: small integers, whose sums are exact in float32.
+inline float hidden_value(uint64_t history_hash, int32_t column) {
+  return static_cast<float>(mix(history_hash, 0x68u + static_cast<uint32_t>(column)) % 1024);
+}
+
 struct FakeModelOptions {
   ModelLimits limits{.vocab_size = 97,
                      .context_tokens = 64,
                      .num_pages = 32,
                      .page_bytes = 1024,
-                     .block_tokens = 4};
+                     .block_tokens = 4,
+                     .hidden_size = 3};
   int32_t max_batch_tokens = 512;
   int32_t max_logits_rows = 256;
   int32_t steps_ahead = 0;
@@ -155,9 +164,12 @@ class FakeModel : public Model {
     if (!problem_.empty()) fault(problem_);
     if (results.size() != step.plan->samples.size()) fault("results and samples differ");
     compute(step, results);
+    add_up(*step.plan);
     sampled_.clear();
     for (const SampleResult& result : results) sampled_.push_back(result.token);
   }
+
+  std::span<const float> pooled() const override { return ended_sums_; }
 
   // Engine thread.
   std::function<void(const StepPlan&)> on_forward;  // when it is submitted
@@ -167,6 +179,8 @@ class FakeModel : public Model {
   int64_t num_collects = 0;
   int64_t num_rows = 0;
   uint64_t unusable_seed = ~0ull;  // requests with it get no token
+  int32_t unusable_token = -1;     // its hidden state is NaN
+  bool ignores_masks = false;      // as a broken device might
 
  private:
   struct Image : AdapterImage {
@@ -271,13 +285,35 @@ class FakeModel : public Model {
         if (stored != mark(plan, row)) fault("KV of a step in flight was overwritten");
         stored = kv_word(known(plan.token_ids[row]), plan.positions[row], row_adapter[row]);
         if (next == plan.logits_rows.size() || plan.logits_rows[next] != row) continue;
-        uint64_t hash = 1;
-        for (int32_t p = 0; p <= plan.positions[row]; ++p) hash = mix(hash, word(plan, span, p));
-        sample(hash, plan.samples[next], step.masks.at(next), &results[next]);
+        sample(history(plan, span, plan.positions[row]), plan.samples[next], step.masks.at(next),
+               &results[next]);
         ++next;
       }
     }
     if (next != plan.logits_rows.size()) fault("a logits row is in no span");
+  }
+
+  uint64_t history(const StepPlan& plan, const SequenceSpan& span, int32_t position) {
+    uint64_t hash = 1;
+    for (int32_t p = 0; p <= position; ++p) hash = mix(hash, word(plan, span, p));
+    return hash;
+  }
+
+  // Sums change when their step is collected, one step after another.
+  void add_up(const StepPlan& plan) {
+    ended_sums_.clear();
+    for (const PooledSpan& pooled : plan.pooled) {
+      std::vector<float>& sum = sums_[pooled.slot];
+      if (pooled.starts) sum.assign(options_.limits.hidden_size, 0.0f);
+      for (int32_t row = pooled.first_row; row < pooled.first_row + pooled.num_rows; ++row) {
+        const uint64_t hash = history(plan, span_of(plan, row), plan.positions[row]);
+        const bool usable = plan.token_ids[row] != unusable_token;
+        for (size_t i = 0; i < sum.size(); ++i) {
+          sum[i] += usable ? hidden_value(hash, static_cast<int32_t>(i)) : NAN;
+        }
+      }
+      if (pooled.ends) ended_sums_.insert(ended_sums_.end(), sum.begin(), sum.end());
+    }
   }
 
   uint64_t& at(int32_t page, int32_t slot) {
@@ -307,7 +343,7 @@ class FakeModel : public Model {
       row.history_size = static_cast<int32_t>(history.size());
     }
     const int32_t vocab = options_.limits.vocab_size;
-    row.mask = mask.empty() ? nullptr : mask.data();
+    row.mask = mask.empty() || ignores_masks ? nullptr : mask.data();
     result->token = row.seed == unusable_seed ? -1 : token_of(hash, row, vocab);
     result->top_tokens.clear();
     result->top_logprobs.clear();
@@ -332,6 +368,7 @@ class FakeModel : public Model {
     if (plan.step <= last_step_) fault("steps do not ascend");
     check_spans(plan, options_.limits);
     check_segments(plan);
+    check_pooled(plan, options_.max_logits_rows);
     check_unknown_tokens(plan, in_flight_.empty() ? nullptr : in_flight_.back().plan);
     for (const InFlight& other : in_flight_) {
       check_pages_against(*other.plan, plan);
@@ -344,10 +381,12 @@ class FakeModel : public Model {
   const FakeModelOptions options_;
   std::vector<uint64_t> arena_;  // [num_pages, block_tokens]
   std::deque<InFlight> in_flight_;
-  std::vector<int32_t> sampled_;  // of the newest step collected
-  int32_t num_unsampled_ = 0;     // of the newest steps
-  int64_t last_step_ = 0;         // submitted
-  std::string problem_;           // found where nothing may be thrown
+  std::vector<int32_t> sampled_;                // of the newest step collected
+  std::map<int32_t, std::vector<float>> sums_;  // by slot
+  std::vector<float> ended_sums_;               // of the newest step collected
+  int32_t num_unsampled_ = 0;                   // of the newest steps
+  int64_t last_step_ = 0;                       // submitted
+  std::string problem_;                         // found where nothing may be thrown
 };
 
 // The tokens a request gets when it is alone: the same hashes with no page, batch or chunk.
@@ -404,6 +443,32 @@ inline Expected expected_alone(const Request& request, const std::string& adapte
     if (position + 1 >= limits.context_tokens) return expected;
     hash = mix(hash, kv_word(token, position++, adapter));
   }
+}
+
+// The embedding a request gets when it is alone.
+inline std::vector<float> embedding_alone(const Request& request, const std::string& adapter_name,
+                                          const ModelLimits& limits) {
+  const uint64_t adapter = request.adapter < 0 ? 0 : adapter_value(adapter_name);
+  const auto num_prompt = static_cast<int32_t>(request.prompt.size());
+  const Pooling pooling = request.embedding->pooling;
+  std::vector<float> out(limits.hidden_size, 0.0f);
+  float count = 0.0f;
+  uint64_t hash = 1;
+  for (int32_t position = 0; position < num_prompt; ++position) {
+    hash = mix(hash, kv_word(request.prompt[position], position, adapter));
+    if (pooling == Pooling::kLast && position + 1 < num_prompt) continue;
+    if (pooling == Pooling::kCls && position > 0) continue;
+    ++count;
+    for (int32_t i = 0; i < limits.hidden_size; ++i) out[i] += hidden_value(hash, i);
+  }
+  double squares = 0.0;
+  for (float& value : out) {
+    value /= count;
+    squares += static_cast<double>(value) * value;
+  }
+  if (!request.embedding->normalize) return out;
+  for (float& value : out) value = static_cast<float>(value / std::sqrt(squares));
+  return out;
 }
 
 }  // namespace lorax

@@ -66,6 +66,23 @@ inline const SequenceSpan& span_of(const StepPlan& plan, int32_t row) {
   fault("a row is in no span");
 }
 
+// Pooled spans ascend, lie in one sequence each, have a slot of their own, and are not sampled too.
+inline void check_pooled(const StepPlan& plan, int32_t num_slots) {
+  std::set<int32_t> slots;
+  int32_t next_row = 0;
+  for (const PooledSpan& pooled : plan.pooled) {
+    if (pooled.first_row < next_row || pooled.num_rows < 1) fault("pooled spans do not ascend");
+    next_row = pooled.first_row + pooled.num_rows;
+    const SequenceSpan& span = span_of(plan, pooled.first_row);
+    if (next_row != span.first_row + span.num_rows) fault("a pooled span ends before its chunk");
+    if (pooled.slot < 0 || pooled.slot >= num_slots) fault("there is no such sum");
+    if (!slots.insert(pooled.slot).second) fault("two pooled spans share a sum");
+    for (const int32_t row : plan.logits_rows) {
+      if (row >= pooled.first_row && row < next_row) fault("a pooled row is sampled");
+    }
+  }
+}
+
 inline int32_t first_page(const StepPlan& plan, const SequenceSpan& span) {
   return plan.block_tables.at(span.block_table_begin);
 }

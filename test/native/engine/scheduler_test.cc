@@ -37,7 +37,7 @@ std::string text(const Schedule& schedule) {
 }
 
 // clang-format off: one case, two lines.
-// Pages hold 4 tokens. A sequence: {tokens known, tokens computed, pages held, adapter}.
+// Pages hold 4 tokens. A sequence: {tokens known, tokens computed, pages held, adapter, generates}.
 // An adapter: {pages, resident, running, last used}.
 const Case kCases[] = {
     {"nothing", 16, 8, 10, {}, {}, {}, ""},
@@ -48,6 +48,20 @@ const Case kCases[] = {
      {{40, 0, 10, -1}, {5, 4, 2, -1}, {9, 8, 3, -1}}, {}, {}, "0:14 1:1 2:1 "},
     {"prefills oldest first", 16, 8, 10, {{10, 0, 3, -1}, {40, 0, 10, -1}, {5, 4, 2, -1}}, {}, {},
      "0:10 1:5 2:1 "},
+    {"forced tokens are decoded together", 16, 8, 10, {{9, 5, 3, -1, true}, {5, 4, 2, -1, true}},
+     {}, {}, "0:4 1:1 "},
+    {"they take their pages", 16, 8, 2, {{12, 4, 1, -1, true}}, {}, {}, "0:8 "},
+    {"at most half of a step, one row for each", 16, 8, 10,
+     {{30, 5, 8, -1, true}, {30, 5, 8, -1, true}, {5, 4, 2, -1, true}, {40, 0, 10, -1}}, {}, {},
+     "0:6 1:1 2:1 3:8 "},
+    {"they do not wait for an older prompt", 16, 8, 10, {{40, 0, 10, -1}, {9, 6, 3, -1, true}}, {},
+     {}, "0:13 1:3 "},
+    {"for their pages the newest is preempted", 16, 8, 1,
+     {{12, 4, 1, -1, true}, {7, 6, 2, -1, true}}, {}, {}, "preempt 1; 0:8 "},
+    {"they give way themselves", 16, 8, 0, {{7, 6, 2, -1, true}, {12, 4, 1, -1, true}}, {}, {},
+     "preempt 1; 0:1 "},
+    {"after a preemption all of it is a prefill", 16, 8, 10,
+     {{40, 0, 10, -1}, {9, 6, 3, -1, false}}, {}, {}, "0:16 "},
     {"admission with what is left of the budget", 16, 8, 10, {{5, 4, 2, -1}}, {{30, 0, 0, -1}}, {},
      "admit 1; 0:1 1:15 "},
     {"two admissions", 16, 8, 11, {}, {{6, 0, 0, -1}, {30, 0, 0, -1}}, {}, "admit 2; 0:6 1:10 "},

@@ -30,7 +30,7 @@ class StepPlannerTest : public testing::Test {
   const Ints pages_a_ = {7, 3}, pages_b_ = {1, 2}, pages_c_ = {9, 8};
   ResidentAdapter first_, second_;
   StepPlan plan_;
-  Ints sampled_;
+  Ints sampled_, embedded_;
 };
 
 TEST_F(StepPlannerTest, SortsByAdapterAndCutsSegments) {
@@ -40,7 +40,7 @@ TEST_F(StepPlannerTest, SortsByAdapterAndCutsSegments) {
       sequence(tokens_, 4, 2, pages_c_, 2, &first_),   // the last chunk
       sequence(tokens_, 5, 1, pages_b_, 4, &second_),
   };
-  make_step_plan(9, 4, sequences, &plan_, &sampled_);
+  make_step_plan(9, 4, sequences, &plan_, &sampled_, &embedded_);
   EXPECT_EQ(plan_.step, 9);
   EXPECT_EQ(plan_.token_ids, (Ints{10, 11, 12, 14, 15, 15, 15}));
   EXPECT_EQ(plan_.positions, (Ints{0, 1, 2, 4, 5, 5, 5}));
@@ -71,21 +71,53 @@ TEST_F(StepPlannerTest, NamesUnknownTokensByTheirSample) {
   PlannedSequence known = sequence(tokens_, 5, 1, pages_b_, 2, nullptr);
   PlannedSequence chunk = sequence(tokens_, 4, 3, pages_c_, 3, nullptr);
   chunk.unknown_token = 0;
-  make_step_plan(2, 4, std::vector{decode, known, chunk}, &plan_, &sampled_);
+  make_step_plan(2, 4, std::vector{decode, known, chunk}, &plan_, &sampled_, &embedded_);
   EXPECT_EQ(plan_.token_ids, (Ints{-4, 15, 14, 15, -1}));
   EXPECT_EQ(plan_.positions, (Ints{6, 5, 4, 5, 6}));
 }
 
+// Of a chunk in the middle, of a last one whose last row alone counts, of one before that row.
+TEST_F(StepPlannerTest, NamesTheRowsThatArePooled) {
+  const auto embedded = [&](int32_t first, int32_t rows, int32_t sum, int32_t first_pooled) {
+    PlannedSequence planned = sequence(tokens_, first, rows, pages_a_, -1, nullptr);
+    planned.samples = false;
+    planned.sum = sum;
+    planned.first_pooled = first_pooled;
+    return planned;
+  };
+  PlannedSequence decode = sequence(tokens_, 5, 1, pages_b_, 3, &first_);
+  const std::vector<PlannedSequence> sequences = {
+      decode,
+      embedded(0, 2, 4, 0),
+      embedded(2, 4, 0, 0),
+      embedded(3, 3, 2, 5),
+      embedded(3, 2, 1, 5),
+      embedded(5, 1, 3, 0),
+  };
+  make_step_plan(3, 4, sequences, &plan_, &sampled_, &embedded_);
+  using Row = std::vector<int32_t>;
+  std::vector<Row> pooled;
+  for (const PooledSpan& span : plan_.pooled) {
+    pooled.push_back({span.slot, span.first_row, span.num_rows, span.starts, span.ends});
+  }
+  EXPECT_EQ(pooled, (std::vector<Row>{
+                        {4, 0, 2, 1, 0}, {0, 2, 4, 0, 1}, {2, 8, 1, 1, 1}, {3, 11, 1, 0, 1}}));
+  EXPECT_EQ(embedded_, (Ints{2, 3, 5}));
+  EXPECT_EQ(plan_.logits_rows, Ints{12});
+  EXPECT_EQ(sampled_, Ints{0});
+}
+
 TEST_F(StepPlannerTest, ReusesThePlanForTheNextStep) {
   make_step_plan(1, 4, std::vector{sequence(tokens_, 0, 6, pages_a_, 2, &first_)}, &plan_,
-                 &sampled_);
+                 &sampled_, &embedded_);
   make_step_plan(2, 4, std::vector{sequence(tokens_, 5, 1, pages_a_, -1, nullptr)}, &plan_,
-                 &sampled_);
+                 &sampled_, &embedded_);
   EXPECT_EQ(plan_.num_rows(), 1);
   EXPECT_TRUE(plan_.segments.empty());
   EXPECT_TRUE(plan_.segment_rows.empty());
   EXPECT_EQ(plan_.logits_rows, Ints{0});
   EXPECT_EQ(sampled_, Ints{0});
+  EXPECT_TRUE(plan_.pooled.empty());
 }
 
 }  // namespace

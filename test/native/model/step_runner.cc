@@ -64,6 +64,12 @@ StepPlan StepRunner::plan(const std::vector<TestChunk>& chunks) {
       }
       found->second.push_back(row);
     }
+    const int32_t first_pooled = std::max(span.first_position, chunk.first_pooled);
+    if (chunk.sum >= 0 && first_pooled < end) {
+      const int32_t first_row = span.first_row + first_pooled - span.first_position;
+      plan.pooled.push_back({chunk.sum, first_row, end - first_pooled,
+                             first_pooled == chunk.first_pooled, chunk.sum_ends});
+    }
     sequence.position = end;
   }
   for (const auto& [adapter, rows] : segments) {
@@ -106,6 +112,23 @@ std::vector<float> StepRunner::run_alone(const std::vector<int32_t>& tokens,
     out.insert(out.end(), logits.begin(), logits.end());
   }
   return out;
+}
+
+std::vector<float> StepRunner::pool_alone(const std::vector<int32_t>& tokens,
+                                          const ResidentAdapter* adapter, int32_t chunk,
+                                          int32_t first_pooled) {
+  TestSequence sequence;
+  sequence.adapter = adapter;
+  for (size_t begin = 0; begin < tokens.size(); begin += chunk) {
+    const size_t end = std::min(tokens.size(), begin + chunk);
+    step({{.sequence = &sequence,
+           .tokens = {tokens.begin() + begin, tokens.begin() + end},
+           .wants_logits = false,
+           .sum = 0,
+           .first_pooled = first_pooled,
+           .sum_ends = end == tokens.size()}});
+  }
+  return pooled();
 }
 
 }  // namespace lorax

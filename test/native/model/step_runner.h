@@ -1,6 +1,7 @@
 // Drives a Decoder step by step as the engine would: pages, block tables, segments, plans.
 //
-// A test says which tokens of which sequences go into a step and gets the logits of every row.
+// A test says which tokens of which sequences go into a step and gets the logits of every row, or
+// their final hidden states added up.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,9 @@ struct TestChunk {
   TestSequence* sequence = nullptr;
   std::vector<int32_t> tokens;
   bool wants_logits = true;  // of every row; else of none
+  int32_t sum = -1;          // 0 or more: its rows from `first_pooled` on are added to that sum
+  int32_t first_pooled = 0;  // position
+  bool sum_ends = false;
 };
 
 class StepRunner {
@@ -36,6 +40,16 @@ class StepRunner {
   // All logits of one sequence run alone in chunks of `chunk` tokens: [tokens, vocab].
   std::vector<float> run_alone(const std::vector<int32_t>& tokens, const ResidentAdapter* adapter,
                                int32_t chunk);
+
+  // The sum of one sequence's states from position `first_pooled` on, run alone: [hidden].
+  std::vector<float> pool_alone(const std::vector<int32_t>& tokens, const ResidentAdapter* adapter,
+                                int32_t chunk, int32_t first_pooled = 0);
+
+  // The sums that ended in the newest step.
+  std::vector<float> pooled() const {
+    const auto sums = decoder_->pooled();
+    return {sums.begin(), sums.end()};
+  }
 
   StepPlan plan(const std::vector<TestChunk>& chunks);
 

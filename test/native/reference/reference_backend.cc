@@ -169,6 +169,7 @@ void ReferenceBackend::begin_step(const StepPlan& plan) {
   }
   plan_ = &plan;
   samples_.clear();
+  ended_sums_.clear();
 }
 
 Activation ReferenceBackend::embed(const Weight& table) {
@@ -203,6 +204,24 @@ Activation ReferenceBackend::add_rms_norm(Activation& residual, const Activation
     chosen.insert(chosen.end(), row_of(residual, row), row_of(residual, row) + residual.cols);
   }
   return rms_norm(activation(chosen, static_cast<int32_t>(rows.size()), residual.cols), gain, eps);
+}
+
+void ReferenceBackend::pool(const Activation& residual, Activation& delta, const Vector& gain,
+                            float eps) {
+  const auto& values = static_cast<const ReferenceVector&>(gain).values;
+  const int32_t cols = residual.cols;
+  std::vector<float> h(cols);
+  for (const PooledSpan& span : plan_->pooled) {
+    if (span.slot < 0 || span.slot >= max_logits_rows_) throw std::logic_error("pool: no such sum");
+    std::vector<double>& sum = sums_[span.slot];
+    if (span.starts) sum.assign(cols, 0.0);
+    for (int32_t row = span.first_row; row < span.first_row + span.num_rows; ++row) {
+      for (int32_t i = 0; i < cols; ++i) h[i] = row_of(residual, row)[i] + row_of(delta, row)[i];
+      norm_row(h.data(), values.data(), cols, eps, h.data());
+      for (int32_t i = 0; i < cols; ++i) sum[i] += h[i];
+    }
+    if (span.ends) ended_sums_.insert(ended_sums_.end(), sum.begin(), sum.end());
+  }
 }
 
 Activation ReferenceBackend::linear(const Activation& x, const Weight& w, const LoraSite* site) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <vector>
@@ -42,6 +43,7 @@ class ReferenceBackend : public Backend {
   Activation rms_norm(const Activation& residual, const Vector& gain, float eps) override;
   Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,
                           float eps, bool sampled_rows) override;
+  void pool(const Activation& residual, Activation& delta, const Vector& gain, float eps) override;
   Activation linear(const Activation& x, const Weight& weight, const LoraSite* site) override;
   void rope_and_store_kv(Activation& qkv, int32_t layer, const AttentionConfig& config,
                          const Vector* q_gain, const Vector* k_gain, float eps) override;
@@ -52,6 +54,7 @@ class ReferenceBackend : public Backend {
   void read_logits(const Activation& logits, std::span<float> out) override;
   void end_step() override {}
   void collect(std::span<SampleResult> results) override;
+  std::span<const float> pooled() const override { return ended_sums_; }
 
  private:
   // Where K (which = 0) or V (which = 1) of one token lies: [kv_heads * head_dim].
@@ -65,7 +68,9 @@ class ReferenceBackend : public Backend {
   std::vector<float> pages_;  // [num_pages, num_layers, 2, block_tokens, kv_heads * head_dim]
   const StepPlan* plan_ = nullptr;
   RopeConfig rope_;
-  std::vector<SampleResult> samples_;  // of the step
+  std::vector<SampleResult> samples_;            // of the step
+  std::map<int32_t, std::vector<double>> sums_;  // by slot
+  std::vector<float> ended_sums_;                // of the step
   std::vector<float> residual_, normed_, linear_, attended_, gated_;
 };
 

@@ -365,8 +365,7 @@ describe('names', () => {
     ]);
   });
 
-  it('has no embedding or image models', () => {
-    expect(() => lorax.embeddingModel('x')).toThrow(NoSuchModelError);
+  it('has no image models', () => {
     expect(() => lorax.imageModel('x')).toThrow(NoSuchModelError);
   });
 

@@ -163,7 +163,12 @@ const NUMBERS: SchemaCase[] = [
   },
   {
     name: 'cents, two divisors',
-    schema: { allOf: [{ multipleOf: 0.01 }, { multipleOf: 0.05 }], type: 'number', minimum: 0 },
+    schema: {
+      allOf: [{ multipleOf: 0.01 }, { multipleOf: 0.05 }],
+      type: 'number',
+      minimum: 0,
+      maximum: 1000,
+    },
     yes: [1.05, 0, 12.1, 99.95],
     no: [1.01, 0.001],
   },
@@ -231,6 +236,12 @@ const STRINGS: SchemaCase[] = [
     schema: { type: 'string', pattern: '^["\\\\/\\n\\x01\\u2028]+$' },
     yes: ['"', '\\', '/\n', '\u0001', '\u2028'],
     no: ['n', ''],
+  },
+  {
+    name: 'a hint for people',
+    schema: { type: 'string', format: 'password', minLength: 1 },
+    yes: ['a'],
+    no: [''],
   },
   {
     name: 'date',

@@ -178,6 +178,13 @@ describe('text that a grammar governs', () => {
     expect(machine.matches(`hm</think><<tool_<${hermes}\n${hermes}`)).toBe(true);
     expect(machine.matches('hm</think>Yes <tool_call> no')).toBe(false);
     expect(machine.matches(`hm</think>${hermes} and more`)).toBe(false);
-    expect(machine.matches('hm')).toBe(false);
+    // Reasoning may take all there is; before a call that must come, it may not.
+    expect(machine.matches('hm')).toBe(true);
+    const must = { tools: tools('required'), thinking: 'open' } as const;
+    const required = new GbnfMachine(
+      await planAnswer(styleOf(formats.HERMES), must).grammar!.text(),
+    );
+    expect(required.matches('hm')).toBe(false);
+    expect(required.matches(`hm</think>${hermes}`)).toBe(true);
   });
 });

@@ -30,6 +30,7 @@ describe.each(['chatml', 'llama3', 'sentencepiece'])('%s', (name) => {
     expect(goldens.texts.length).toBeGreaterThanOrEqual(40);
     for (const { text, ids } of goldens.texts) {
       expect(await tokenizer.encodeText(text, CONTEXT), JSON.stringify(text)).toEqual(ids);
+      expect(await tokenizer.encodeWholeText(text, CONTEXT)).toEqual(ids);
     }
   });
 });

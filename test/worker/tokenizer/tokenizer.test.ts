@@ -100,6 +100,25 @@ describe('model directories', () => {
     );
   });
 
+  it('takes the template for tools where there is one and tools are given', async () => {
+    const chat_template = [
+      { name: 'default', template: 'chat: {{ messages[0].content }}' },
+      {
+        name: 'tool_use',
+        template: 'tools: {{ messages[0].content }}',
+      },
+    ];
+    const directory = await variant({ 'tokenizer_config.json': JSON.stringify({ chat_template }) });
+    const tokenizer = await Tokenizer.load(directory);
+    const idsOf = (text: string) => tokenizer.encodeText(text, 100);
+    const messages = user('hello');
+    expect((await tokenizer.encodeChat({ messages }, 100)).ids).toEqual(await idsOf('chat: hello'));
+    const tools = [{ name: 'f', parameters: true }];
+    // It says nothing of how calls are written, so ours is told in the system message.
+    const { ids } = await tokenizer.encodeChat({ messages, tools }, 1000);
+    expect(ids.slice(0, 2)).toEqual((await idsOf('tools: You')).slice(0, 2));
+  });
+
   it('says when there is no template, and serves texts all the same', async () => {
     const tokenizer = await Tokenizer.load(await variant({ 'tokenizer_config.json': '{}' }));
     await expect(tokenizer.encodeChat({ messages: user('a') }, 100)).rejects.toMatchObject({
@@ -162,5 +181,60 @@ describe('model directories', () => {
       code: 'MODEL_UNSUPPORTED',
       data: { field: 'decoder', value: 'WordPiece' },
     });
+  });
+});
+
+describe('a whole text', () => {
+  type Json = Record<string, unknown>;
+  const read = async (file: string) =>
+    JSON.parse(await readFile(path.join(fixtureDirectory('chatml'), file), 'utf8')) as Json;
+
+  /** The chatml fixture, whose texts have these tokens before and after them. */
+  async function withAffixes(before: string[], after: string[], config: Json = {}) {
+    const json = await read('tokenizer.json');
+    const added = json.added_tokens as { id: number; content: string }[];
+    const special = (id: string) => ({ SpecialToken: { id, type_id: 0 } });
+    const single = [
+      ...before.map(special),
+      { Sequence: { id: 'A', type_id: 0 } },
+      ...after.map(special),
+    ];
+    const ids = Object.fromEntries(added.map(({ id, content }) => [content, id]));
+    const special_tokens = Object.fromEntries(
+      [...before, ...after].map((id) => [id, { id, ids: [ids[id]], tokens: [id] }]),
+    );
+    const post_processor = { type: 'TemplateProcessing', single, pair: single, special_tokens };
+    const directory = await variant({
+      'tokenizer.json': JSON.stringify({ ...json, post_processor }),
+      'tokenizer_config.json': JSON.stringify({
+        ...(await read('tokenizer_config.json')),
+        ...config,
+      }),
+    });
+    return { tokenizer: await Tokenizer.load(directory), ids };
+  }
+
+  it('ends as the tokenizer ends texts; a prompt does not', async () => {
+    const plain = await loadFixture('chatml');
+    const words = await plain.encodeText('hello world', 100);
+    expect(await plain.encodeWholeText('hello world', 100)).toEqual(words);
+    const { tokenizer, ids } = await withAffixes(['<|im_start|>'], ['<|im_end|>', '<|endoftext|>']);
+    const [start, end, eot] = [ids['<|im_start|>'], ids['<|im_end|>'], ids['<|endoftext|>']];
+    expect(await tokenizer.encodeText('hello world', 100)).toEqual([start, ...words]);
+    const whole = await tokenizer.encodeWholeText('hello world', 100);
+    expect(whole).toEqual([start, ...words, end, eot]);
+  });
+
+  it('heeds add_eos_token', async () => {
+    const plain = await loadFixture('chatml');
+    const words = await plain.encodeText('hello', 100);
+    const added = await withAffixes([], [], { add_eos_token: true });
+    expect(await added.tokenizer.encodeWholeText('hello', 100)).toEqual([
+      ...words,
+      plain.eosTokenId,
+    ]);
+    expect(await added.tokenizer.encodeText('hello', 100)).toEqual(words);
+    const left = await withAffixes([], ['<|im_end|>'], { add_eos_token: false });
+    expect(await left.tokenizer.encodeWholeText('hello', 100)).toEqual(words);
   });
 });

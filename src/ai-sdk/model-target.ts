@@ -1,0 +1,34 @@
+/**
+ * How a model names its weights: by a registered name, or by the engine's name of a directory.
+ *
+ * Names come from apps' clients: what cannot be a name is no model, before anything is asked.
+ */
+import { BASE_MODEL, isAdapterName } from '../adapter-name.js';
+import { LoraxError } from '../errors.js';
+import { noSuchModel } from './convert-error.js';
+import type { ModelType } from './convert-error.js';
+
+export type ModelTarget = { name: string } | { directory: string };
+
+/** What the engine calls the target. */
+export function adapterOf(target: ModelTarget): string {
+  return 'name' in target ? target.name : target.directory;
+}
+
+/** The AI SDK takes an empty id for a missing one. */
+export function shownModelId(modelId: string): string {
+  return modelId === '' ? '(empty name)' : modelId;
+}
+
+/** Throws NoSuchModelError. */
+export function checkTarget(target: ModelTarget, modelId: string, modelType: ModelType): void {
+  if (!('name' in target)) return;
+  const { name } = target;
+  if (name === BASE_MODEL || isAdapterName(name)) return;
+  const message =
+    `${JSON.stringify(name.slice(0, 100))} is no adapter name: a name has letters, ` +
+    'digits and _ . - / @ :, starts with a letter or digit and holds no "..". ' +
+    'A directory is opened with fromDirectory().';
+  const cause = new LoraxError('ADAPTER_NOT_FOUND', message, { data: { adapter: name } });
+  throw noSuchModel(modelId, cause, modelType);
+}
