@@ -15,11 +15,13 @@ const CONSUMER = `
 import { createLorax, type LoraxProvider } from 'lorax-js';
 import { createEngine } from 'lorax-js/engine';
 import * as six from 'lorax-js/ai6';
+import { withLorax } from 'lorax-js/next';
 import * as fake from 'lorax-js/test';
 
 export const lorax: LoraxProvider = createLorax({ model: './m' });
 export const model = lorax('pirate');
 export const entries = [createEngine({ model: './m' }), six.createLorax({ model: './m' }), fake];
+export const config: { output: 'standalone' } = withLorax({ output: 'standalone' });
 `;
 
 let project: string;
