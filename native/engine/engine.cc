@@ -4,6 +4,10 @@
 // and the reads go through command_queue, outbox and status_board, each with its own lock.
 #include "engine/engine.h"
 
+#ifdef __linux__
+#include <pthread.h>
+#endif
+
 #include <chrono>
 #include <mutex>
 #include <thread>
@@ -28,6 +32,13 @@ EngineLimits checked(const EngineLimits& limits) {
   require(limits.max_queued >= 0, "maxQueued", limits.max_queued, "0 or more");
   require(limits.max_sequences >= 1, "maxSequences", limits.max_sequences, "1 or more");
   return limits;
+}
+
+/** What tools that list threads call this one (`top -H`, /proc/PID/task). */
+void name_this_thread() {
+#ifdef __linux__
+  pthread_setname_np(pthread_self(), "lorax-engine");
+#endif
 }
 
 }  // namespace
@@ -83,6 +94,7 @@ void Engine::Impl::start() {
 }
 
 void Engine::Impl::run() noexcept {
+  name_this_thread();
   while (!commands_.closed()) {
     if (step()) continue;
     if (loop_.has_untold()) {

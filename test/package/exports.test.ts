@@ -2,7 +2,7 @@
 // that explains itself where there is no Node.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { createRequire, isBuiltin } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
@@ -65,5 +65,12 @@ describe('package exports', () => {
     const sources = loaded.map((file) => readFileSync(`${root}/${file}`, 'utf8')).join('\n');
     const needed = new Set([...sources.matchAll(/require\("([^."][^"]*)"\)/g)].map((m) => m[1]));
     expect([...needed].sort()).toEqual(['node:path', 'node:url', 'url']);
+  });
+
+  test('the worker imports nothing but Node: tracers find it, but not what it imports', () => {
+    const source = readFileSync(`${root}/dist/worker.mjs`, 'utf8');
+    const imported = [...source.matchAll(/^import .* from "([^"]+)";$/gm)].map(([, name]) => name);
+    expect(imported.length).toBeGreaterThan(3);
+    expect(imported.filter((name) => !isBuiltin(name ?? ''))).toEqual([]);
   });
 });
