@@ -1,10 +1,10 @@
 'use client';
 
+import type { AnswerOptions, ChatMessage } from '@/lib/messages';
 import { DefaultChatTransport } from 'ai';
 import { type FormEvent, useState } from 'react';
-import type { AnswerOptions, ChatMessage } from '../lib/messages';
-import { type Side, useSide } from './use-side';
 import { EngineStrip } from './engine-strip';
+import { type Side, useSide } from './use-side';
 
 const transport = new DefaultChatTransport<ChatMessage>({ api: '/api/chat' });
 
@@ -76,7 +76,8 @@ function Answers({ side, adapters }: { side: Side; adapters: string[] }) {
           <option key={each}>{each}</option>
         ))}
       </select>
-      <div className="messages">
+      {/* A new function at every render: React calls it again, and the newest line is in sight. */}
+      <div className="messages" ref={(list) => list?.scrollTo({ top: list.scrollHeight })}>
         {chat.messages.map((message) => (
           <Message key={message.id} message={message} />
         ))}

@@ -1,7 +1,7 @@
 'use client';
 
+import type { EngineStatus } from '@/lib/messages';
 import { useEffect, useState } from 'react';
-import type { EngineStatus } from '../lib/messages';
 
 /** What the engine is doing, asked every second: a light per adapter, pages, requests. */
 export function EngineStrip() {

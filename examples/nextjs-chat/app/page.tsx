@@ -1,4 +1,4 @@
-import { ADAPTERS } from '../lib/lorax';
+import { ADAPTERS } from '@/lib/lorax';
 import { Chat } from './chat';
 
 export default function Page() {

@@ -1,7 +1,7 @@
+import type { ChatMessage } from '@/lib/messages';
 import { type UseChatHelpers, useChat } from '@ai-sdk/react';
 import type { ChatTransport } from 'ai';
 import { useState } from 'react';
-import type { ChatMessage } from '../lib/messages';
 
 /** One of the two conversations, and the adapter that will answer next in it. */
 export interface Side {

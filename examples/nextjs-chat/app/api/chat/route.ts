@@ -1,5 +1,5 @@
-import { lorax } from '../../../lib/lorax';
-import type { AnswerOptions, ChatMessage } from '../../../lib/messages';
+import { lorax } from '@/lib/lorax';
+import type { AnswerOptions, ChatMessage } from '@/lib/messages';
 import { convertToModelMessages, streamText } from 'ai';
 
 type Question = AnswerOptions & { messages: ChatMessage[] };

@@ -1,5 +1,5 @@
-import { lorax } from '../../../lib/lorax';
-import type { EngineStatus } from '../../../lib/messages';
+import { lorax } from '@/lib/lorax';
+import type { EngineStatus } from '@/lib/messages';
 
 export async function GET(): Promise<Response> {
   const [{ deviceDescription }, { pages, requests, totals }, adapters] = await Promise.all([
