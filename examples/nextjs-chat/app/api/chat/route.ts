@@ -1,19 +1,26 @@
 import { lorax } from '@/lib/lorax';
 import type { AnswerOptions, ChatMessage } from '@/lib/messages';
-import { convertToModelMessages, streamText } from 'ai';
+import {
+  convertToModelMessages,
+  createUIMessageStreamResponse,
+  streamText,
+  toUIMessageStream,
+  type ToolSet,
+} from 'ai';
 
 type Question = AnswerOptions & { messages: ChatMessage[] };
 
 export async function POST(request: Request): Promise<Response> {
   const { messages, adapter, endless }: Question = await request.json();
-  const result = streamText({
+  const { stream } = streamText({
     model: lorax(adapter), // a name, so it may come from the page: an unknown one is an error
     messages: await convertToModelMessages(messages),
     abortSignal: request.signal, // the page's Stop button, or the page is gone
     providerOptions: { lorax: { ignoreEos: endless } },
   });
   let firstTextAt = 0;
-  return result.toUIMessageStreamResponse<ChatMessage>({
+  const pageStream = toUIMessageStream<ToolSet, ChatMessage>({
+    stream,
     messageMetadata: ({ part }) => {
       if (part.type === 'start') return { adapter };
       if (part.type === 'text-delta') firstTextAt ||= performance.now();
@@ -23,4 +30,5 @@ export async function POST(request: Request): Promise<Response> {
     },
     onError: (error) => (error instanceof Error ? error.message : String(error)),
   });
+  return createUIMessageStreamResponse({ stream: pageStream });
 }
