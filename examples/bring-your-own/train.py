@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default=str(DEMO))
     parser.add_argument("--out", default="robot")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=30)
     options = parser.parse_args()
     random.seed(1)
     torch.manual_seed(1)

@@ -42,6 +42,11 @@ const lorax = createLorax({ model, adapters: { pirate: \`\${model}/adapters/pira
 const { text } = await generateText({ model: lorax('pirate'), prompt: '${QUESTION}' });
 console.log(text);
 `,
+        'device.js': `
+import { createEngine } from 'lorax-js/engine';
+const engine = createEngine({ model: 'node_modules/lorax-js/models/demo' });
+console.log((await engine.ready()).deviceDescription);
+`,
         'both.js': `
 import { createRequire } from 'node:module';
 import { generateText } from 'ai';
@@ -74,8 +79,15 @@ console.log(JSON.stringify({
     });
   });
 
-  test('nothing was compiled: the prebuilt binaries were used', () => {
+  test('nothing was compiled: the prebuilt binaries were used', async () => {
     expect(existsSync(project.file('node_modules/lorax-js/build'))).toBe(false);
+    // Where a CUDA backend was packed, what is missing for it is the machine's.
+    const own = `prebuilds/${process.platform}-${process.arch}`;
+    const packed = existsSync(project.file('node_modules/lorax-js', own, 'lorax_cuda.so'));
+    const device = await project.node('device.js');
+    expect(device.includes('lorax_cuda.so) is not built'), device).toBe(
+      process.platform === 'linux' && !packed,
+    );
   });
 });
 
