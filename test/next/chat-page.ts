@@ -1,15 +1,8 @@
 /** The example's page in a real Chromium: what a person sees and does there. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type Browser, type Page, chromium } from 'playwright-core';
 
 const SIDES = ['left', 'right'] as const;
 export type SideName = (typeof SIDES)[number];
-
-/** Characters of both newest answers at one moment. */
-export interface Sample {
-  left: number;
-  right: number;
-}
 
 /** Background requests of the browser itself have nowhere to go on a machine without a network. */
 const QUIET = [
@@ -72,17 +65,6 @@ export class ChatPage {
       const newest = this.#section(side).locator('article:last-of-type');
       await newest.and(this.page.locator('[aria-busy=false] article.assistant')).waitFor();
     }
-  }
-
-  /** Watches both answers grow until they are complete. */
-  async watch(): Promise<Sample[]> {
-    const samples: Sample[] = [];
-    const ended = this.answered().then(() => true);
-    do {
-      const [left, right] = await Promise.all(SIDES.map((side) => this.answers(side)));
-      samples.push({ left: left?.at(-1)?.length ?? 0, right: right?.at(-1)?.length ?? 0 });
-    } while (!(await Promise.race([ended, sleep(15, false)])));
-    return samples;
   }
 
   /** Until both newest answers are that long. */
