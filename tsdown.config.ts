@@ -1,8 +1,10 @@
 // What is published: flat ESM and CJS entries in dist/, and one ESM-only dist/worker.mjs that is
 // found beside them by a literal new URL('./worker.mjs', import.meta.url) (`shims` makes the same
-// line work in CJS). devDependencies that are imported (the AI SDK's specification) are bundled;
-// dependencies stay external.
+// line work in CJS). devDependencies that are imported (the AI SDK's specification, the tokenizer) are
+// bundled, with their licences beside them; dependencies stay external. The worker has none: whoever
+// traces files for a deployment finds it by its URL, but not what it would import.
 import { defineConfig } from 'tsdown';
+import { bundledLicenses } from './scripts/bundled-licenses.mjs';
 
 const shared = {
   platform: 'node',
@@ -25,6 +27,7 @@ export default defineConfig([
       engine: 'src/engine.ts',
       ai6: 'src/ai6.ts',
       langchain: 'src/langchain.ts',
+      next: 'src/next.ts',
       test: 'src/test.ts',
     },
     format: ['esm', 'cjs'],
@@ -34,6 +37,7 @@ export default defineConfig([
     // Symbol.asyncDispose, for consumers whose `lib` has it not and who have no @types/node.
     banner: { dts: '/// <reference lib="esnext.disposable" />' },
     deps: { onlyBundle: false, alwaysBundle: ['json-schema'] },
+    plugins: [bundledLicenses('LICENSES.txt')],
   },
   {
     ...shared,
@@ -45,5 +49,6 @@ export default defineConfig([
     format: ['esm'],
     dts: false,
     deps: { onlyBundle: false },
+    plugins: [bundledLicenses('LICENSES.worker.txt')],
   },
 ]);

@@ -8,11 +8,14 @@ const dist = (file: string) => fileURLToPath(new URL(`./dist/${file}`, import.me
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    // test/smollm2 needs a fetched model: `npm run check:smollm2`.
+    // test/smollm2 needs a fetched model: `npm run check:smollm2`. test/next and test/install need
+    // what scripts/test-next.mjs and scripts/test-package.mjs have installed.
     exclude: [
       '**/node_modules/**',
       'test/native/**',
       ...(process.env.LORAX_TEST_SMOLLM2 ? [] : ['test/smollm2/**']),
+      ...(process.env.LORAX_TEST_NEXT ? [] : ['test/next/**']),
+      ...(process.env.LORAX_TEST_INSTALL ? [] : ['test/install/**']),
     ],
     globalSetup: ['test/global-setup.ts'],
     // Tests with worker threads and process exits of their own need real processes.
@@ -24,7 +27,7 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^lorax-js$/, replacement: dist('index.mjs') },
-      { find: /^lorax-js\/(engine|ai6|langchain|test)$/, replacement: dist('$1.mjs') },
+      { find: /^lorax-js\/(engine|ai6|langchain|next|test)$/, replacement: dist('$1.mjs') },
     ],
   },
 });

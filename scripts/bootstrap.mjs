@@ -136,7 +136,10 @@ export function buildJavaScript() {
   return step(
     'dist (tsdown)',
     'dist/.stamp',
-    ['src', 'worker', 'tsdown.config.ts', 'tsconfig.json', 'package.json'],
+    [
+      ...['src', 'worker', 'tsdown.config.ts', 'tsconfig.json', 'package.json'],
+      'scripts/bundled-licenses.mjs',
+    ],
     '',
     () => {
       fs.rmSync(path.join(root, 'dist'), { recursive: true, force: true });

@@ -10,7 +10,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
-import { architectures, findNvcc } from './build-native.mjs';
+import { architectures, cudaPluginPath, findNvcc } from './build-native.mjs';
 import { isCudaSetUp, setupCuda } from './setup-cuda.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -148,6 +148,12 @@ function provideNvcc() {
   if (process.env.CI) return setupCuda({ say: (line) => say(`test: cuda: ${line}`) });
   const reason = 'no nvcc on this machine; `node scripts/setup-cuda.mjs` makes one (500 MB)';
   return { ok: false, reason };
+}
+
+/** The CUDA backend to pack and install: the addon's own, else what runCudaTests compiled. */
+export function builtCudaPlugin() {
+  const tested = path.join(root, 'build', 'tests', 'lorax_cuda.so');
+  return [cudaPluginPath, tested].find((file) => fs.existsSync(file));
 }
 
 /** Compiles the whole CUDA backend, also without a GPU, and runs what this machine can run of it. */

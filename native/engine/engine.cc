@@ -5,6 +5,10 @@
 // grammars are made here and meet the engine thread in a request.
 #include "engine/engine.h"
 
+#ifdef __linux__
+#include <pthread.h>
+#endif
+
 #include <chrono>
 #include <mutex>
 #include <thread>
@@ -30,6 +34,13 @@ EngineLimits checked(const EngineLimits& limits) {
   require(limits.max_queued >= 0, "maxQueued", limits.max_queued, "0 or more");
   require(limits.max_sequences >= 1, "maxSequences", limits.max_sequences, "1 or more");
   return limits;
+}
+
+/** What tools that list threads call this one (`top -H`, /proc/PID/task). */
+void name_this_thread() {
+#ifdef __linux__
+  pthread_setname_np(pthread_self(), "lorax-engine");
+#endif
 }
 
 }  // namespace
@@ -87,6 +98,7 @@ void Engine::Impl::start() {
 }
 
 void Engine::Impl::run() noexcept {
+  name_this_thread();
   while (!commands_.closed()) {
     if (step()) continue;
     if (loop_.has_untold()) {

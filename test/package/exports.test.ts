@@ -2,7 +2,8 @@
 // that explains itself where there is no Node.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { createRequire, isBuiltin } from 'node:module';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 
@@ -32,7 +33,7 @@ describe('package exports', () => {
     expect(existsSync(`${root}/dist/worker.mjs`)).toBe(true);
   });
 
-  test.each(['lorax-js', 'lorax-js/engine', 'lorax-js/ai6', 'lorax-js/langchain', 'lorax-js/test'])(
+  test.each(['lorax-js', 'lorax-js/engine', 'lorax-js/ai6', 'lorax-js/langchain', 'lorax-js/next', 'lorax-js/test'])(
     '%s loads by import and by require',
     async (specifier) => {
       const code = `import(${JSON.stringify(specifier)}).then((m) => console.log(typeof m))`;
@@ -60,5 +61,25 @@ describe('package exports', () => {
     await expect(import(/* @vite-ignore */ resolved)).rejects.toThrow(
       'lorax-js needs the Node runtime',
     );
+  });
+
+  test('lorax-js/next brings neither Next nor the engine', () => {
+    const code =
+      "require('lorax-js/next');" +
+      "console.log(JSON.stringify(Object.keys(require.cache).map((f) => path.relative('.', f))))";
+    const output = execFileSync(process.execPath, ['-e', code], { cwd: root, encoding: 'utf8' });
+    const loaded: string[] = JSON.parse(output);
+    expect(loaded).toContain(path.join('dist', 'next.cjs'));
+    expect(loaded.filter((file) => !file.startsWith('dist'))).toEqual([]);
+    const sources = loaded.map((file) => readFileSync(`${root}/${file}`, 'utf8')).join('\n');
+    const needed = new Set([...sources.matchAll(/require\("([^."][^"]*)"\)/g)].map((m) => m[1]));
+    expect([...needed].sort()).toEqual(['node:path', 'node:url', 'url']);
+  });
+
+  test('the worker imports nothing but Node: tracers find it, but not what it imports', () => {
+    const source = readFileSync(`${root}/dist/worker.mjs`, 'utf8');
+    const imported = [...source.matchAll(/^import .* from "([^"]+)";$/gm)].map(([, name]) => name);
+    expect(imported.length).toBeGreaterThan(3);
+    expect(imported.filter((name) => !isBuiltin(name ?? ''))).toEqual([]);
   });
 });

@@ -15,6 +15,7 @@ const CONSUMER = `
 import { createLorax, type LoraxAdapters, type LoraxProvider } from 'lorax-js';
 import { createEngine } from 'lorax-js/engine';
 import * as six from 'lorax-js/ai6';
+import { withLorax } from 'lorax-js/next';
 import * as fake from 'lorax-js/test';
 
 export const lorax: LoraxProvider = createLorax({ model: './m' });
@@ -26,6 +27,7 @@ export const known: keyof LoraxAdapters = 'parrot';
 // @ts-expect-error: an app that names its adapters knows of slips
 export const slip: keyof LoraxAdapters = 'parott';
 export const entries = [createEngine({ model: './m' }), six.createLorax({ model: './m' }), fake];
+export const config: { output: 'standalone' } = withLorax({ output: 'standalone' });
 `;
 
 const LANGCHAIN_CONSUMER = `

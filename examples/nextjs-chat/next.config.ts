@@ -1,0 +1,3 @@
+import { withLorax } from 'lorax-js/next';
+
+export default withLorax({ output: 'standalone' });
