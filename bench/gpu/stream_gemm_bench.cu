@@ -304,18 +304,12 @@ class Bench {
     constexpr int kUnits = 1024;
     if (units_ == nullptr) {
       LORAX_CUDA(cudaMalloc(&sites_, kLayers * 4 * sizeof(LoraSiteItems)));
-      LORAX_CUDA(cudaMalloc(&items_, kLayers * 4 * kUnits * sizeof(LoraItem)));
       LORAX_CUDA(cudaMalloc(&units_, kLayers * 4 * kUnits * sizeof(LoraUnit)));
-      LORAX_CUDA(cudaMalloc(&num_units_, kLayers * 4 * 4));
+      LORAX_CUDA(cudaMalloc(&sets_, kLayers * 4 * kUnits * sizeof(LoraSet)));
+      LORAX_CUDA(cudaMalloc(&chunks_, kLayers * 4 * kUnits * sizeof(LoraChunk)));
+      LORAX_CUDA(cudaMalloc(&rows_, kLayers * 4 * kUnits * sizeof(LoraRow)));
       LORAX_CUDA(cudaMalloc(&counts_, sizeof(StepCounts)));
       LORAX_CUDA(cudaMalloc(&pieces_, kUnits * LoraUnit::kPieces * 512));
-      LORAX_CUDA(cudaMalloc(&segment_rows_, 256 * 4));
-      LORAX_CUDA(cudaMalloc(&segment_weights_, 256 * 4));
-      std::vector<int32_t> row_list(256);
-      for (int i = 0; i < 256; ++i) row_list[i] = i;
-      const std::vector<float> weights(256, 1.0f);
-      LORAX_CUDA(cudaMemcpy(segment_rows_, row_list.data(), 1024, cudaMemcpyHostToDevice));
-      LORAX_CUDA(cudaMemcpy(segment_weights_, weights.data(), 1024, cudaMemcpyHostToDevice));
     }
     const auto* slices = reinterpret_cast<const uint8_t*>(weights_);
     int64_t at = 0;
@@ -328,31 +322,53 @@ class Bench {
       for (int s = 0; s < 4; ++s) {
         const int32_t outs = static_cast<int32_t>(kShapes[s].n) / num_parts(s);
         LoraSiteItems site;
-        std::vector<LoraItem> items;
         std::vector<LoraUnit> units;
+        std::vector<LoraSet> sets;
+        std::vector<LoraChunk> chunks;
+        std::vector<LoraRow> row_list;
         for (int p = 0; p < num_parts(s); ++p) {
           for (int i = 0; i < adapters; ++i) {
             const int32_t begin = i * rows / adapters;
             const int32_t end = (i + 1) * rows / adapters;
             const uint8_t* a = take(kShapes[s].k * 32);
-            items.push_back({take(int64_t{outs} * 32), 1.0f, begin, end, begin / 8,
-                             (end - 1) / 8 - begin / 8 + 1, static_cast<int32_t>(units.size())});
-            for (int32_t row = begin; row < end; row += 8) {
-              units.push_back({a, row, std::min(row + 8, end) - row});
+            const uint8_t* b = take(int64_t{outs} * 32);
+            for (int32_t row = begin; row < end; ++row) {
+              const int place = (row - begin) % 8;
+              if (place == 0) {
+                units.push_back({a});
+                std::fill_n(units.back().rows, LoraUnit::kMaxRows, LoraUnit::kNoRow);
+              }
+              units.back().rows[place] = static_cast<uint8_t>(row);
+              const bool new_set = sets.size() == static_cast<size_t>(site.set_begin[p]) ||
+                                   sets.back().num_chunks == LoraSet::kMaxChunks;
+              if (row == begin || row % 16 == 0) {
+                if (new_set) {
+                  sets.push_back(
+                      {static_cast<int32_t>(chunks.size()), static_cast<int32_t>(row_list.size())});
+                }
+                chunks.push_back({b, row / 16 * 16});
+                ++sets.back().num_chunks;
+              }
+              row_list.push_back({(static_cast<int32_t>(units.size()) - 1) * 8 + place,
+                                  (sets.back().num_chunks - 1) * 16 + row % 16, 1.0f});
+              ++sets.back().num_rows;
             }
           }
           for (int q = p + 1; q <= LoraSiteItems::kMaxParts; ++q) {
-            site.part_begin[q] = static_cast<int32_t>(items.size());
+            site.set_begin[q] = static_cast<int32_t>(sets.size());
           }
         }
         const int at_site = l * 4 + s;
-        const auto num_units = static_cast<int32_t>(units.size());
+        site.num_units = static_cast<int32_t>(units.size());
+        const auto put = [&](auto* to, const auto& from) {
+          LORAX_CUDA(cudaMemcpy(to + at_site * kUnits, from.data(), from.size() * sizeof(from[0]),
+                                cudaMemcpyHostToDevice));
+        };
         LORAX_CUDA(cudaMemcpy(sites_ + at_site, &site, sizeof(site), cudaMemcpyHostToDevice));
-        LORAX_CUDA(cudaMemcpy(items_ + at_site * kUnits, items.data(),
-                              items.size() * sizeof(LoraItem), cudaMemcpyHostToDevice));
-        LORAX_CUDA(cudaMemcpy(units_ + at_site * kUnits, units.data(),
-                              units.size() * sizeof(LoraUnit), cudaMemcpyHostToDevice));
-        LORAX_CUDA(cudaMemcpy(num_units_ + at_site, &num_units, 4, cudaMemcpyHostToDevice));
+        put(units_, units);
+        put(sets_, sets);
+        put(chunks_, chunks);
+        put(rows_, row_list);
       }
     }
   }
@@ -360,12 +376,9 @@ class Bench {
   StreamGemmLora lora_site(int layer, int shape) {
     const int at = layer * 4 + shape;
     StreamGemmLora lora;
-    lora.items = items_ + at * 1024;
-    lora.site = sites_ + at;
-    lora.units = units_ + at * 1024;
-    lora.num_units = num_units_ + at;
-    lora.segment_rows = segment_rows_;
-    lora.segment_weights = segment_weights_;
+    lora.lists = {sites_ + at, units_ + at * 1024, sets_ + at * 1024, chunks_ + at * 1024,
+                  rows_ + at * 1024};
+    lora.early = true;
     lora.pieces = pieces_;
     lora.counts = counts_;
     lora.site_index = at;
@@ -385,8 +398,9 @@ class Bench {
     uint64_t zero = 0;
     for (int l = first; l < first + count; ++l) {
       std::printf("launch %d", l);
-      for (int event = 0; event < 6; ++event) {
-        static const char* names[] = {"start", "released", "first", "loaded", "last", "end"};
+      for (int event = 0; event < 8; ++event) {
+        static const char* names[] = {"start", "released", "first",  "loaded",
+                                      "last",  "end",      "pieces", "filled"};
         std::vector<uint64_t> times;
         for (int b = 0; b < 256; ++b) {
           const uint64_t time = host[(l * 256 + b) * 8 + event];
@@ -432,14 +446,13 @@ class Bench {
   __nv_bfloat16* buffers_[8] = {};  // [256, 28672] each
   float* logits_ = nullptr;
   LoraSiteItems* sites_ = nullptr;  // of launch (layer, shape): layer * 4 + shape
-  LoraItem* items_ = nullptr;
   LoraUnit* units_ = nullptr;
-  int32_t* num_units_ = nullptr;
+  LoraSet* sets_ = nullptr;
+  LoraChunk* chunks_ = nullptr;
+  LoraRow* rows_ = nullptr;
   StepCounts* counts_ = nullptr;  // its mark changes before every replay
   uint4* pieces_ = nullptr;
   int32_t mark_ = 0;
-  int32_t* segment_rows_ = nullptr;
-  float* segment_weights_ = nullptr;
   uint64_t* trace_ = nullptr;  // [256 launches][256 blocks][8]
   std::vector<StreamGemm> plans_[5];
   int sms_ = 0;

@@ -74,15 +74,20 @@ void CudaBackend::lay_out_lists() {
   };
   const int64_t sites_at = take(num_sites * static_cast<int64_t>(sizeof(LoraSiteModules)));
   const int64_t parts_at = take(num_sites * 4);
-  const int64_t ranges_at = take(num_sites * static_cast<int64_t>(sizeof(LoraSiteItems)));
-  const int64_t counts_at = take(num_sites * 4);
-  const int64_t items_at = take(lists_.capacity.items_bytes(num_parts));
-  const int64_t units_at = take(lists_.capacity.units_bytes(num_parts));
+  const auto take_all = [&](int64_t count, auto element) {
+    return take(count * static_cast<int64_t>(sizeof(element)));
+  };
+  const int64_t rows = num_parts * int64_t{LoraItemsCapacity::kRows};
+  const int64_t items_at = take_all(num_sites, LoraSiteItems{});
+  const int64_t units_at = take_all(rows, LoraUnit{});
+  const int64_t sets_at = take_all(num_parts * int64_t{LoraItemsCapacity::kSets}, LoraSet{});
+  const int64_t chunks_at = take_all(rows, LoraChunk{});
+  const int64_t rows_at = take_all(rows, LoraRow{});
   LORAX_CUDA(cudaStreamSynchronize(stream_));
   list_storage_ = {};
   list_storage_ = DeviceBuffer(bytes, "lists of adapters' work");
   if (lora_pieces_.bytes() == 0) {
-    lora_pieces_ = DeviceBuffer(lists_.capacity.pieces_bytes(), "lists of adapters' work");
+    lora_pieces_ = DeviceBuffer(LoraItemsCapacity::pieces_bytes(), "lists of adapters' work");
     LORAX_CUDA(cudaMemset(lora_pieces_.as<void>(), 0, lora_pieces_.bytes()));
   }
   uint8_t* base = list_storage_.as<uint8_t>();
@@ -95,10 +100,11 @@ void CudaBackend::lay_out_lists() {
   lists_.num_sites = static_cast<int32_t>(num_sites);
   lists_.sites = reinterpret_cast<const LoraSiteModules*>(base + sites_at);
   lists_.parts_before = reinterpret_cast<const int32_t*>(base + parts_at);
-  lists_.ranges = reinterpret_cast<LoraSiteItems*>(base + ranges_at);
-  lists_.num_units = reinterpret_cast<int32_t*>(base + counts_at);
-  lists_.items = reinterpret_cast<LoraItem*>(base + items_at);
+  lists_.items = reinterpret_cast<LoraSiteItems*>(base + items_at);
   lists_.units = reinterpret_cast<LoraUnit*>(base + units_at);
+  lists_.sets = reinterpret_cast<LoraSet*>(base + sets_at);
+  lists_.chunks = reinterpret_cast<LoraChunk*>(base + chunks_at);
+  lists_.rows = reinterpret_cast<LoraRow*>(base + rows_at);
   parts_before_ = std::move(parts_before);
 }
 
@@ -210,12 +216,7 @@ void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight,
   StreamGemmLora lora;
   if (index >= 0) {
     const LoraRowSite& modules = sites_[index];
-    lora.items = lists_.items + int64_t{parts_before_[index]} * lists_.capacity.groups;
-    lora.site = lists_.ranges + index;
-    lora.units = lists_.units + int64_t{parts_before_[index]} * lists_.capacity.units;
-    lora.num_units = lists_.num_units + index;
-    lora.segment_rows = issue_.arrays.segment_rows;
-    lora.segment_weights = issue_.arrays.segment_weights;
+    lora.lists = lists_.of_site(index, parts_before_[index]);
     lora.pieces = lora_pieces_.as<uint4>();
     lora.counts = issue_.arrays.counts;
     lora.site_index = index;

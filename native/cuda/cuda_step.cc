@@ -125,7 +125,7 @@ void CudaBackend::begin_step(const StepPlan& plan) {
              std::span(plan.segment_rows)
                  .subspan(segment.rows_begin, segment.rows_end - segment.rows_begin));
   }
-  const bool few_adapter_rows = lists_.capacity.fits(load);
+  const bool few_adapter_rows = LoraItemsCapacity::fits(load);
   const bool recorded = few_adapter_rows && upload_->fits_recorded(plan);
   const int32_t bucket = recorded ? graphs_->bucket_for(plan.num_rows()) : 0;
   slot_ = (slot_ + 1) % kSlots;

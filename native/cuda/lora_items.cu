@@ -1,5 +1,5 @@
-// One block per site; its threads are segments. A scan hands out room for items and units, part by
-// part.
+// One block per site; a thread has four places of segment_rows. Scans over the block hand out
+// chunks, units and rows, part by part.
 #include "cuda/launch.h"
 #include "cuda/lora_items.h"
 #include "cuda/lora_lookup.cuh"
@@ -7,110 +7,258 @@
 namespace lorax::cuda {
 
 void LoraLoad::add(int32_t max_groups, std::span<const int32_t> rows) {
-  if (rows.empty()) return;
   const auto count = static_cast<int64_t>(rows.size());
-  groups += max_groups;
   units += max_groups * ((count + LoraUnit::kMaxRows - 1) / LoraUnit::kMaxRows);
   row_groups += max_groups * count;
 }
 
 namespace {
 
+constexpr int kMaxPlaces = LoraItemsCapacity::kRows;
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
+constexpr int kPerThread = kMaxPlaces / kThreads;
+constexpr int kChunkRows = 16;
+constexpr int kPairs = LoraItemsCapacity::kMaxStepRows / kChunkRows;
 
-struct Counts {
-  int32_t items = 0;
-  int32_t units = 0;
-};
-
-__device__ Counts operator+(Counts a, Counts b) { return {a.items + b.items, a.units + b.units}; }
-
-// Exclusive over the block's threads; `total` is the block's. Two barriers.
-__device__ Counts exclusive_scan(Counts mine, Counts& total) {
-  __shared__ Counts of_warp[kWarps];
+// Exclusive over the block's threads, by `combine`; `total` is the block's.
+template <typename T, typename Combine>
+__device__ T exclusive_scan(T mine, T zero, Combine combine, T& total) {
+  __shared__ T of_warp[kWarps];
   const int lane = threadIdx.x % 32;
-  Counts sum = mine;
+  const int warp = threadIdx.x / 32;
+  T sum = mine;
 #pragma unroll
   for (int offset = 1; offset < 32; offset *= 2) {
-    const Counts below = {__shfl_up_sync(~0u, sum.items, offset),
-                          __shfl_up_sync(~0u, sum.units, offset)};
-    if (lane >= offset) sum = sum + below;
+    const T below = __shfl_up_sync(~0u, sum, offset);
+    if (lane >= offset) sum = combine(below, sum);
   }
+  const T before_lane = __shfl_up_sync(~0u, sum, 1);
   __syncthreads();
-  if (lane == 31) of_warp[threadIdx.x / 32] = sum;
+  if (lane == 31) of_warp[warp] = sum;
   __syncthreads();
-  Counts before;
-  total = {};
+  T before = zero;
+  total = zero;
+#pragma unroll
   for (int w = 0; w < kWarps; ++w) {
-    if (w == static_cast<int>(threadIdx.x / 32)) before = total;
-    total = total + of_warp[w];
+    if (w == warp) before = total;
+    total = combine(total, of_warp[w]);
   }
-  return {before.items + sum.items - mine.items, before.units + sum.units - mine.units};
+  return lane == 0 ? before : combine(before, before_lane);
+}
+
+__device__ int exclusive_sum(int mine, int& total) {
+  return exclusive_scan(mine, 0, [](int a, int b) { return a + b; }, total);
+}
+__device__ int exclusive_max(int mine) {
+  int total;
+  return exclusive_scan(mine, -1, [](int a, int b) { return max(a, b); }, total);
+}
+
+// One place of segment_rows.
+struct Place {
+  int segment = -1;     // none
+  int in_segment = 0;   // its number there
+  int row = 0;          // of x
+  int chunk_start = 0;  // the place that begins its chunk
+};
+
+struct Shared {
+  int chunk[kMaxPlaces];     // of a place that begins one: the first rank group's
+  int unit[kMaxPlaces];      // likewise
+  int num_rows[kMaxPlaces];  // of a chunk
+  int first_row[kMaxPlaces + 1];
+};
+
+// Which segment each of this thread's places is in, and where its chunk begins.
+__device__ void find_places(const StepArrays& step, Shared& shared, Place (&places)[kPerThread]) {
+  const int first = threadIdx.x * kPerThread;
+  int* segment_at = shared.chunk;  // that begins at a place
+  for (int i = 0; i < kPerThread; ++i) segment_at[first + i] = -1;
+  __syncthreads();
+  for (int s = threadIdx.x; s < step.counts->num_segments; s += kThreads) {
+    const DeviceSegment& segment = step.segments[s];
+    if (segment.rows_begin < segment.rows_end && segment.rows_begin < kMaxPlaces) {
+      segment_at[segment.rows_begin] = s;
+    }
+  }
+  __syncthreads();
+  int last = -1;
+  for (int i = 0; i < kPerThread; ++i) last = max(last, segment_at[first + i]);
+  int segment = exclusive_max(last);
+  int start = -1;
+  for (int i = 0; i < kPerThread; ++i) {
+    const int at = first + i;
+    Place& place = places[i];
+    segment = max(segment, segment_at[at]);
+    place.chunk_start = -1;
+    if (segment < 0) continue;
+    const DeviceSegment& found = step.segments[segment];
+    if (at >= found.rows_end) continue;
+    place.row = step.segment_rows[at];
+    if (place.row >= LoraItemsCapacity::kMaxStepRows) continue;
+    place.segment = segment;
+    place.in_segment = at - found.rows_begin;
+    if (place.in_segment == 0 || step.segment_rows[at - 1] / kChunkRows != place.row / kChunkRows) {
+      start = place.chunk_start = at;
+    }
+  }
+  int before = exclusive_max(start);
+  for (Place& place : places) before = place.chunk_start = max(before, place.chunk_start);
+}
+
+// Where the lists of a site stand.
+struct Done {
+  int chunks = 0;
+  int rows = 0;
+  int units = 0;
+  int sets = 0;
+};
+
+__device__ void write_unit(const StepArrays& step, const Place& place, int at, const uint8_t* a,
+                           LoraUnit& unit) {
+  unit.a = a;
+  const int left = step.segments[place.segment].rows_end - at;
+  for (int i = 0; i < LoraUnit::kMaxRows; ++i) {
+    unit.rows[i] = i < left ? static_cast<uint8_t>(step.segment_rows[at + i]) : LoraUnit::kNoRow;
+  }
+}
+
+// Appends a part of the site.
+__device__ void add_part(const StepArrays& step, const LoraSiteModules& site, int part,
+                         const Place (&places)[kPerThread], Shared& shared,
+                         const LoraSiteLists& lists, Done& done) {
+  const int first = threadIdx.x * kPerThread;
+  AdapterEntry entries[kPerThread];
+  int in_pair[kPairs] = {};  // chunks of this thread's places, by their rows of x
+  int units = 0;
+  for (int i = 0; i < kPerThread; ++i) {
+    const Place& place = places[i];
+    shared.num_rows[first + i] = 0;
+    if (place.segment < 0) continue;
+    entries[i] =
+        i > 0 && places[i - 1].segment == place.segment
+            ? entries[i - 1]
+            : find_entry(step.segments[place.segment].adapter, site.layer, site.modules[part]);
+    const int groups = entries[i].num_groups;
+    const int chunks = place.chunk_start == first + i ? groups : 0;
+#pragma unroll
+    for (int p = 0; p < kPairs; ++p) in_pair[p] += p == place.row / kChunkRows ? chunks : 0;
+    if (place.in_segment % LoraUnit::kMaxRows == 0) units += groups;
+  }
+  int num_units = 0;
+  units = exclusive_sum(units, num_units);
+  int num_chunks = 0;
+#pragma unroll
+  for (int p = 0; p < kPairs; ++p) {
+    int total = 0;
+    in_pair[p] = num_chunks + exclusive_sum(in_pair[p], total);
+    num_chunks += total;
+  }
+  num_chunks = min(num_chunks, kMaxPlaces);
+  num_units = min(num_units, kMaxPlaces);
+
+  for (int i = 0; i < kPerThread; ++i) {
+    const Place& place = places[i];
+    const int at = first + i;
+    if (place.segment < 0) continue;
+    const int groups = entries[i].num_groups;
+    if (place.chunk_start == at) {
+      int chunk = 0;
+#pragma unroll
+      for (int p = 0; p < kPairs; ++p) {
+        if (p != place.row / kChunkRows) continue;
+        chunk = in_pair[p];
+        in_pair[p] += groups;
+      }
+      shared.chunk[at] = chunk;
+      for (int g = 0; g < groups && chunk + g < kMaxPlaces; ++g) {
+        lists.chunks[done.chunks + chunk + g] = {entries[i].groups[g].b,
+                                                 place.row / kChunkRows * kChunkRows};
+      }
+    }
+    if (place.in_segment % LoraUnit::kMaxRows == 0) {
+      shared.unit[at] = units;
+      for (int g = 0; g < groups && units + g < kMaxPlaces; ++g) {
+        write_unit(step, place, at, entries[i].groups[g].a, lists.units[done.units + units + g]);
+      }
+      units += groups;
+    }
+  }
+  __syncthreads();
+  for (int i = 0; i < kPerThread; ++i) {
+    if (places[i].segment < 0) continue;
+    const int chunk = shared.chunk[places[i].chunk_start];
+    for (int g = 0; g < entries[i].num_groups && chunk + g < kMaxPlaces; ++g) {
+      atomicAdd(&shared.num_rows[chunk + g], 1);
+    }
+  }
+  __syncthreads();
+  int rows = 0;
+  for (int i = 0; i < kPerThread; ++i) rows += shared.num_rows[first + i];
+  int num_rows = 0;
+  rows = exclusive_sum(rows, num_rows);
+  for (int i = 0; i < kPerThread; ++i) {
+    shared.first_row[first + i] = rows;
+    rows += shared.num_rows[first + i];
+  }
+  if (threadIdx.x == 0) shared.first_row[kMaxPlaces] = num_rows;
+  num_rows = min(num_rows, kMaxPlaces);
+  __syncthreads();
+  for (int i = 0; i < kPerThread; ++i) {
+    const Place& place = places[i];
+    const int at = first + i;
+    if (place.segment < 0) continue;
+    const int in_unit = place.in_segment % LoraUnit::kMaxRows;
+    const int unit = shared.unit[at - in_unit];
+    const int chunk = shared.chunk[place.chunk_start];
+    const float factor = step.segment_weights[at] * entries[i].scale;
+    for (int g = 0; g < entries[i].num_groups && chunk + g < kMaxPlaces; ++g) {
+      const int row = shared.first_row[chunk + g] + at - place.chunk_start;
+      if (row >= kMaxPlaces) continue;
+      lists.rows[done.rows + row] = {
+          (done.units + unit + g) * LoraUnit::kMaxRows + in_unit,
+          (chunk + g) % LoraSet::kMaxChunks * kChunkRows + place.row % kChunkRows, factor};
+    }
+  }
+  const int num_sets = (num_chunks + LoraSet::kMaxChunks - 1) / LoraSet::kMaxChunks;
+  for (int s = threadIdx.x; s < num_sets; s += kThreads) {
+    const int begin = s * LoraSet::kMaxChunks;
+    const int end = min(begin + LoraSet::kMaxChunks, num_chunks);
+    LoraSet set;
+    set.first_chunk = done.chunks + begin;
+    set.num_chunks = static_cast<int16_t>(end - begin);
+    set.first_row = done.rows + shared.first_row[begin];
+    set.num_rows =
+        static_cast<int16_t>(min(shared.first_row[end], num_rows) - shared.first_row[begin]);
+    lists.sets[done.sets + s] = set;
+  }
+  done = {done.chunks + num_chunks, done.rows + num_rows, done.units + num_units,
+          done.sets + num_sets};
+  __syncthreads();
 }
 
 __global__ void __launch_bounds__(kThreads)
     lora_items_kernel(const LoraItemLists lists, const StepArrays step) {
   let_next_start();
   wait_for_previous();
-  constexpr int kParts = LoraSiteItems::kMaxParts;
-  const LoraSiteModules& site = lists.sites[blockIdx.x];
-  const int64_t parts_before = lists.parts_before[blockIdx.x];
-  LoraItem* items = lists.items + parts_before * lists.capacity.groups;
-  LoraUnit* units = lists.units + parts_before * lists.capacity.units;
-  const int32_t max_items = site.num_parts * lists.capacity.groups;
-  const int32_t max_units = site.num_parts * lists.capacity.units;
-  const int32_t num_segments = step.counts->num_segments;
-  const int32_t* rows = step.segment_rows;
+  __shared__ Shared shared;
+  Place places[kPerThread];
+  find_places(step, shared, places);
+  __syncthreads();
 
-  LoraSiteItems& range = lists.ranges[blockIdx.x];
-  Counts done;
-  for (int part = 0; part < kParts; ++part) {
-    if (threadIdx.x == 0) range.part_begin[part] = min(done.items, max_items);
-    if (part >= site.num_parts) continue;
-    for (int32_t first = 0; first < num_segments; first += kThreads) {
-      const int32_t s = first + threadIdx.x;
-      DeviceSegment segment;
-      AdapterEntry entry;
-      if (s < num_segments) {
-        segment = step.segments[s];
-        if (segment.rows_begin < segment.rows_end) {
-          entry = find_entry(segment.adapter, site.layer, site.modules[part]);
-        }
-      }
-      Counts mine;
-      int32_t first_block = 0;
-      int32_t num_blocks = 0;
-      int32_t chunks = 0;
-      if (entry.num_groups > 0) {
-        first_block = rows[segment.rows_begin] / 8;
-        num_blocks = rows[segment.rows_end - 1] / 8 - first_block + 1;
-        chunks =
-            (segment.rows_end - segment.rows_begin + LoraUnit::kMaxRows - 1) / LoraUnit::kMaxRows;
-        mine = {entry.num_groups, entry.num_groups * chunks};
-      }
-      Counts total;
-      Counts at = done + exclusive_scan(mine, total);
-      done = done + total;
-      for (int32_t group = 0; group < entry.num_groups; ++group) {
-        if (at.items >= max_items || at.units + chunks > max_units) break;
-        const RankGroup slices = entry.groups[group];
-        items[at.items] = {slices.b,         entry.scale, segment.rows_begin,
-                           segment.rows_end, first_block, num_blocks,
-                           at.units};
-        for (int32_t chunk = 0; chunk < chunks; ++chunk) {
-          const int32_t begin = segment.rows_begin + chunk * LoraUnit::kMaxRows;
-          units[at.units + chunk] = {slices.a, begin,
-                                     min(LoraUnit::kMaxRows, segment.rows_end - begin)};
-        }
-        at = at + Counts{1, chunks};
-      }
-    }
+  const LoraSiteModules& site = lists.sites[blockIdx.x];
+  const LoraSiteLists of_site = lists.of_site(blockIdx.x, lists.parts_before[blockIdx.x]);
+  LoraSiteItems items;
+  Done done;
+#pragma unroll
+  for (int part = 0; part < LoraSiteItems::kMaxParts; ++part) {
+    items.set_begin[part] = done.sets;
+    if (part < site.num_parts) add_part(step, site, part, places, shared, of_site, done);
   }
-  if (threadIdx.x == 0) {
-    range.part_begin[kParts] = min(done.items, max_items);
-    lists.num_units[blockIdx.x] = min(done.units, max_units);
-  }
+  items.set_begin[LoraSiteItems::kMaxParts] = done.sets;
+  items.num_units = done.units;
+  if (threadIdx.x == 0) *of_site.items = items;
 }
 
 }  // namespace

@@ -80,22 +80,46 @@ struct StepArrays {
   const float* segment_weights = nullptr;   // [max_rows]
 };
 
-// 16 ranks of one adapter in one part of one fused linear, for the rows of one segment. Made on the
-// device at the start of a step (lora_items.h), part by part, for every site.
-struct LoraItem {
-  const uint8_t* b = nullptr;
-  float scale = 0.0f;
-  int32_t rows_begin = 0;  // into segment_rows
-  int32_t rows_end = 0;
-  int32_t first_block = 0;  // of 8 rows: those of the first row
-  int32_t num_blocks = 0;   // up to the block of the last row
-  int32_t first_unit = 0;   // of the site's units; its rows are 8 a unit
+// The adapters' work at one fused linear of one layer, made on the device at the start of a step
+// (lora_items.h). An item is 16 ranks of one adapter in one part of the linear, for the rows of one
+// segment.
+
+// Up to 8 rows of an item: what the shrink takes at a time.
+struct alignas(16) LoraUnit {
+  static constexpr int32_t kMaxRows = 8;
+  static constexpr int32_t kPieces = 8;  // of k: sums of their own
+  static constexpr uint8_t kNoRow = 0xff;
+  const uint8_t* a = nullptr;
+  uint8_t rows[kMaxRows] = {};  // of x, ascending
 };
 
-// The items of one fused linear of one layer; part p's are [part_begin[p], part_begin[p + 1]).
-struct LoraSiteItems {
+// B of an item, and 16 rows of x with rows of the item among them.
+struct alignas(16) LoraChunk {
+  const uint8_t* b = nullptr;
+  int32_t first_row = 0;  // a multiple of 16
+};
+
+// One row of an item: v[row] = factor * A x[row].
+struct alignas(16) LoraRow {
+  int32_t unit_row = 0;  // unit * kMaxRows + its place there
+  int32_t at = 0;        // in its set: chunk * 16 + row of the chunk
+  float factor = 0.0f;
+};
+
+// Chunks of one part that the streaming GEMM takes at a time, and their rows.
+struct alignas(16) LoraSet {
+  static constexpr int32_t kMaxChunks = 8;
+  int32_t first_chunk = 0;
+  int32_t first_row = 0;
+  int16_t num_chunks = 0;
+  int16_t num_rows = 0;
+};
+
+// Part p's sets are [set_begin[p], set_begin[p + 1]).
+struct alignas(16) LoraSiteItems {
   static constexpr int kMaxParts = 3;
-  int32_t part_begin[kMaxParts + 1] = {};
+  int32_t set_begin[kMaxParts + 1] = {};
+  int32_t num_units = 0;
 };
 
 }  // namespace lorax::cuda

@@ -161,7 +161,7 @@ StreamGemmConfig stream_gemm_config(int32_t split, int32_t rows, bool lora, bool
   const int32_t w_bytes = config.block_atoms * kTileRows * kAtomRowBytes;
   const int32_t x_bytes = config.block_atoms * columns * kAtomRowBytes;
   config.in_flight = kBytesInFlight / w_bytes;
-  const int32_t max_x_bytes = columns == 128 && !lora ? kMaxXBytes128 : kMaxXBytes;
+  const int32_t max_x_bytes = columns == 128 ? (lora ? 64 * 1024 : kMaxXBytes128) : kMaxXBytes;
   config.w_stages = 16;
   const auto too_large = [&] {
     config.x_stages = std::min(config.w_stages, std::max(2, max_x_bytes / x_bytes));

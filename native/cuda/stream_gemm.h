@@ -50,12 +50,7 @@ int64_t stream_gemm_shared_bytes(const StreamGemmConfig& config, int32_t rows, b
 // The adapted modules of one site. Lists (lora_items.h) and their arrays are in device memory and
 // were complete before the kernel ahead of the launch began; it does what they say when it runs.
 struct StreamGemmLora {
-  const LoraItem* items = nullptr;
-  const LoraSiteItems* site = nullptr;
-  const LoraUnit* units = nullptr;
-  const int32_t* num_units = nullptr;
-  const int32_t* segment_rows = nullptr;
-  const float* segment_weights = nullptr;
+  LoraSiteLists lists;
   // Workspace of all launches, of LoraItemsCapacity::pieces_bytes(), zero at first. What a launch
   // leaves there is told from what others left by counts->mark, the step's, and the site's index.
   uint4* pieces = nullptr;

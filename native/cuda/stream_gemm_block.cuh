@@ -13,7 +13,16 @@
 namespace lorax::cuda {
 
 // With LORAX_STREAM_GEMM_TRACE (bench only) every block notes when it passed these points.
-enum class TraceEvent { kStart, kReleased, kFirstBlock, kLastLoad, kLastBlock, kEnd };
+enum class TraceEvent {
+  kStart,
+  kReleased,
+  kFirstBlock,
+  kLastLoad,
+  kLastBlock,
+  kEnd,
+  kPieces,
+  kFilled
+};
 
 __device__ __forceinline__ void trace([[maybe_unused]] const StreamGemmParameters& p,
                                       [[maybe_unused]] TraceEvent event) {
@@ -79,14 +88,14 @@ struct StreamBlock {
     return shared + layout.x_at + index * layout.x_stage_bytes;
   }
   __device__ uint32_t lora_slot(uint32_t set, uint32_t slot) const {
-    return shared + layout.lora_at + (set * kLoraSetSlots + slot) * layout.lora_slot_bytes;
+    return shared + layout.lora_at + (set * LoraSet::kMaxChunks + slot) * layout.lora_slot_bytes;
   }
   __device__ uint32_t lora_v(uint32_t slot_address) const {
     return slot_address + layout.lora_slot_bytes - kLoraChunkBlocks * kVBlockBytes;
   }
   __device__ uint32_t lora_meta(uint32_t set, uint32_t slot) const {
-    return shared + layout.lora_at + p.lora_sets * kLoraSetSlots * layout.lora_slot_bytes +
-           (set * kLoraSetSlots + slot) * 16;
+    return shared + layout.lora_at + p.lora_sets * LoraSet::kMaxChunks * layout.lora_slot_bytes +
+           (set * LoraSet::kMaxChunks + slot) * 16;
   }
 
   __device__ void init_barriers() const {

@@ -37,7 +37,7 @@ struct StreamConsumer {
 
   // d = W[16 rows of this warp, the tile's part of k] x^T; the adapters' share is added on the way
   // or at the end.
-  __device__ void multiply(const BlockCursor& tile, [[maybe_unused]] uint32_t adapted) {
+  __device__ void multiply(const BlockCursor& tile, [[maybe_unused]] const int3& sets) {
     const int expand_at = kExpandsEarly ? expand_atom(tile) : -1;
     const uint32_t w_offset = warp / 4 * kHalfRows * kAtomRowBytes;
     uint32_t accumulate = 0;
@@ -57,7 +57,7 @@ struct StreamConsumer {
           wgmma_wait<0>();
           wgmma_hold(d);
           release(w_before, x_before);
-          expand_lora(tile, adapted);
+          expand_lora(tile, sets);
         }
       }
       ptx::barrier_wait(block.barriers.w_full + 8 * w_ring.index, w_ring.parity);
@@ -92,7 +92,7 @@ struct StreamConsumer {
     release(w_before, x_before);
     if (threadIdx.x == 0) trace(block.p, TraceEvent::kLastBlock);
     if constexpr (kLora) {
-      if (expand_at < 0) expand_lora(tile, adapted);
+      if (expand_at < 0) expand_lora(tile, sets);
     }
   }
 
@@ -105,91 +105,78 @@ struct StreamConsumer {
     return tile.atom + atoms * 3 / 4 / 2 * 2;
   }
 
-  // Bit q: part q of the site has items. Read early: beside a stream of weights it takes long.
-  __device__ uint32_t adapted_parts() const {
-    uint32_t parts = 0;
-    for (int q = 0; q < block.p.lora.num_parts; ++q) {
-      const LoraSiteItems& site = *block.p.lora.site;
-      if (site.part_begin[q] < site.part_begin[q + 1]) parts |= 1u << q;
-    }
-    return parts;
+  // Sets of the site's parts. Read early: beside a stream of weights it takes long.
+  __device__ int3 sets_of_parts() const {
+    const int4 begin = *reinterpret_cast<const int4*>(block.p.lora.lists.items->set_begin);
+    return make_int3(begin.y - begin.x, begin.z - begin.y, begin.w - begin.z);
   }
 
   // d += B v for every item of the site whose part covers rows of this tile that its part of k
   // owns.
-  __device__ __forceinline__ void expand_lora(const BlockCursor& tile, uint32_t adapted) {
-    bool any = false;
+  __device__ __forceinline__ void expand_lora(const BlockCursor& tile, const int3& sets) {
+    int left = 0;
     for (int q = 0; q < block.p.lora.num_parts; ++q) {
       const int2 groups = block.lora_groups(q, tile);
-      any |= groups.x < groups.y && (adapted >> q & 1) != 0;
+      if (groups.x < groups.y) left += q == 0 ? sets.x : q == 1 ? sets.y : sets.z;
     }
-    if (!any) return;
-    int left = 0;
-    do {
+    for (; left > 0; --left) {
       ptx::barrier_wait(block.barriers.lora_full + 8 * lora_ring.index, lora_ring.parity);
-      left = ptx::load_shared_int4(block.lora_meta(lora_ring.index, 0)).w;
-      add_chunks(min(left, kLoraSetSlots));
+      add_chunks();
       __syncwarp();
       if (lane == 0) ptx::barrier_arrive(block.barriers.lora_empty + 8 * lora_ring.index);
       lora_ring.next(block.p.lora_sets);
-      left -= kLoraSetSlots;
-    } while (left > 0);
+    }
   }
 
-  // What one slot adds to this warp's rows.
+  // A chunk of the set.
   struct Term {
-    int first_block = 0;
-    int num_blocks = 0;  // 0: nothing
+    int pair = kNoPair;  // of blocks of 8 rows of x
     int4 b;
-    int2 v[kLoraChunkBlocks];
+    int4 v;
   };
+  static constexpr int kNoPair = 1 << 16;
 
-  __device__ __forceinline__ Term load_term(int slot) const {
+  // `group`: this warp's of the tile's groups of rows of B.
+  __device__ __forceinline__ Term load_term(int slot, int group) const {
     Term term;
-    const int4 meta = ptx::load_shared_int4(block.lora_meta(lora_ring.index, slot));
     const uint32_t at = block.lora_slot(lora_ring.index, slot);
-    const int group = warp - (meta.z & 0xffff);
-    const bool ours = group >= 0 && warp < meta.z >> 16;
-    term.first_block = meta.x;
-    term.num_blocks = ours ? meta.y : 0;
-    term.b = ptx::load_shared_int4(at + (ours ? group : 0) * kBGroupBytes + lane * 16);
-#pragma unroll
-    for (int n = 0; n < kLoraChunkBlocks; ++n) {
-      term.v[n] = ptx::load_shared_int2(block.lora_v(at) + n * kVBlockBytes + lane * 8);
-    }
+    term.pair = ptx::load_shared_int(block.lora_meta(lora_ring.index, slot));
+    term.b = ptx::load_shared_int4(at + group * kBGroupBytes + lane * 16);
+    const int2 low = ptx::load_shared_int2(block.lora_v(at) + lane * 8);
+    const int2 high = ptx::load_shared_int2(block.lora_v(at) + kVBlockBytes + lane * 8);
+    term.v = make_int4(low.x, low.y, high.x, high.y);
     return term;
   }
 
-  // d += B v for the first `count` slots of the set. Short code: it runs once a tile, and what is
-  // not in the instruction cache comes from far. The next slot's loads are under way meanwhile.
-  __device__ __forceinline__ void add_chunks(int count) {
-    Term term = load_term(0);
-#pragma unroll 1
-    for (int slot = 0; slot < count; ++slot) {
-      const Term next = load_term(min(slot + 1, kLoraSetSlots - 1));
+  // d += B v for the chunks of the set, which ascend in the rows of x: straight code for the usual
+  // one or none a pair of blocks. The next chunk's loads are under way meanwhile.
+  __device__ __forceinline__ void add_chunks() {
+    const int4 meta = ptx::load_shared_int4(block.lora_meta(lora_ring.index, 0));
+    const int group = warp - (meta.z & 0xffff);
+    if (group < 0 || warp >= meta.z >> 16) return;
+    int slot = 0;
+    Term next = load_term(0, group);
 #pragma unroll
-      for (int j = 0; j < kBlocks; ++j) {
-        const int n = j - term.first_block;
-        const bool hit = n >= 0 && n < term.num_blocks;
-        const int2 v = n == 0 ? term.v[0] : term.v[1];
-        mma_16x8x16_if(hit, d[4 * j], d[4 * j + 1], d[4 * j + 2], d[4 * j + 3], term.b, v);
+    for (int pair = 0; pair < (kBlocks + 1) / 2; ++pair) {
+#pragma unroll 1
+      while (next.pair == pair) {
+        const Term term = next;
+        next.pair = kNoPair;
+        if (++slot < meta.y) next = load_term(slot, group);
+        mma_16x8x16(d + 8 * pair, term.b, term.v.x, term.v.y);
+        if (2 * pair + 1 < kBlocks) {
+          mma_16x8x16(d + 8 * pair + 4, term.b, term.v.z, term.v.w);
+        }
       }
-      term = next;
     }
   }
 
-  // The same in every lane.
-  static __device__ __forceinline__ void mma_16x8x16_if(bool does, float& c0, float& c1, float& c2,
-                                                        float& c3, const int4& a, const int2& b) {
+  static __device__ __forceinline__ void mma_16x8x16(float* c, const int4& a, int b0, int b1) {
     asm volatile(
-        "{\n"
-        ".reg .pred does;\n"
-        "setp.ne.s32 does, %10, 0;\n"
-        "@does mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
         "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
-        "}\n"
-        : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
-        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y), "r"(static_cast<int>(does)));
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
   }
 
   // d = silu(gate) * up: the first half of the tile has gate, the second the same rows of up. Each
@@ -310,10 +297,10 @@ struct StreamConsumer {
 
   // Nothing is stored before x has come, so before the kernels ahead have ended.
   __device__ void run() {
-    uint32_t adapted = 0;
-    if constexpr (kLora) adapted = adapted_parts();
+    int3 sets = {};
+    if constexpr (kLora) sets = sets_of_parts();
     for (BlockCursor tile(block.p.schedule, blockIdx.x); tile.valid(); tile.next_tile()) {
-      multiply(tile, adapted);
+      multiply(tile, sets);
       const int row = tile.row(warp / 4) + warp % 4 * 16;
       if (block.p.gated != 0) {
         gate(row, tile.row() + warp % 4 * 16);
@@ -330,7 +317,7 @@ constexpr int kStreamThreads = (kTileWarps + 2 + (kLora ? 1 + kShrinkWarps : 0))
 
 // Few enough registers that a block of the small kernel that follows finds room beside it.
 template <int kColumns, bool kLora>
-constexpr int kStreamRegisters = kColumns == 128 ? 104
+constexpr int kStreamRegisters = kColumns == 128 ? (kLora ? 128 : 104)
                                  : kLora         ? 88
                                                  : 80;
 

@@ -21,8 +21,7 @@ constexpr int32_t kAtomRowBytes = 128;
 constexpr int32_t kHalfRows = 64;  // of W: a warpgroup's
 constexpr int32_t kTileRows = 2 * kHalfRows;
 constexpr int32_t kTileWarps = kTileRows / 16;
-constexpr int32_t kLoraChunkBlocks = 2;  // blocks of 8 rows of v in one slot
-constexpr int32_t kLoraSetSlots = 8;     // slots that are handed over together
+constexpr int32_t kLoraChunkBlocks = 2;  // blocks of 8 rows of v of one chunk
 constexpr int32_t kVBlockBytes = 256;    // of v: [8 rows][16 ranks] bf16
 constexpr int32_t kBGroupBytes = 512;    // of B: 16 outs x 16 ranks
 
@@ -107,7 +106,8 @@ struct SharedLayout {
   int32_t barriers_at = 0;
   int32_t bytes = 0;
 
-  static constexpr int32_t kShrinkBytes = 4096;
+  static constexpr int32_t kParkedBytes = 32;
+  static constexpr int32_t kShrinkBytes = 4096 + kParkedBytes;
 
   // lora_sets 0: no adapters.
   LORAX_HOST_DEVICE SharedLayout(int32_t columns, int32_t block_atoms, int32_t w_stages,
@@ -119,7 +119,7 @@ struct SharedLayout {
     lora_at = gate_at + (gated ? columns * 128 : 0);
     const int32_t groups = gated ? kTileWarps / 2 : kTileWarps / split;  // of one part of the site
     lora_slot_bytes = groups * kBGroupBytes + kLoraChunkBlocks * kVBlockBytes;
-    shrink_at = lora_at + lora_sets * kLoraSetSlots * (lora_slot_bytes + 16);
+    shrink_at = lora_at + lora_sets * LoraSet::kMaxChunks * (lora_slot_bytes + 16);
     barriers_at = shrink_at + (lora_sets > 0 ? kShrinkBytes : 0);
     bytes = barriers_at + 2 * (w_stages + x_stages + lora_sets) * 8;
   }

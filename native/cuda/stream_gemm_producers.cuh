@@ -64,103 +64,82 @@ __device__ void produce_x(const StreamBlock<kColumns>& block) {
   }
 }
 
-// What one slot holds: a B slice of an item, and its v for some blocks of 8 rows of x.
-struct LoraChunk {
-  LoraItem item;
-  int32_t first_block = 0;
-  int32_t num_blocks = 0;
-  int2 groups;          // of the tile
-  int32_t b_group = 0;  // of B: the first of them
-  int32_t left = 0;     // chunks of the tile, this one counted
-  int32_t slot = 0;     // in its set
-  __device__ bool closes_set() const { return left == 1 || slot + 1 == kLoraSetSlots; }
-};
+// Walks the sets of chunks of a block's tiles, in the order in which they are handed over.
+template <int kColumns>
+struct LoraSetCursor {
+  const StreamBlock<kColumns>& block;
+  const int4 set_begin;  // of the site's parts
+  BlockCursor tile;
+  int part = -1;
+  int set = 0;
+  int set_end = 0;
+  int2 groups = {};  // of the tile, that the part adds to
 
-__device__ __forceinline__ LoraItem shuffled(const LoraItem& mine, int lane) {
-  LoraItem item;
-  item.b = reinterpret_cast<const uint8_t*>(
-      __shfl_sync(0xffffffff, reinterpret_cast<uint64_t>(mine.b), lane));
-  item.scale = __shfl_sync(0xffffffff, mine.scale, lane);
-  item.rows_begin = __shfl_sync(0xffffffff, mine.rows_begin, lane);
-  item.rows_end = __shfl_sync(0xffffffff, mine.rows_end, lane);
-  item.first_block = __shfl_sync(0xffffffff, mine.first_block, lane);
-  item.num_blocks = __shfl_sync(0xffffffff, mine.num_blocks, lane);
-  item.first_unit = __shfl_sync(0xffffffff, mine.first_unit, lane);
-  return item;
-}
+  __device__ LoraSetCursor(const StreamBlock<kColumns>& b, const int4& begin)
+      : block(b), set_begin(begin), tile(b.p.schedule, blockIdx.x) {
+    settle();
+  }
 
-// Calls take(chunk) for the items of every tile's parts in their order, cut into chunks of
-// kLoraChunkBlocks blocks. By a warp.
-template <int kColumns, typename Take>
-__device__ __forceinline__ void for_lora_chunks(const StreamBlock<kColumns>& block, Take take) {
-  const auto& lora = block.p.lora;
-  const int lane = threadIdx.x % 32;
-  for (BlockCursor tile(block.p.schedule, blockIdx.x); tile.valid(); tile.next_tile()) {
-    int left = 0;
-#pragma unroll 1
-    for (int q = 0; q < lora.num_parts; ++q) {
-      const int2 groups = block.lora_groups(q, tile);
-      if (groups.x >= groups.y) continue;
-      for (int i = lora.site->part_begin[q] + lane; i < lora.site->part_begin[q + 1]; i += 32) {
-        left += (lora.items[i].num_blocks + kLoraChunkBlocks - 1) / kLoraChunkBlocks;
+  __device__ bool valid() const { return tile.valid(); }
+  __device__ void next() {
+    ++set;
+    settle();
+  }
+
+ private:
+  __device__ void settle() {
+    while (set >= set_end && tile.valid()) {
+      if (++part == block.p.lora.num_parts) {
+        part = -1;
+        set_end = set = 0;
+        tile.next_tile();
+        continue;
       }
-    }
-    left = __reduce_add_sync(0xffffffff, left);
-    if (left == 0) continue;
-    int slot = 0;
-#pragma unroll 1
-    for (int q = 0; q < lora.num_parts; ++q) {
-      LoraChunk chunk;
-      chunk.groups = block.lora_groups(q, tile);
-      if (chunk.groups.x >= chunk.groups.y) continue;
-      const int end = lora.site->part_begin[q + 1];
-      chunk.b_group = block.first_group(q, tile, chunk.groups);
-#pragma unroll 1
-      for (int base = lora.site->part_begin[q]; base < end; base += 32) {
-        LoraItem mine;
-        if (base + lane < end) mine = lora.items[base + lane];
-        const int count = min(32, end - base);
-#pragma unroll 1
-        for (int i = 0; i < count; ++i) {
-          chunk.item = shuffled(mine, i);
-          int done = 0;
-          do {
-            chunk.first_block = chunk.item.first_block + done;
-            chunk.num_blocks = min(chunk.item.num_blocks - done, kLoraChunkBlocks);
-            done += kLoraChunkBlocks;
-            chunk.left = left--;
-            chunk.slot = slot++ % kLoraSetSlots;
-            take(chunk);
-          } while (done < chunk.item.num_blocks);
-        }
-      }
+      groups = block.lora_groups(part, tile);
+      set = part == 0 ? set_begin.x : part == 1 ? set_begin.y : set_begin.z;
+      set_end = part == 0 ? set_begin.y : part == 1 ? set_begin.z : set_begin.w;
+      if (groups.x >= groups.y) set = set_end;
     }
   }
-}
+};
 
-// B depends on nothing: the ring is filled with it while x is still being computed.
+// B depends on nothing: the ring is filled with it while x is still being computed. By a warp.
 template <int kColumns>
 __device__ void produce_b(const StreamBlock<kColumns>& block) {
   const auto& p = block.p;
-  const bool leader = threadIdx.x % 32 == 0;
+  const int lane = threadIdx.x % 32;
   RingPosition ring;
-  for_lora_chunks(block, [&](const LoraChunk& chunk) {
-    if (leader) {
-      const uint32_t full = block.barriers.lora_full + 8 * ring.index;
-      const uint32_t bytes = (chunk.groups.y - chunk.groups.x) * kBGroupBytes;
-      if (chunk.slot == 0) {
-        ptx::barrier_wait(block.barriers.lora_empty + 8 * ring.index, ring.parity ^ 1);
-      }
-      ptx::store_shared_int4(block.lora_meta(ring.index, chunk.slot),
-                             make_int4(chunk.first_block, chunk.num_blocks,
-                                       chunk.groups.x | chunk.groups.y << 16, chunk.left));
-      ptx::barrier_expect_more(full, bytes);
-      ptx::load_bytes(block.lora_slot(ring.index, chunk.slot),
-                      chunk.item.b + int64_t{chunk.b_group} * kBGroupBytes, bytes, full);
-      if (chunk.closes_set()) ptx::barrier_arrive(full);
+  LoraSetCursor<kColumns> cursor(block,
+                                 *reinterpret_cast<const int4*>(p.lora.lists.items->set_begin));
+  LoraSet set, after;
+  if (cursor.valid()) set = p.lora.lists.sets[cursor.set];
+  LoraChunk chunk;
+  if (lane < set.num_chunks) chunk = p.lora.lists.chunks[set.first_chunk + lane];
+  while (cursor.valid()) {
+    const uint32_t full = block.barriers.lora_full + 8 * ring.index;
+    const int2 groups = cursor.groups;
+    const uint32_t bytes = (groups.y - groups.x) * kBGroupBytes;
+    const int first = block.first_group(cursor.part, cursor.tile, groups);
+    cursor.next();
+    after = {};
+    if (cursor.valid()) after = p.lora.lists.sets[cursor.set];
+    ptx::barrier_wait(block.barriers.lora_empty + 8 * ring.index, ring.parity ^ 1);
+    if (lane < set.num_chunks) {
+      ptx::store_shared_int4(
+          block.lora_meta(ring.index, lane),
+          make_int4(chunk.first_row / 16, set.num_chunks, groups.x | groups.y << 16, 0));
     }
-    if (chunk.closes_set()) ring.next(p.lora_sets);
-  });
+    __syncwarp();
+    if (lane == 0) ptx::barrier_expect(full, set.num_chunks * bytes);
+    __syncwarp();
+    if (lane < set.num_chunks) {
+      ptx::load_bytes(block.lora_slot(ring.index, lane), chunk.b + int64_t{first} * kBGroupBytes,
+                      bytes, full);
+    }
+    ring.next(p.lora_sets);
+    set = after;
+    if (lane < set.num_chunks) chunk = p.lora.lists.chunks[set.first_chunk + lane];
+  }
 }
 
 }  // namespace lorax::cuda

@@ -18,8 +18,6 @@
 
 namespace lorax::cuda {
 
-constexpr int kShrinkThreads = kShrinkWarps * 32;
-
 template <int kColumns>
 class StreamShrink {
  public:
@@ -29,73 +27,132 @@ class StreamShrink {
         lora_(block.p.lora),
         thread_(thread),
         warp_(warp),
-        k_blocks_((block.p.k + 31) / 32),
-        num_units_(*lora_.num_units),
         mark_(static_cast<uint32_t>(lora_.counts->mark) * StepCounts::kMaxSites +
               lora_.site_index) {
-    // Blocks on a unit: as many as leaves no unit for a second round, or one.
-    const int grid = static_cast<int>(gridDim.x);
-    int split = LoraUnit::kPieces;
-    while (split > 1 && num_units_ * split > grid) split /= 2;
-    pieces_ = LoraUnit::kPieces / split;
-    first_piece_ = static_cast<int>(blockIdx.x) % split * pieces_;
-    stride_ = grid / split;
+    // An even share of all pieces for every block of the grid.
+    const int pieces = lora_.lists.items->num_units * LoraUnit::kPieces;
+    begin_ = pieces * static_cast<int>(blockIdx.x) / static_cast<int>(gridDim.x);
+    end_ = pieces * static_cast<int>(blockIdx.x + 1) / static_cast<int>(gridDim.x);
   }
 
   __device__ void run() {
-    compute_pieces();
-    build_v();
+    Ahead ahead;
+    compute_pieces(ahead);
+    if (thread_ == 0) trace(block_.p, TraceEvent::kPieces);
+    build_v(ahead);
   }
 
  private:
-  static constexpr int kBatch = 2;  // of 32 columns, loaded at once
+  static constexpr int kBatch = 2;                        // of 32 columns, loaded at once
+  static constexpr int kDepth = kColumns == 128 ? 3 : 2;  // batches
 
-  // Pieces of units, this block's share.
-  __device__ void compute_pieces() {
+  using SetCursor = LoraSetCursor<kColumns>;
+
+  // Of the sets of this block's tiles what is loaded ahead, the first before x is there.
+  struct Ahead {
+    LoraSet set, after;
+    LoraRow row;  // this lane's of the set, if there is one
+  };
+
+  __device__ bool has_row(const LoraSet& set, int granule) const {
+    return granule * 8 + thread_ % 32 / 4 < set.num_rows;
+  }
+  __device__ void load_row(Ahead& ahead, int granule) const {
+    if (has_row(ahead.set, granule)) {
+      ahead.row = lora_.lists.rows[ahead.set.first_row + granule * 8 + thread_ % 32 / 4];
+    }
+  }
+  __device__ void load_after(Ahead& ahead, SetCursor cursor) const {
+    ahead.after = {};
+    if (cursor.valid()) cursor.next();
+    if (cursor.valid()) ahead.after = lora_.lists.sets[cursor.set];
+  }
+  // The first set, and in shared memory, until they are needed again, it and the site's parts.
+  __device__ void load_first_set(Ahead& ahead) const {
+    const int4 set_begin = *reinterpret_cast<const int4*>(lora_.lists.items->set_begin);
+    const SetCursor cursor(block_, set_begin);
+    if (cursor.valid()) ahead.set = lora_.lists.sets[cursor.set];
+    ptx::store_shared_int4(parked(), set_begin);
+  }
+  __device__ void load_first_row(Ahead& ahead) const {
+    load_row(ahead, warp_);
+    ptx::store_shared_int4(parked() + 16, reinterpret_cast<const int4&>(ahead.set));
+  }
+  __device__ uint32_t parked() const {
+    return block_.shared + block_.layout.shrink_at + SharedLayout::kShrinkBytes -
+           SharedLayout::kParkedBytes;
+  }
+  __device__ int k_blocks() const { return (block_.p.k + 31) / 32; }
+
+  // This block's share of all pieces.
+  __device__ void compute_pieces(Ahead& ahead) {
+    load_first_set(ahead);
+    if (begin_ == end_) {
+      load_first_row(ahead);
+      return;
+    }
     Place place;
-    place.unit_index = static_cast<int>(blockIdx.x) * pieces_ / LoraUnit::kPieces;
-    if (place.unit_index >= min(stride_, num_units_)) return;
+    place.piece = begin_;
+    place.after = load_unit(begin_);
+    prefetch();
     enter_unit(place);
-    prefetch(place.unit_index + stride_);
+    enter_piece(place);
+    // kDepth batches are under way.
+    A a[kDepth];
+    X x[kDepth];
     Place next = place;
-    advance(next);
-    A a, a_next;
-    X x, x_next;
-    load_a(place, a);
-    load_a(next, a_next);
+    Place first[kDepth];
+#pragma unroll
+    for (int i = 0; i < kDepth; ++i) {
+      if (i > 0) advance(next);
+      first[i] = next;
+      load_a(next, a[i]);
+    }
+    load_first_row(ahead);
     wait_for_previous();
-    load_x(place, x);
-    load_x(next, x_next);
+#pragma unroll
+    for (int i = 0; i < kDepth; ++i) load_x(first[i], x[i]);
     float c[4] = {};
-    while (place.unit_index < num_units_) {
+    while (place.piece < end_) {
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
-        lora_mma(c, a.low[i].x, a.high[i].x, a.low[i].y, a.high[i].y, x.v[i].x, x.v[i].y);
-        lora_mma(c, a.low[i].z, a.high[i].z, a.low[i].w, a.high[i].w, x.v[i].z, x.v[i].w);
+        lora_mma(c, a[0].low[i].x, a[0].high[i].x, a[0].low[i].y, a[0].high[i].y, x[0].v[i].x,
+                 x[0].v[i].y);
+        lora_mma(c, a[0].low[i].z, a[0].high[i].z, a[0].low[i].w, a[0].high[i].w, x[0].v[i].z,
+                 x[0].v[i].w);
       }
-      const Place done = place;
-      a = a_next;
-      x = x_next;
-      place = next;
+#pragma unroll
+      for (int i = 0; i + 1 < kDepth; ++i) {
+        a[i] = a[i + 1];
+        x[i] = x[i + 1];
+      }
       advance(next);
-      load_a(next, a_next);
-      load_x(next, x_next);
-      if (done.k_block + kBatch >= done.k_end) {
-        finish_piece(done, c);
+      load_a(next, a[kDepth - 1]);
+      load_x(next, x[kDepth - 1]);
+      place.k_block += kBatch;
+      if (place.k_block >= place.k_end) {
+        finish_piece(place.piece, c);
+        ++place.piece;
+        enter_piece(place);
 #pragma unroll
         for (float& sum : c) sum = 0.0f;
       }
     }
   }
 
+  // This lane's of a unit.
+  struct UnitRow {
+    const uint8_t* a = nullptr;
+    int row = LoraUnit::kNoRow;  // of x
+  };
   // Where the walk over this warp's share of A is.
   struct Place {
-    int unit_index = 0;
+    int piece = 0;  // of all units
     const uint8_t* a = nullptr;
     const __nv_bfloat16* x = nullptr;  // this lane's row, or null
-    int piece = 0;
-    int k_block = 0;  // of 32 columns
+    int k_block = 0;                   // of 32 columns
     int k_end = 0;
+    UnitRow after;  // of the unit that follows
   };
 
   struct A {
@@ -107,44 +164,44 @@ class StreamShrink {
   };
 
   __device__ void barrier() const {
-    asm volatile("bar.sync 1, %0;" ::"n"(kShrinkThreads) : "memory");
+    asm volatile("bar.sync 1, %0;" ::"n"(kShrinkWarps * 32) : "memory");
   }
 
-  __device__ void enter_piece(Place& place) const {
-    const int quarter = place.piece * kShrinkWarps + warp_;
-    place.k_block = k_blocks_ * quarter / (LoraUnit::kPieces * kShrinkWarps);
-    place.k_end = k_blocks_ * (quarter + 1) / (LoraUnit::kPieces * kShrinkWarps);
+  __device__ UnitRow load_unit(int piece) const {
+    UnitRow unit;
+    if (piece >= end_) return unit;
+    const LoraUnit* from = lora_.lists.units + piece / LoraUnit::kPieces;
+    unit.a = from->a;
+    unit.row = from->rows[thread_ % 32 / 4];
+    return unit;
   }
 
   __device__ void enter_unit(Place& place) const {
-    place.piece = first_piece_;
-    if (place.unit_index < num_units_) {
-      const LoraUnit unit = lora_.units[place.unit_index];
-      const int g = thread_ % 32 / 4;
-      place.a = unit.a;
-      place.x = nullptr;
-      if (g < unit.num_rows) {
-        place.x = static_cast<const __nv_bfloat16*>(block_.p.x_rows) +
-                  int64_t{lora_.segment_rows[unit.rows_begin + g]} * block_.p.k;
-      }
+    place.a = place.after.a;
+    place.x = nullptr;
+    if (place.after.row != LoraUnit::kNoRow) {
+      place.x = static_cast<const __nv_bfloat16*>(block_.p.x_rows) +
+                int64_t{place.after.row} * block_.p.k;
     }
-    enter_piece(place);
+    place.after = load_unit((place.piece / LoraUnit::kPieces + 1) * LoraUnit::kPieces);
+  }
+
+  __device__ void enter_piece(Place& place) const {
+    const int quarter = place.piece % LoraUnit::kPieces * kShrinkWarps + warp_;
+    place.k_block = k_blocks() * quarter / (LoraUnit::kPieces * kShrinkWarps);
+    place.k_end = k_blocks() * (quarter + 1) / (LoraUnit::kPieces * kShrinkWarps);
   }
 
   __device__ void advance(Place& place) const {
     place.k_block += kBatch;
     if (place.k_block < place.k_end) return;
-    if (++place.piece < first_piece_ + pieces_) {
-      enter_piece(place);
-    } else {
-      place.unit_index += stride_;
-      enter_unit(place);
-      prefetch(place.unit_index + stride_);
-    }
+    ++place.piece;
+    if (place.piece % LoraUnit::kPieces == 0) enter_unit(place);
+    enter_piece(place);
   }
 
   __device__ bool exists(const Place& place, int i) const {
-    return place.unit_index < num_units_ && place.k_block + i < place.k_end;
+    return place.piece < end_ && place.k_block + i < place.k_end;
   }
 
   __device__ __forceinline__ void load_a(const Place& place, A& a) const {
@@ -167,18 +224,22 @@ class StreamShrink {
     }
   }
 
-  // This block's share of the unit's A, into L2.
-  __device__ void prefetch(int unit_index) const {
-    if (thread_ != 0 || unit_index >= num_units_) return;
-    const int begin = k_blocks_ * first_piece_ / LoraUnit::kPieces;
-    const int end = k_blocks_ * (first_piece_ + pieces_) / LoraUnit::kPieces;
-    if (begin < end) {
-      ptx::prefetch_bytes(lora_.units[unit_index].a + int64_t{begin} * 1024, (end - begin) * 1024);
+  // What is not loaded at once of the block's share of A, into L2; a unit a lane.
+  __device__ void prefetch() const {
+    if (warp_ != 0) return;
+    const int first = begin_ / LoraUnit::kPieces;
+    for (int unit = first + thread_ % 32; unit * LoraUnit::kPieces < end_; unit += 32) {
+      const int begin = max(begin_ + 1 - unit * LoraUnit::kPieces, 0);
+      const int end = min(end_ - unit * LoraUnit::kPieces, LoraUnit::kPieces);
+      const int first_block = k_blocks() * begin / LoraUnit::kPieces;
+      const int blocks = k_blocks() * end / LoraUnit::kPieces - first_block;
+      if (blocks <= 0) continue;
+      ptx::prefetch_bytes(lora_.lists.units[unit].a + int64_t{first_block} * 1024, blocks * 1024);
     }
   }
 
   // c: this warp's sums.
-  __device__ void finish_piece(const Place& place, const float (&c)[4]) {
+  __device__ void finish_piece(int piece, const float (&c)[4]) {
     const int g = thread_ % 32 / 4;
     const int t = thread_ % 4;
     const uint32_t sums = block_.shared + block_.layout.shrink_at + buffer_ * 2048;
@@ -190,19 +251,14 @@ class StreamShrink {
     }
     barrier();
     // A warp of them adds up, in turns: lane (g, t) ranks 4 t .. 4 t + 3 of row g.
-    if (warp_ != place.piece % kShrinkWarps) return;
+    if (warp_ != piece % kShrinkWarps) return;
     float4 sum = {};
 #pragma unroll
     for (int w = 0; w < kShrinkWarps; ++w) {
       const float4 add = ptx::load_shared_float4(sums + (w * 128 + thread_ % 32 * 4) * 4);
       sum.x += add.x, sum.y += add.y, sum.z += add.z, sum.w += add.w;
     }
-    ptx::store_whole(piece_at(place.unit_index, place.piece), marked(sum));
-  }
-
-  // Of this lane's four sums.
-  __device__ uint4* piece_at(int unit_index, int piece) const {
-    return lora_.pieces + (int64_t{unit_index} * LoraUnit::kPieces + piece) * 32 + thread_ % 32;
+    ptx::store_whole(lora_.pieces + int64_t{piece} * 32 + thread_ % 32, marked(sum));
   }
 
   __device__ uint4 marked(const float4& sum) const {
@@ -217,100 +273,64 @@ class StreamShrink {
                        __uint_as_float(sum.z & ~0xffu), __uint_as_float(w));
   }
 
-  // A slot of the set being collected, held by the lane of its number.
-  struct Slot {
-    int first_unit = 0;
-    int rows_begin = 0;  // of the item
-    int first = 0;       // of its rows in the slot, counted in the item
-    int first_row = 0;   // of the slot's blocks
-    int at = 0;          // of its first row among all of the set
-    float scale = 0.0f;
-  };
-
-  // Fills the sets of the LoRA ring with v. All rows of a set are under way at once: 8 a warp and
-  // turn, whichever slots they belong to. Rows of other adapters are zeros.
-  __device__ void build_v() const {
-    const int lane = thread_ % 32;
-    RingPosition ring;
-    Slot slot;
-    int next = 0;   // row of the item
-    int total = 0;  // rows of the set
-    for_lora_chunks(block_, [&](const LoraChunk& chunk) {
-      const LoraItem& item = chunk.item;
-      if (chunk.slot == 0) total = 0;
-      if (chunk.first_block == item.first_block) next = 0;
-      // Rows ascend: those of the slot follow those of the one before.
-      int count = item.rows_end - item.rows_begin - next;
-      if (item.num_blocks > kLoraChunkBlocks) {
-        const bool here = lane < min(count, kLoraChunkBlocks * 8) &&
-                          lora_.segment_rows[item.rows_begin + next + lane] <
-                              (chunk.first_block + chunk.num_blocks) * 8;
-        count = __popc(__ballot_sync(~0u, here));
-      }
-      if (lane == chunk.slot) {
-        slot = {item.first_unit, item.rows_begin, next, chunk.first_block * 8, total, item.scale};
-      }
-      next += count;
-      total += count;
-      if (!chunk.closes_set()) return;
-      fill_set(ring.index, ring.parity, slot, chunk.slot + 1, total);
-      ring.next(block_.p.lora_sets);
-    });
-  }
-
-  __device__ __forceinline__ void fill_set(uint32_t set, uint32_t parity, const Slot& slot,
-                                           int num_slots, int total) const {
+  // Fills the sets of the LoRA ring with v, 8 rows a warp and turn. Rows of other adapters are
+  // zeros.
+  __device__ void build_v(Ahead& ahead) const {
     const int lane = thread_ % 32;
     const int t = lane % 4;
-    ptx::barrier_wait(block_.barriers.lora_empty + 8 * set, parity ^ 1);
-    for (int i = warp_; i < num_slots; i += kShrinkWarps) {
-      ptx::store_shared_int4(block_.lora_v(block_.lora_slot(set, i)) + lane * 16,
-                             make_int4(0, 0, 0, 0));
+    RingPosition ring;
+    const int4 set_begin = ptx::load_shared_int4(parked());
+    reinterpret_cast<int4&>(ahead.set) = ptx::load_shared_int4(parked() + 16);
+    load_after(ahead, SetCursor(block_, set_begin));
+    int first_granule = warp_;  // of 8 rows: sets of few go round the warps
+    for (SetCursor cursor(block_, set_begin); cursor.valid();) {
+      ptx::barrier_wait(block_.barriers.lora_empty + 8 * ring.index, ring.parity ^ 1);
+      for (int i = warp_; i < ahead.set.num_chunks; i += kShrinkWarps) {
+        ptx::store_shared_int4(block_.lora_v(block_.lora_slot(ring.index, i)) + lane * 16,
+                               make_int4(0, 0, 0, 0));
+      }
+      bool zeroed = false;
+      for (int granule = first_granule; granule * 8 < ahead.set.num_rows || !zeroed;) {
+        const bool exists = has_row(ahead.set, granule);
+        const LoraRow row = ahead.row;
+        const uint4* from = lora_.pieces +
+                            (row.unit_row / LoraUnit::kMaxRows) * LoraUnit::kPieces * 32 +
+                            row.unit_row % LoraUnit::kMaxRows * 4 + t;
+        uint4 piece[LoraUnit::kPieces];
+        if (exists) {
+#pragma unroll
+          for (int p = 0; p < LoraUnit::kPieces; ++p) piece[p] = ptx::load_whole(from + p * 32);
+        }
+        granule += kShrinkWarps;
+        load_row(ahead, granule);
+        if (!zeroed) barrier();
+        zeroed = true;
+        if (!exists) continue;
+        while (!all_there(piece)) {
+#pragma unroll
+          for (int p = 0; p < LoraUnit::kPieces; ++p) piece[p] = ptx::load_whole(from + p * 32);
+        }
+        float4 sum = unmarked(piece[0]);
+#pragma unroll
+        for (int p = 1; p < LoraUnit::kPieces; ++p) {
+          const float4 add = unmarked(piece[p]);
+          sum.x += add.x, sum.y += add.y, sum.z += add.z, sum.w += add.w;
+        }
+        ptx::store_shared_int2(
+            block_.lora_v(block_.lora_slot(ring.index, row.at / 16)) + row.at % 16 * 32 + t * 8,
+            make_int2(bf16_pair(sum.x * row.factor, sum.y * row.factor),
+                      bf16_pair(sum.z * row.factor, sum.w * row.factor)));
+      }
+      __syncwarp();
+      if (lane == 0) ptx::barrier_arrive(block_.barriers.lora_full + 8 * ring.index);
+      if (thread_ == 0) trace(block_.p, TraceEvent::kFilled);
+      ring.next(block_.p.lora_sets);
+      cursor.next();
+      first_granule = (first_granule + kShrinkWarps - 1) % kShrinkWarps;
+      ahead.set = ahead.after;
+      load_row(ahead, first_granule);
+      load_after(ahead, cursor);
     }
-    bool zeroed = false;
-    for (int turn = warp_ * 8; turn < total || !zeroed; turn += kShrinkWarps * 8) {
-      const int at = turn + lane / 4;
-      int owner = 0;
-      for (int i = 1; i < num_slots; ++i) {
-        if (at >= __shfl_sync(~0u, slot.at, i)) owner = i;
-      }
-      const int n = __shfl_sync(~0u, slot.first, owner) + at - __shfl_sync(~0u, slot.at, owner);
-      const int rows_begin = __shfl_sync(~0u, slot.rows_begin, owner);
-      const int first_unit = __shfl_sync(~0u, slot.first_unit, owner);
-      const int first_row = __shfl_sync(~0u, slot.first_row, owner);
-      const float scale = __shfl_sync(~0u, slot.scale, owner);
-      const bool exists = at < total;
-      const uint4* from = lora_.pieces +
-                          int64_t{first_unit + n / LoraUnit::kMaxRows} * LoraUnit::kPieces * 32 +
-                          n % LoraUnit::kMaxRows * 4 + t;
-      uint4 piece[LoraUnit::kPieces];
-      int row = 0;
-      float factor = 0.0f;
-      if (exists) {
-#pragma unroll
-        for (int p = 0; p < LoraUnit::kPieces; ++p) piece[p] = ptx::load_whole(from + p * 32);
-        row = lora_.segment_rows[rows_begin + n] - first_row;
-        factor = lora_.segment_weights[rows_begin + n] * scale;
-      }
-      if (!zeroed) barrier();
-      zeroed = true;
-      if (!exists) continue;
-      while (!all_there(piece)) {
-#pragma unroll
-        for (int p = 0; p < LoraUnit::kPieces; ++p) piece[p] = ptx::load_whole(from + p * 32);
-      }
-      float4 sum = unmarked(piece[0]);
-#pragma unroll
-      for (int p = 1; p < LoraUnit::kPieces; ++p) {
-        const float4 add = unmarked(piece[p]);
-        sum.x += add.x, sum.y += add.y, sum.z += add.z, sum.w += add.w;
-      }
-      ptx::store_shared_int2(block_.lora_v(block_.lora_slot(set, owner)) + row * 32 + t * 8,
-                             make_int2(bf16_pair(sum.x * factor, sum.y * factor),
-                                       bf16_pair(sum.z * factor, sum.w * factor)));
-    }
-    __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(block_.barriers.lora_full + 8 * set);
   }
 
   __device__ __forceinline__ bool all_there(const uint4 (&piece)[LoraUnit::kPieces]) const {
@@ -324,12 +344,9 @@ class StreamShrink {
   const StreamGemmLora& lora_;
   const int thread_;
   const int warp_;
-  const int k_blocks_;
-  const int num_units_;
   const uint32_t mark_;
-  int pieces_;  // of a unit, this block's: [first_piece_, first_piece_ + pieces_)
-  int first_piece_;
-  int stride_;  // units between this block's
+  int begin_;  // of all units' pieces, this team's: [begin_, end_)
+  int end_;
   int buffer_ = 0;
 };
 

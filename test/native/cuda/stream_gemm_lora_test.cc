@@ -2,36 +2,40 @@
 // against float64. Needs a Hopper device.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "cuda/lora_step.h"
 #include "cuda/stream_gemm.h"
 
 namespace lorax::cuda_test {
 namespace {
 
-using cuda::LoraItem;
 using cuda::LoraSiteItems;
 using cuda::LoraSiteModules;
 
-constexpr int32_t kMaxRows = 128;
+constexpr int32_t kMaxRows = cuda::LoraItemsCapacity::kMaxStepRows;
+constexpr int64_t kRows = cuda::LoraItemsCapacity::kRows;
 
 // The lists of all sites of a model, on the device.
 struct Lists {
-  explicit Lists(std::vector<LoraSiteModules> of, cuda::LoraItemsCapacity capacity)
+  explicit Lists(std::vector<LoraSiteModules> of)
       : sites(std::move(of)),
         device_sites(sites),
         parts_before(before(sites)),
-        ranges(sites.size()),
-        num_units(sites.size()),
-        items(static_cast<size_t>(num_parts() * capacity.groups)),
-        units(static_cast<size_t>(num_parts() * capacity.units)) {
-    lists.capacity = capacity;
+        items(sites.size()),
+        units(static_cast<size_t>(num_parts() * kRows)),
+        sets(static_cast<size_t>(num_parts() * cuda::LoraItemsCapacity::kSets)),
+        chunks(static_cast<size_t>(num_parts() * kRows)),
+        rows(static_cast<size_t>(num_parts() * kRows)) {
     lists.num_sites = static_cast<int32_t>(sites.size());
     lists.sites = device_sites.data();
     lists.parts_before = parts_before.data();
-    lists.ranges = ranges.data();
-    lists.num_units = num_units.data();
     lists.items = items.data();
     lists.units = units.data();
+    lists.sets = sets.data();
+    lists.chunks = chunks.data();
+    lists.rows = rows.data();
   }
   static std::vector<int32_t> before(const std::vector<LoraSiteModules>& sites) {
     std::vector<int32_t> out;
@@ -51,10 +55,11 @@ struct Lists {
   std::vector<LoraSiteModules> sites;
   Device<LoraSiteModules> device_sites;
   Device<int32_t> parts_before;
-  Device<LoraSiteItems> ranges;
-  Device<int32_t> num_units;
-  Device<LoraItem> items;
+  Device<LoraSiteItems> items;
   Device<cuda::LoraUnit> units;
+  Device<cuda::LoraSet> sets;
+  Device<cuda::LoraChunk> chunks;
+  Device<cuda::LoraRow> rows;
   cuda::LoraItemLists lists;
 };
 
@@ -114,16 +119,10 @@ void compare_y(const LoraStep& step, const cuda::LoraRowSite& site, const std::v
 }
 
 cuda::StreamGemmLora lora_of(const Lists& lists, size_t site, const std::vector<int32_t>& columns,
-                             const LoraStep& step, uint4* pieces, const cuda::StepCounts* counts) {
+                             uint4* pieces, const cuda::StepCounts* counts) {
   const std::vector<int32_t> before = Lists::before(lists.sites);
-  const cuda::LoraItemsCapacity& capacity = lists.lists.capacity;
   cuda::StreamGemmLora lora;
-  lora.items = lists.lists.items + int64_t{before[site]} * capacity.groups;
-  lora.site = lists.lists.ranges + site;
-  lora.units = lists.lists.units + int64_t{before[site]} * capacity.units;
-  lora.num_units = lists.lists.num_units + site;
-  lora.segment_rows = step.arrays().segment_rows;
-  lora.segment_weights = step.arrays().segment_weights;
+  lora.lists = lists.lists.of_site(static_cast<int32_t>(site), before[site]);
   lora.pieces = pieces;
   lora.counts = counts;
   lora.site_index = static_cast<int32_t>(site);
@@ -137,17 +136,82 @@ cuda::StreamGemmLora lora_of(const Lists& lists, size_t site, const std::vector<
   return lora;
 }
 
+// One (row of x, factor) of one rank group of a part, as the lists have it.
+using Term = std::pair<int32_t, float>;
+
+// A part's sets, chunks, rows and units say the same, in the order that is asked of them; returns
+// the terms they stand for, sorted.
+std::vector<Term> terms_of(const Lists& lists, size_t site, int32_t part) {
+  const int64_t before = Lists::before(lists.sites)[site];
+  const std::vector<cuda::LoraUnit> units = lists.units.read();
+  const std::vector<cuda::LoraSet> sets = lists.sets.read();
+  const std::vector<cuda::LoraChunk> chunks = lists.chunks.read();
+  const std::vector<cuda::LoraRow> rows = lists.rows.read();
+  const LoraSiteItems items = lists.items.read()[site];
+  std::vector<Term> terms;
+  int32_t last_first_row = 0;
+  for (int32_t s = items.set_begin[part]; s < items.set_begin[part + 1]; ++s) {
+    const cuda::LoraSet& set = sets[before * cuda::LoraItemsCapacity::kSets + s];
+    EXPECT_GE(set.num_chunks, 1);
+    EXPECT_LE(set.num_chunks, cuda::LoraSet::kMaxChunks);
+    std::vector<int> rows_of_chunk(static_cast<size_t>(set.num_chunks));
+    for (int32_t r = 0; r < set.num_rows; ++r) {
+      const cuda::LoraRow& row = rows[before * kRows + set.first_row + r];
+      const int32_t chunk = row.at / 16;
+      EXPECT_LT(chunk, set.num_chunks);
+      const int32_t x_row =
+          chunks[before * kRows + set.first_chunk + chunk].first_row + row.at % 16;
+      EXPECT_LT(row.unit_row / 8, items.num_units);
+      EXPECT_EQ(units[before * kRows + row.unit_row / 8].rows[row.unit_row % 8], x_row);
+      ++rows_of_chunk[chunk];
+      terms.emplace_back(x_row, row.factor);
+    }
+    for (int32_t c = 0; c < set.num_chunks; ++c) {
+      const int32_t first_row = chunks[before * kRows + set.first_chunk + c].first_row;
+      EXPECT_EQ(first_row % 16, 0);
+      EXPECT_GE(first_row, last_first_row);
+      EXPECT_GE(rows_of_chunk[c], 1);
+      last_first_row = first_row;
+    }
+  }
+  std::sort(terms.begin(), terms.end());
+  return terms;
+}
+
+void compare_lists(const LoraStep& step, const Lists& lists, size_t site) {
+  const LoraSiteModules& modules = lists.sites[site];
+  int32_t units = 0;
+  for (int32_t part = 0; part < modules.num_parts; ++part) {
+    std::vector<Term> terms;
+    for (const TestSegment& s : step.segments()) {
+      const TestModule* m =
+          s.adapter < 0 || s.rows.empty()
+              ? nullptr
+              : step.adapters()[s.adapter].find(modules.layer, modules.modules[part]);
+      for (int32_t group = 0; m != nullptr && group < (m->rank + 15) / 16; ++group) {
+        units += (static_cast<int32_t>(s.rows.size()) + 7) / 8;
+        for (size_t i = 0; i < s.rows.size(); ++i) {
+          terms.emplace_back(s.rows[i], s.weights[i] * m->scale);
+        }
+      }
+    }
+    std::sort(terms.begin(), terms.end());
+    EXPECT_EQ(terms_of(lists, site, part), terms) << "site " << site << " part " << part;
+  }
+  const LoraSiteItems items = lists.items.read()[site];
+  EXPECT_EQ(items.num_units, units);
+  for (int32_t part = modules.num_parts; part < LoraSiteItems::kMaxParts; ++part) {
+    EXPECT_EQ(items.set_begin[part + 1], items.set_begin[modules.num_parts]);
+  }
+}
+
 // Runs every site of the step and compares lists and y; then again, `runs` times in all.
 void check(LoraStep& step, int32_t layers, int32_t runs = 1, bool early = false) {
-  Lists lists(sites_of(layers), {});
-  ASSERT_TRUE(lists.lists.capacity.fits(step.load()));
+  Lists lists(sites_of(layers));
+  ASSERT_TRUE(cuda::LoraItemsCapacity::fits(step.load()));
   cuda::make_lora_items(lists.lists, step.arrays(), nullptr);
   LORAX_CUDA(cudaDeviceSynchronize());
-  const std::vector<LoraSiteItems> ranges = lists.ranges.read();
-  const std::vector<LoraItem> items = lists.items.read();
-  const std::vector<int32_t> before = Lists::before(lists.sites);
-  const cuda::LoraItemsCapacity capacity = lists.lists.capacity;
-  const Device<uint4> pieces(static_cast<size_t>(capacity.pieces_bytes() / 16));
+  const Device<uint4> pieces(static_cast<size_t>(cuda::LoraItemsCapacity::pieces_bytes() / 16));
   std::vector<cuda::StepCounts> counts(1);
 
   for (size_t site = 0; site < lists.sites.size(); ++site) {
@@ -182,8 +246,7 @@ void check(LoraStep& step, int32_t layers, int32_t runs = 1, bool early = false)
     const Device<float> y(static_cast<size_t>(split * stride));
     counts[0].mark = 1;
     Device<cuda::StepCounts> device_counts(counts);
-    cuda::StreamGemmLora lora =
-        lora_of(lists, site, columns, step, pieces.data(), device_counts.data());
+    cuda::StreamGemmLora lora = lora_of(lists, site, columns, pieces.data(), device_counts.data());
     lora.early = early;
     cuda::StreamGemmArguments arguments;
     arguments.x = device_x.data();
@@ -206,35 +269,7 @@ void check(LoraStep& step, int32_t layers, int32_t runs = 1, bool early = false)
     }
     compare_y(step, row_site, x, w, n, k, gated ? 0 : split, y_got, site);
 
-    int32_t item = 0;
-    int32_t unit = 0;
-    for (int32_t part = 0; part < modules.num_parts; ++part) {
-      EXPECT_EQ(ranges[site].part_begin[part], item);
-      int32_t rows_begin = 0;
-      for (const TestSegment& s : step.segments()) {
-        const auto rows_end = rows_begin + static_cast<int32_t>(s.rows.size());
-        const TestModule* m =
-            s.adapter < 0 || s.rows.empty()
-                ? nullptr
-                : step.adapters()[s.adapter].find(modules.layer, modules.modules[part]);
-        for (int32_t group = 0; m != nullptr && group < (m->rank + 15) / 16; ++group, ++item) {
-          const LoraItem& it =
-              items[static_cast<size_t>(int64_t{before[site]} * capacity.groups + item)];
-          ASSERT_EQ(it.rows_begin, rows_begin);
-          ASSERT_EQ(it.rows_end, rows_end);
-          ASSERT_EQ(it.scale, m->scale);
-          ASSERT_EQ(it.first_block, s.rows.front() / 8);
-          ASSERT_EQ(it.num_blocks, s.rows.back() / 8 - s.rows.front() / 8 + 1);
-          ASSERT_EQ(it.first_unit, unit);
-          unit += (rows_end - rows_begin + 7) / 8;
-        }
-        rows_begin = rows_end;
-      }
-    }
-    for (int32_t part = modules.num_parts; part <= LoraSiteItems::kMaxParts; ++part) {
-      EXPECT_EQ(ranges[site].part_begin[part], item);
-    }
-    EXPECT_EQ(lists.num_units.read()[site], unit);
+    compare_lists(step, lists, site);
   }
 }
 
@@ -324,15 +359,15 @@ TEST_F(StreamGemmLoraTest, NeighboursChangeNothing) {
   const cuda::StreamGemm gemm(w.data(), kN, 576);
   const auto row_5 = [&](const std::vector<TestSegment>& segments, int32_t rows) {
     step.set_segments(segments, rows);
-    Lists lists(sites_of(1), {});
+    Lists lists(sites_of(1));
     cuda::make_lora_items(lists.lists, step.arrays(), nullptr);
-    const Device<uint4> pieces(static_cast<size_t>(lists.lists.capacity.pieces_bytes() / 16));
+    const Device<uint4> pieces(static_cast<size_t>(cuda::LoraItemsCapacity::pieces_bytes() / 16));
     std::vector<cuda::StepCounts> counts(1);
     counts[0].mark = cuda::StepCounts::kMaxMark;
     const Device<cuda::StepCounts> device_counts(counts);
     const Device<float> y(static_cast<size_t>(128 * kN));
     const cuda::StreamGemmLora lora =
-        lora_of(lists, 0, {576, 192, 192}, step, pieces.data(), device_counts.data());
+        lora_of(lists, 0, {576, 192, 192}, pieces.data(), device_counts.data());
     cuda::StreamGemmArguments arguments;
     arguments.x = x.data();
     arguments.max_rows = 128;
