@@ -24,6 +24,7 @@ export default defineConfig([
       index: 'src/index.ts',
       engine: 'src/engine.ts',
       ai6: 'src/ai6.ts',
+      langchain: 'src/langchain.ts',
       test: 'src/test.ts',
     },
     format: ['esm', 'cjs'],

@@ -24,7 +24,7 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^lorax-js$/, replacement: dist('index.mjs') },
-      { find: /^lorax-js\/(engine|ai6|test)$/, replacement: dist('$1.mjs') },
+      { find: /^lorax-js\/(engine|ai6|langchain|test)$/, replacement: dist('$1.mjs') },
     ],
   },
 });

@@ -8,8 +8,8 @@ import type { AdapterIdentity } from './types.js';
 
 interface Entry {
   directory: string;
-  /** In the present worker. */
-  loaded: boolean;
+  /** Of what the present worker has loaded; undefined = nothing. */
+  identity: AdapterIdentity | undefined;
   loading: Promise<AdapterIdentity> | undefined;
 }
 
@@ -36,13 +36,13 @@ export class AdapterTable {
 
   declare(name: string, directory: string): void {
     if (this.#entries.get(name)?.directory === directory) return;
-    this.#entries.set(name, { directory, loaded: false, loading: undefined });
+    this.#entries.set(name, { directory, identity: undefined, loading: undefined });
   }
 
   /** Loads, also when it is loaded already: its files may have changed. */
   async add(name: string, directory: string): Promise<AdapterIdentity> {
     const before = this.#entries.get(name);
-    const entry: Entry = { directory, loaded: false, loading: undefined };
+    const entry: Entry = { directory, identity: undefined, loading: undefined };
     this.#entries.set(name, entry);
     try {
       return await this.#start(name, entry);
@@ -59,8 +59,13 @@ export class AdapterTable {
   /** undefined = it is loaded; else when it will be. */
   load(name: string): Promise<AdapterIdentity> | undefined {
     const entry = this.#entries.get(name);
-    if (entry === undefined || entry.loaded) return undefined;
+    if (entry === undefined || entry.identity !== undefined) return undefined;
     return entry.loading ?? this.#start(name, entry);
+  }
+
+  /** Loads it unless it is loaded. undefined = there is no such adapter. */
+  async identify(name: string): Promise<AdapterIdentity | undefined> {
+    return (await this.load(name)) ?? this.#entries.get(name)?.identity;
   }
 
   /** Tries each; one that cannot be loaded says why when it is asked for. */
@@ -75,7 +80,7 @@ export class AdapterTable {
     if (entry === undefined) return false;
     this.#entries.delete(name);
     await this.#inOrder(name, async () => {
-      if (entry.loaded) await send(name);
+      if (entry.identity !== undefined) await send(name);
     });
     return true;
   }
@@ -87,14 +92,14 @@ export class AdapterTable {
 
   /** The worker is gone, and what it had loaded with it. */
   forgetLoaded(): void {
-    for (const entry of this.#entries.values()) entry.loaded = false;
+    for (const entry of this.#entries.values()) entry.identity = undefined;
   }
 
   #start(name: string, entry: Entry): Promise<AdapterIdentity> {
     const loading = this.#inOrder(name, async () => {
       try {
         const identity = await this.#send(name, entry.directory);
-        entry.loaded = true;
+        entry.identity = identity;
         return identity;
       } finally {
         entry.loading = undefined;

@@ -26,6 +26,14 @@ export function unknownAdapter(name: string, known: string[]): LoraxError {
   );
 }
 
+/** For text that can be no adapter's name, whatever is registered. */
+export function malformedAdapterName(name: string, hint = ''): LoraxError {
+  const rule =
+    'a name has letters, digits and _ . - / @ :, starts with a letter or digit and holds no "..".';
+  const message = `${JSON.stringify(name.slice(0, 100))} is no adapter name: ${rule} ${hint}`;
+  return new LoraxError('ADAPTER_NOT_FOUND', message.trimEnd(), { data: { adapter: name } });
+}
+
 export function fromWire({ code, message, data }: WireError): LoraxError {
   const known: readonly string[] = ERROR_CODES;
   // A code this version does not know can only be a defect of the engine.

@@ -33,6 +33,7 @@ export function createEngineOn(connect: Connect, options: EngineOptions): Engine
           resolveAdapterSource(source, 'source'),
         ),
       remove: (name) => client.removeAdapter('', name),
+      identify: (name) => client.identifyAdapter('', name),
       list: () => client.listAdapters(''),
     },
     stats: () => client.stats(),

@@ -134,6 +134,18 @@ export class EngineClient {
     }
   }
 
+  async identifyAdapter(scope: string, name: string): Promise<AdapterIdentity> {
+    if (this.disposed) throw disposedError();
+    let identity: AdapterIdentity | undefined;
+    try {
+      identity = await this.#adapters.identify(scope + name);
+    } catch (error) {
+      throw withoutScope(error, scope);
+    }
+    if (identity === undefined) throw this.#unknownAdapter(scope, name);
+    return { name, hash: identity.hash };
+  }
+
   async removeAdapter(scope: string, name: string): Promise<void> {
     if (this.disposed) throw disposedError();
     const remove = (wireName: string) =>

@@ -61,6 +61,11 @@ export function checkSampling(value: unknown, field = 'sampling'): Sampling {
   return sampling;
 }
 
+/** For where it has another name. */
+export function checkMaxOutputTokens(value: unknown, field: string): number | undefined {
+  return checkNumber(value, field, NUMBER_RANGES.maxOutputTokens);
+}
+
 export function checkTokenIds(value: unknown, field: string): number[] | undefined {
   const array = checkArray(value, field);
   if (array === undefined) return undefined;

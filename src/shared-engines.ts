@@ -91,6 +91,7 @@ export class ScopedEngine implements Engine {
     this.adapters = {
       add: (name, source) => this.#addAdapter(name, source),
       remove: (name) => this.#removeAdapter(name),
+      identify: (name) => this.#call(({ client }, scope) => client.identifyAdapter(scope, name)),
       list: () => this.#call(({ client }, scope) => client.listAdapters(scope)),
     };
   }

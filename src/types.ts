@@ -311,6 +311,8 @@ export interface Engine {
   adapters: {
     add(name: string, source: AdapterSource): Promise<AdapterIdentity>;
     remove(name: string): Promise<void>;
+    /** Which content a known name stands for; loads it if it was not yet. */
+    identify(name: string): Promise<AdapterIdentity>;
     /** Those that can be loaded; loads what was not yet. */
     list(): Promise<AdapterInfo[]>;
   };

@@ -75,6 +75,11 @@ export class FakeEngine implements Engine {
         this.#checkOpen();
         if (!this.#adapters.delete(name)) throw this.#unknownAdapter(name);
       },
+      identify: async (name) => {
+        this.#checkOpen();
+        if (!this.#adapters.has(name)) throw this.#unknownAdapter(name);
+        return this.#identity(name);
+      },
       list: async () => {
         this.#checkOpen();
         return [...this.#adapters.keys()].map((name) => this.#adapterInfo(name));

@@ -1,7 +1,7 @@
 // What the published package promises to resolvers: entries for import and require, and a module
 // that explains itself where there is no Node.
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
@@ -32,7 +32,7 @@ describe('package exports', () => {
     expect(existsSync(`${root}/dist/worker.mjs`)).toBe(true);
   });
 
-  test.each(['lorax-js', 'lorax-js/engine', 'lorax-js/ai6', 'lorax-js/test'])(
+  test.each(['lorax-js', 'lorax-js/engine', 'lorax-js/ai6', 'lorax-js/langchain', 'lorax-js/test'])(
     '%s loads by import and by require',
     async (specifier) => {
       const code = `import(${JSON.stringify(specifier)}).then((m) => console.log(typeof m))`;
@@ -44,6 +44,15 @@ describe('package exports', () => {
       expect(typeof createRequire(`${root}/x.cjs`)(specifier)).toBe('object');
     },
   );
+
+  test('only lorax-js/langchain needs LangChain', () => {
+    const needing = readdirSync(`${root}/dist`).filter(
+      (file) =>
+        /\.(mjs|cjs|mts|cts)$/.test(file) &&
+        readFileSync(`${root}/dist/${file}`, 'utf8').includes('@langchain/'),
+    );
+    expect(needing.map((file) => file.split('.')[0])).toEqual(Array(4).fill('langchain'));
+  });
 
   test.each(['browser', 'edge-light'])('under %s they throw what to do', async (condition) => {
     const resolved = resolveWith(condition, 'lorax-js');

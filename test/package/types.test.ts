@@ -28,16 +28,31 @@ export const slip: keyof LoraxAdapters = 'parott';
 export const entries = [createEngine({ model: './m' }), six.createLorax({ model: './m' }), fake];
 `;
 
+const LANGCHAIN_CONSUMER = `
+import { HumanMessage } from '@langchain/core/messages';
+import { ChatLorax, LoraxEmbeddings, LoraxLLM, type ChatLoraxFields } from 'lorax-js/langchain';
+
+const fields: ChatLoraxFields = { model: './m', adapter: 'pirate', maxTokens: 9 };
+export const others = [new LoraxLLM({ model: './m' }), new LoraxEmbeddings({ model: './m' })];
+export const chat = new ChatLorax(fields);
+export const answer: Promise<string> = chat.invoke([new HumanMessage('hi')]).then((m) => m.text);
+`;
+
 let project: string;
 
 beforeAll(async () => {
   project = await mkdtemp(path.join(tmpdir(), 'lorax-types-'));
   await mkdir(`${project}/node_modules`);
+  await mkdir(`${project}/langchain`);
   await symlink(root, `${project}/node_modules/lorax-js`, 'junction');
+  const scope = '@langchain';
+  await symlink(`${root}/node_modules/${scope}`, `${project}/node_modules/${scope}`, 'junction');
   const files = {
     'package.json': '{ "type": "module" }',
     'main.ts': CONSUMER,
     'main.cts': CONSUMER,
+    'langchain/main.ts': LANGCHAIN_CONSUMER,
+    'langchain/main.cts': LANGCHAIN_CONSUMER,
   };
   for (const [name, text] of Object.entries(files)) await writeFile(`${project}/${name}`, text);
 });
@@ -45,13 +60,16 @@ beforeAll(async () => {
 afterAll(() => rm(project, { recursive: true, force: true }));
 
 /** What tsc says; '' = all well. */
-async function diagnose(compilerOptions: object): Promise<string> {
+async function diagnose(compilerOptions: object, include = '*'): Promise<string> {
   const options = {
     ...{ module: 'NodeNext', moduleResolution: 'NodeNext', target: 'ES2022', strict: true },
     ...{ noEmit: true, skipLibCheck: false, preserveSymlinks: true },
     ...compilerOptions,
   };
-  await writeFile(`${project}/tsconfig.json`, JSON.stringify({ compilerOptions: options }));
+  await writeFile(
+    `${project}/tsconfig.json`,
+    JSON.stringify({ compilerOptions: options, include: [include] }),
+  );
   const tsc = `${root}/node_modules/typescript/bin/tsc`;
   return run(process.execPath, [tsc, '-p', project]).then(
     () => '',
@@ -62,6 +80,13 @@ async function diagnose(compilerOptions: object): Promise<string> {
 test.each([
   ['no @types/node, lib ES2022 and DOM', { lib: ['ES2022', 'DOM'], types: [] }],
   ['@types/node', { lib: ['ES2022'], types: ['node'], typeRoots: [`${root}/node_modules/@types`] }],
-])('compile with %s', { timeout: 60_000 }, async (_, options) => {
+])('compile with %s', { timeout: 180_000 }, async (_, options) => {
   expect(await diagnose(options)).toBe('');
+});
+
+// LangChain's own declarations are not ours to check.
+test('compile for LangChain', { timeout: 180_000 }, async () => {
+  const options = { lib: ['ES2022', 'DOM'], types: ['node'], skipLibCheck: true };
+  const typeRoots = [`${root}/node_modules/@types`];
+  expect(await diagnose({ ...options, typeRoots }, 'langchain/*')).toBe('');
 });

@@ -131,6 +131,16 @@ describe('createFakeEngine', () => {
     expect(ids).toHaveLength(9);
   });
 
+  it('identifies its adapters as its answers do', async () => {
+    const engine = createFakeEngine({ answers: { pirate: 'Arr' } });
+    const identity = await engine.adapters.identify('pirate');
+    const start = engine.generate({ prompt: 'x', adapter: 'pirate' })[Symbol.asyncIterator]();
+    expect((await start.next()).value).toMatchObject({ type: 'start', adapter: identity });
+    await expect(engine.adapters.identify('nobody')).rejects.toMatchObject({
+      code: 'ADAPTER_NOT_FOUND',
+    });
+  });
+
   it('can be disposed', async () => {
     const engine = createFakeEngine({ tokenMs: 1000 });
     const open = read(engine.generate({ prompt: 'x' }));

@@ -124,6 +124,19 @@ describe('sharing', () => {
     ]);
   });
 
+  it('tells which content a name stands for, and loads it once', async () => {
+    const one = provider({ adapters: { voice: './one' } });
+    const identity = await one.adapters.identify('voice');
+    expect(identity).toEqual({ name: 'voice', hash: expect.stringMatching(/^hash-/) });
+    await text(one.engine, 'voice');
+    expect(await one.adapters.identify('voice')).toEqual(identity);
+    const loads = worker.connection.commands.filter(({ type }) => type === 'addAdapter');
+    expect(loads).toHaveLength(1);
+    expect(await codeOf(one.adapters.identify('nobody'))).toBe('ADAPTER_NOT_FOUND');
+    await one.dispose();
+    expect(await codeOf(one.adapters.identify('voice'))).toBe('DISPOSED');
+  });
+
   it('shows no scope in errors', async () => {
     const lorax = provider(
       { adapters: { bad: './bad' } },

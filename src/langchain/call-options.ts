@@ -1,0 +1,99 @@
+/**
+ * The options of one call of ChatLorax, and the engine's request made of them.
+ *
+ * LangChain and its graphs pass options of their own along; what is not named here is not looked
+ * at. Options of the call come before those of the model. Throws INVALID_OPTIONS.
+ */
+import type {
+  BaseChatModelCallOptions,
+  BindToolsInput,
+} from '@langchain/core/language_models/chat_models';
+import type { RunnableConfig } from '@langchain/core/runnables';
+import {
+  checkArray,
+  checkBoolean,
+  checkObject,
+  checkOneOf,
+  invalidOptions,
+} from '../check-shape.js';
+import type { Fields } from '../check-shape.js';
+import type { ChatMessage, Constraint, GenerateRequest, JsonSchema, Sampling } from '../types.js';
+import { convertToolChoice, convertTools } from './convert-tools.js';
+import { pickSampling } from './model-fields.js';
+import type { SamplingFields } from './model-fields.js';
+
+/** As OpenAI's models and createAgent() write it. */
+export type ResponseFormat =
+  | { type: 'text' }
+  | { type: 'json_object' }
+  | { type: 'json_schema'; json_schema: { name?: string; schema: JsonSchema; strict?: boolean } };
+
+export interface ChatLoraxCallOptions extends BaseChatModelCallOptions, SamplingFields {
+  /** Another than the model's own. */
+  adapter?: string;
+  /** What bindTools() sets. */
+  tools?: BindToolsInput[];
+  /** false: one call at most. */
+  parallel_tool_calls?: boolean;
+  response_format?: ResponseFormat;
+  /** What the answer must match, token by token; beyond JSON: a pattern, choices, a grammar. */
+  constraint?: Constraint;
+  /** Whether a model that can think before it answers does. */
+  reasoning?: boolean;
+}
+
+export const CHAT_CALL_KEYS = [
+  ...['adapter', 'tools', 'tool_choice', 'parallel_tool_calls'],
+  ...['response_format', 'constraint', 'reasoning'],
+] as const satisfies readonly (keyof ChatLoraxCallOptions)[];
+
+export interface ModelSettings {
+  sampling: Sampling;
+  reasoning: boolean | undefined;
+}
+
+/** All but whom to ask, and for how long. */
+export function buildRequest(
+  messages: ChatMessage[],
+  options: Omit<ChatLoraxCallOptions, keyof RunnableConfig>,
+  model: ModelSettings,
+): GenerateRequest {
+  const { parallel_tool_calls: parallel } = options;
+  const tools = checkArray(options.tools, 'options.tools') as BindToolsInput[] | undefined;
+  const constraint = options.constraint ?? constraintOf(options.response_format);
+  const toolChoice = convertToolChoice(options.tool_choice);
+  const reasoning = checkBoolean(options.reasoning, 'options.reasoning') ?? model.reasoning;
+  return {
+    messages,
+    sampling: { ...model.sampling, ...pickSampling(options as Fields) },
+    ...(tools === undefined ? {} : { tools: convertTools(tools) }),
+    ...(toolChoice === undefined ? {} : { toolChoice }),
+    ...(parallel === undefined ? {} : { parallelToolCalls: parallel }),
+    ...(constraint === undefined ? {} : { constraint }),
+    ...(reasoning === undefined ? {} : { reasoning }),
+  };
+}
+
+function constraintOf(format: unknown): Constraint | undefined {
+  if (format === undefined || format === null) return undefined;
+  const field = 'options.response_format';
+  const { type, json_schema: described } = checkObject(format, field, ['type', 'json_schema']);
+  switch (checkOneOf(type, `${field}.type`, ['text', 'json_object', 'json_schema'])) {
+    case 'text':
+      return undefined;
+    case 'json_object':
+      return { type: 'json' };
+    case 'json_schema':
+      return { type: 'json', schema: schemaOf(described, `${field}.json_schema`) };
+    default:
+      throw invalidOptions(`${field}.type`, `${field}.type is missing.`);
+  }
+}
+
+function schemaOf(described: unknown, field: string): JsonSchema {
+  const keys = ['name', 'description', 'schema', 'strict'];
+  const { schema } = checkObject(described, field, keys);
+  if (typeof schema === 'boolean') return schema;
+  if (typeof schema === 'object' && schema !== null) return schema as JsonSchema;
+  throw invalidOptions(`${field}.schema`, `${field}.schema must be JSON Schema.`, schema);
+}

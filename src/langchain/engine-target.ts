@@ -1,0 +1,136 @@
+/**
+ * The engine behind one of LangChain's objects, and which of its weights that object asks for.
+ *
+ * Remembers what it has heard of the engine and its adapters, because LangChain asks for a model's
+ * identity and profile without waiting. Called by the three classes.
+ */
+import { BASE_MODEL, isAdapterName } from '../adapter-name.js';
+import { checkAdapters } from '../ai-sdk/provider.js';
+import { checkString, invalidOptions } from '../check-shape.js';
+import type { Fields } from '../check-shape.js';
+import { malformedAdapterName } from '../client-errors.js';
+import { lorax } from '../default-provider.js';
+import { ENGINE_OPTION_KEYS, pickEngineOptions } from '../engine-options.js';
+import { ScopedEngine } from '../shared-engines.js';
+import type { Engine, EngineInfo, StartEvent } from '../types.js';
+
+/** What makes two answers comparable; part of a cache's keys. */
+export interface ModelIdentity {
+  /** The directory of the base model; unset until an engine of someone else's has told. */
+  base?: string;
+  adapter: string;
+  /** sha256 of the adapter's content; null = the base model, unset = not loaded yet. */
+  adapter_hash?: string | null;
+}
+
+export class EngineTarget {
+  readonly engine: Engine;
+  /** 'base' = the base model. */
+  readonly adapter: string;
+  #info: EngineInfo | undefined;
+  #base: string | undefined;
+  readonly #ownsEngine: boolean;
+  readonly #hashes = new Map<string, string>();
+
+  constructor(fields: Fields) {
+    this.adapter = checkString(fields.adapter, 'options.adapter') ?? BASE_MODEL;
+    const { engine, base } = chooseEngine(fields);
+    this.#ownsEngine = base !== undefined;
+    this.engine = engine;
+    this.#base = base;
+  }
+
+  /** undefined until the engine has answered once. */
+  get info(): EngineInfo | undefined {
+    return this.#info;
+  }
+
+  async ready(): Promise<EngineInfo> {
+    const info = await this.engine.ready();
+    this.#info = info;
+    this.#base ??= info.model;
+    return info;
+  }
+
+  /** As far as it is known. */
+  identity(adapter: string): ModelIdentity {
+    const hash = adapter === BASE_MODEL ? null : this.#hashes.get(adapter);
+    return {
+      ...(this.#base === undefined ? {} : { base: this.#base }),
+      adapter,
+      ...(hash === undefined ? {} : { adapter_hash: hash }),
+    };
+  }
+
+  /**
+   * Completes identity() for a call whose answer may come from a cache: loads the engine where it
+   * must be asked, and the adapter, because a key tells apart what a name stands for now and then.
+   */
+  async identifyFor(options: string[] | { adapter?: unknown } | undefined): Promise<void> {
+    const adapter = this.adapterOf(Array.isArray(options) ? {} : (options ?? {}));
+    if (this.#base === undefined) await this.ready();
+    if (adapter === BASE_MODEL) return;
+    const { hash } = await this.engine.adapters.identify(adapter);
+    this.#hashes.set(adapter, hash);
+  }
+
+  /** A call's options as they belong in a cache's key: with the weights, without its signal. */
+  cacheKeyOf<T extends { adapter?: string; signal?: AbortSignal }>(options: T) {
+    const { signal: _, ...rest } = options;
+    return { ...rest, ...this.identity(options.adapter ?? this.adapter) };
+  }
+
+  /** The adapter of one call: its own, else this object's. */
+  adapterOf(options: { adapter?: unknown }): string {
+    return checkName(checkString(options.adapter, 'options.adapter') ?? this.adapter);
+  }
+
+  /** What an answer tells of the engine. */
+  learn({ adapter }: StartEvent): void {
+    if (adapter !== null) this.#hashes.set(adapter.name, adapter.hash);
+    if (this.#info === undefined) this.ready().catch(() => undefined);
+  }
+
+  /** Ends this object's requests; an engine that was given to it stays. */
+  async dispose(): Promise<void> {
+    if (this.#ownsEngine) await this.engine.dispose();
+  }
+}
+
+/** `base` is set where the engine was opened here. */
+function chooseEngine(fields: Fields): { engine: Engine; base?: string } {
+  const given = [...ENGINE_OPTION_KEYS, 'adapters'].filter((key) => fields[key] !== undefined);
+  if (fields.engine !== undefined) {
+    if (given.length > 0) {
+      throw invalidOptions(
+        'options.engine',
+        `options.engine is an engine that has its options already: leave out ${given.join(', ')}` +
+          (given.includes('adapters') ? ' (adapters are added with engine.adapters.add()).' : '.'),
+      );
+    }
+    return { engine: checkEngine(fields.engine) };
+  }
+  if (given.length === 0) return { engine: lorax.engine };
+  const options = pickEngineOptions(fields);
+  const engine = new ScopedEngine(() => options);
+  for (const [name, directory] of checkAdapters(fields.adapters)) {
+    engine.declareAdapter(name, directory);
+  }
+  return { engine, base: options.model };
+}
+
+function checkEngine(engine: unknown): Engine {
+  const like = engine as Partial<Engine> | null;
+  if (typeof like === 'object' && typeof like?.generate === 'function') return engine as Engine;
+  throw invalidOptions(
+    'options.engine',
+    "options.engine must be what createEngine() gives, or a provider's `.engine`.",
+    engine,
+  );
+}
+
+/** Names come from apps' clients: what cannot be a name is no adapter, before anything is asked. */
+function checkName(adapter: string): string {
+  if (isAdapterName(adapter)) return adapter;
+  throw malformedAdapterName(adapter);
+}
