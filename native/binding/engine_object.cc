@@ -89,7 +89,8 @@ Napi::Value EngineObject::compile_grammar(const Napi::CallbackInfo& call) {
     return guarded(call.Env(), [&] {
       return session().compile_grammar(
           call.Env(), read_string(call[0], "text"),
-          [&made = *parts_.grammar_class](Napi::Env env, std::shared_ptr<grammar::Grammar> grammar) {
+          [&made = *parts_.grammar_class](Napi::Env env,
+                                          std::shared_ptr<grammar::Grammar> grammar) {
             return GrammarObject::make(env, made, std::move(grammar));
           });
     });
@@ -107,8 +108,8 @@ Napi::Value EngineObject::submit(const Napi::CallbackInfo& call) {
     request.prompt = read_tokens(call[1], "promptTokens", vocab_size);
     request.adapter = read_int32(call[2], "adapter", -1, kMaxInt32);
     request.sampling = read_sampling(call[3], "sampling", vocab_size);
-    request.grammar = GrammarObject::read_constraint(call[4], "constraint", *parts_.grammar_class,
-                                                     vocab_size);
+    request.grammar =
+        GrammarObject::read_constraint(call[4], "constraint", *parts_.grammar_class, vocab_size);
     engine->submit(std::move(request));
     return call.Env().Undefined();
   });

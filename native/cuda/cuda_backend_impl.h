@@ -153,9 +153,9 @@ class CudaBackend final : public Backend {
   struct InFlight {
     int slot = 0;
     bool sampled = false;
-    std::vector<int32_t> num_logprobs;    // of each sample
+    std::vector<int32_t> num_logprobs;   // of each sample
     std::vector<const uint32_t*> masks;  // the plan's, in the order of its samples
-    int32_t num_sums = 0;                 // that end
+    int32_t num_sums = 0;                // that end
   };
 
   // A buffer for the most rows of a step, taken when an operation first runs.

@@ -69,8 +69,8 @@ void CudaBackend::reserve(const KvLayout& layout, const RopeConfig& rope, int32_
 }
 
 // A step of padding alone comes first: it takes every buffer and loads every kernel, neither of
-// which may happen during a capture, and touches no page. Sampling is not recorded: what it needs of
-// the step before, masks, may come while the step runs.
+// which may happen during a capture, and touches no page. Sampling is not recorded: what it needs
+// of the step before, masks, may come while the step runs.
 void CudaBackend::record(const std::function<Activation()>& issue) {
   const std::vector<int32_t> buckets =
       StepGraphs::buckets(std::min({max_rows_, max_logits_rows_, kMaxRecordedRows}));
@@ -186,8 +186,8 @@ void CudaBackend::reserve_masks(int32_t vocab) {
   }
 }
 
-// Beside the step, on a stream of their own: only its sampling waits for them. Whoever used the slot
-// before was collected.
+// Beside the step, on a stream of their own: only its sampling waits for them. Whoever used the
+// slot before was collected.
 const uint32_t* CudaBackend::upload_masks(int32_t vocab) {
   if (in_flight_.empty() || in_flight_.back().masks.empty()) return nullptr;
   const InFlight& step = in_flight_.back();
@@ -198,8 +198,8 @@ const uint32_t* CudaBackend::upload_masks(int32_t vocab) {
     std::memcpy(staging + i * mask_bytes, step.masks[i], mask_bytes);
   }
   auto* masks = masks_[step.slot].as<uint32_t>();
-  LORAX_CUDA(cudaMemcpyAsync(masks, staging, step.masks.size() * mask_bytes,
-                             cudaMemcpyHostToDevice, mask_copies_));
+  LORAX_CUDA(cudaMemcpyAsync(masks, staging, step.masks.size() * mask_bytes, cudaMemcpyHostToDevice,
+                             mask_copies_));
   LORAX_CUDA(cudaEventRecord(masks_arrived_, mask_copies_));
   LORAX_CUDA(cudaStreamWaitEvent(stream_, masks_arrived_));
   return masks;

@@ -136,7 +136,8 @@ Failure no_token(int32_t adapter, int32_t num_outputs) {
                  std::string(base ? "The model" : "The adapter") +
                      " gave no usable logits (NaN, infinite or all banned) after " +
                      number(num_outputs) + " output tokens. Check its weights" +
-                     (base ? "." : " and its alpha.") + " A logitBias may not ban every token, nor every one that"
+                     (base ? "." : " and its alpha.") +
+                     " A logitBias may not ban every token, nor every one that"
                      " a grammar allows.",
                  std::move(data)};
 }

@@ -2,9 +2,9 @@
 // token: its sum, when it ends, stands for that.
 //
 // Always holds: `tokens` is the prompt and then every token that was reported, or will be when it
-// starts; `num_in_flight` more were sampled by steps that were not collected yet. `matcher` has seen
-// every token of the output. KV of the first `num_computed` of all of them
-// is in `blocks`, once those steps are over. A waiting sequence holds no page. Owned by the engine.
+// starts; `num_in_flight` more were sampled by steps that were not collected yet. `matcher` has
+// seen every token of the output. KV of the first `num_computed` of all of them is in `blocks`,
+// once those steps are over. A waiting sequence holds no page. Owned by the engine.
 #pragma once
 
 #include <algorithm>

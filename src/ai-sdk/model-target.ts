@@ -4,7 +4,7 @@
  * Names come from apps' clients: what cannot be a name is no model, before anything is asked.
  */
 import { BASE_MODEL, isAdapterName } from '../adapter-name.js';
-import { LoraxError } from '../errors.js';
+import { malformedAdapterName } from '../client-errors.js';
 import { noSuchModel } from './convert-error.js';
 import type { ModelType } from './convert-error.js';
 
@@ -25,10 +25,6 @@ export function checkTarget(target: ModelTarget, modelId: string, modelType: Mod
   if (!('name' in target)) return;
   const { name } = target;
   if (name === BASE_MODEL || isAdapterName(name)) return;
-  const message =
-    `${JSON.stringify(name.slice(0, 100))} is no adapter name: a name has letters, ` +
-    'digits and _ . - / @ :, starts with a letter or digit and holds no "..". ' +
-    'A directory is opened with fromDirectory().';
-  const cause = new LoraxError('ADAPTER_NOT_FOUND', message, { data: { adapter: name } });
+  const cause = malformedAdapterName(name, 'A directory is opened with fromDirectory().');
   throw noSuchModel(modelId, cause, modelType);
 }
