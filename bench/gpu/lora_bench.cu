@@ -177,11 +177,10 @@ void few(cudaStream_t stream) {
     lists.sites = device_copy(sites);
     lists.parts_before = device_copy(before);
     lists.items = device_array<LoraSiteItems>(lists.num_sites);
-    const int64_t list_rows = int64_t{parts} * LoraItemsCapacity::kRows;
-    lists.units = device_array<LoraUnit>(list_rows);
+    lists.units = device_array<LoraUnit>(int64_t{parts} * LoraItemsCapacity::kUnits);
     lists.sets = device_array<LoraSet>(int64_t{parts} * LoraItemsCapacity::kSets);
-    lists.chunks = device_array<LoraChunk>(list_rows);
-    lists.rows = device_array<LoraRow>(list_rows);
+    lists.chunks = device_array<LoraChunk>(int64_t{parts} * LoraItemsCapacity::kChunks);
+    lists.rows = device_array<LoraRow>(int64_t{parts} * LoraItemsCapacity::kRows);
     if (!LoraItemsCapacity::fits(step.load)) std::printf("# does not fit\n");
     const double items_us =
         micros(20, stream, [&](int) { make_lora_items(lists, step.arrays, stream); });

@@ -360,7 +360,9 @@ __global__ void __launch_bounds__(kThreads, 2) attention_prefill_kernel(PrefillA
     }
   }
 
-  // Through the warp's own rows of `queries`, for stores of 16 bytes.
+  // Through the warp's own rows of `queries`, which all its lanes have read, for stores of 16
+  // bytes.
+  __syncwarp();
 #pragma unroll
   for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll

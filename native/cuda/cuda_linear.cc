@@ -26,6 +26,16 @@ GemmShape gemm_shape(const DeviceWeight& weight, bool head) {
   return out;
 }
 
+// Arrays one after the other in one allocation.
+struct Layout {
+  int64_t bytes = 0;
+  int64_t take(int64_t count, size_t element) {
+    const int64_t at = bytes;
+    bytes += (count * static_cast<int64_t>(element) + 127) / 128 * 128;
+    return at;
+  }
+};
+
 // Gate and up, which silu_mul follows.
 bool is_gated(const LoraSite& site) { return site.parts.size() == 2; }
 
@@ -66,32 +76,26 @@ void CudaBackend::lay_out_lists() {
     num_parts += entry.num_parts;
   }
   const auto num_sites = static_cast<int64_t>(sites_.size());
-  int64_t bytes = 0;
-  const auto take = [&bytes](int64_t size) {
-    const int64_t at = bytes;
-    bytes += (size + 127) / 128 * 128;
-    return at;
+  Layout layout;
+  const int64_t sites_at = layout.take(num_sites, sizeof(LoraSiteModules));
+  const int64_t parts_at = layout.take(num_sites, sizeof(int32_t));
+  const auto of_parts = [&](int64_t count, size_t element) {
+    return layout.take(num_parts * count, element);
   };
-  const int64_t sites_at = take(num_sites * static_cast<int64_t>(sizeof(LoraSiteModules)));
-  const int64_t parts_at = take(num_sites * 4);
-  const auto take_all = [&](int64_t count, auto element) {
-    return take(count * static_cast<int64_t>(sizeof(element)));
-  };
-  const int64_t rows = num_parts * int64_t{LoraItemsCapacity::kRows};
-  const int64_t items_at = take_all(num_sites, LoraSiteItems{});
-  const int64_t units_at = take_all(rows, LoraUnit{});
-  const int64_t sets_at = take_all(num_parts * int64_t{LoraItemsCapacity::kSets}, LoraSet{});
-  const int64_t chunks_at = take_all(rows, LoraChunk{});
-  const int64_t rows_at = take_all(rows, LoraRow{});
+  const int64_t items_at = layout.take(num_sites, sizeof(LoraSiteItems));
+  const int64_t units_at = of_parts(LoraItemsCapacity::kUnits, sizeof(LoraUnit));
+  const int64_t sets_at = of_parts(LoraItemsCapacity::kSets, sizeof(LoraSet));
+  const int64_t chunks_at = of_parts(LoraItemsCapacity::kChunks, sizeof(LoraChunk));
+  const int64_t rows_at = of_parts(LoraItemsCapacity::kRows, sizeof(LoraRow));
   LORAX_CUDA(cudaStreamSynchronize(stream_));
   list_storage_ = {};
-  list_storage_ = DeviceBuffer(bytes, "lists of adapters' work");
+  list_storage_ = DeviceBuffer(layout.bytes, "lists of adapters' work");
   if (lora_pieces_.bytes() == 0) {
     lora_pieces_ = DeviceBuffer(LoraItemsCapacity::pieces_bytes(), "lists of adapters' work");
     LORAX_CUDA(cudaMemset(lora_pieces_.as<void>(), 0, lora_pieces_.bytes()));
   }
   uint8_t* base = list_storage_.as<uint8_t>();
-  LORAX_CUDA(cudaMemset(base, 0, static_cast<size_t>(bytes)));
+  LORAX_CUDA(cudaMemset(base, 0, static_cast<size_t>(layout.bytes)));
   LORAX_CUDA(cudaMemcpy(base + sites_at, modules.data(), modules.size() * sizeof(modules[0]),
                         cudaMemcpyHostToDevice));
   LORAX_CUDA(cudaMemcpy(base + parts_at, parts_before.data(), parts_before.size() * 4,
@@ -113,21 +117,16 @@ void CudaBackend::lay_out_row_lists() {
   capacity.rows = max_rows_;
   capacity.segments = capacity.segment_rows = max_rows_ * StepUpload::kSegmentRowsPerRow;
   capacity.row_groups = max_rows_ * kGroupsPerRow;
-  int64_t bytes = 0;
-  const auto take = [&bytes](int64_t count, size_t element) {
-    const int64_t at = bytes;
-    bytes += (count * static_cast<int64_t>(element) + 127) / 128 * 128;
-    return at;
-  };
-  const int64_t v_begin_at = take(capacity.segments, sizeof(int64_t));
-  const int64_t num_tiles_at = take(1, sizeof(int32_t));
-  const int64_t tiles_at = take(capacity.max_tiles(), sizeof(LoraRowTile));
-  const int64_t pair_begin_at = take((max_rows_ + 15) / 16 + 1, sizeof(int32_t));
-  const int64_t pairs_at = take(capacity.segment_rows, sizeof(LoraRowPair));
+  Layout layout;
+  const int64_t v_begin_at = layout.take(capacity.segments, sizeof(int64_t));
+  const int64_t num_tiles_at = layout.take(1, sizeof(int32_t));
+  const int64_t tiles_at = layout.take(capacity.max_tiles(), sizeof(LoraRowTile));
+  const int64_t pair_begin_at = layout.take((max_rows_ + 15) / 16 + 1, sizeof(int32_t));
+  const int64_t pairs_at = layout.take(capacity.segment_rows, sizeof(LoraRowPair));
   const int64_t slices_at =
-      take(int64_t{capacity.segments} * LoraSiteItems::kMaxParts, sizeof(LoraRowSlices));
-  const int64_t v_at = take(capacity.v_bytes(), 1);
-  row_list_storage_ = DeviceBuffer(bytes, "lists of adapters' work");
+      layout.take(int64_t{capacity.segments} * LoraSiteItems::kMaxParts, sizeof(LoraRowSlices));
+  const int64_t v_at = layout.take(capacity.v_bytes(), 1);
+  row_list_storage_ = DeviceBuffer(layout.bytes, "lists of adapters' work");
   uint8_t* base = row_list_storage_.as<uint8_t>();
   row_lists_.v_begin = reinterpret_cast<int64_t*>(base + v_begin_at);
   row_lists_.num_tiles = reinterpret_cast<int32_t*>(base + num_tiles_at);

@@ -6,20 +6,27 @@
 
 namespace lorax::cuda {
 
-void LoraLoad::add(int32_t max_groups, std::span<const int32_t> rows) {
-  const auto count = static_cast<int64_t>(rows.size());
+void LoraLoad::add(int32_t max_groups, std::span<const int32_t> of_segment) {
+  const auto count = static_cast<int64_t>(of_segment.size());
+  int32_t block = -1;
+  for (const int32_t row : of_segment) {
+    if (row / LoraChunk::kRows != block) chunks += max_groups;
+    block = row / LoraChunk::kRows;
+  }
+  rows += count;
   units += max_groups * ((count + LoraUnit::kMaxRows - 1) / LoraUnit::kMaxRows);
   row_groups += max_groups * count;
 }
 
 namespace {
 
-constexpr int kMaxPlaces = LoraItemsCapacity::kRows;
+constexpr int kMaxPlaces = LoraItemsCapacity::kSegmentRows;
+constexpr int kMaxChunks = LoraItemsCapacity::kChunks;
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int kPerThread = kMaxPlaces / kThreads;
-constexpr int kChunkRows = 16;
-constexpr int kPairs = LoraItemsCapacity::kMaxStepRows / kChunkRows;
+constexpr int kChunksPerThread = kMaxChunks / kThreads;
+constexpr int kPairs = LoraItemsCapacity::kMaxStepRows / LoraChunk::kRows;  // of blocks of 8 rows
 
 // Exclusive over the block's threads, by `combine`; `total` is the block's.
 template <typename T, typename Combine>
@@ -47,13 +54,39 @@ __device__ T exclusive_scan(T mine, T zero, Combine combine, T& total) {
   return lane == 0 ? before : combine(before, before_lane);
 }
 
-__device__ int exclusive_sum(int mine, int& total) {
-  return exclusive_scan(mine, 0, [](int a, int b) { return a + b; }, total);
+template <typename T>
+__device__ T exclusive_sum(T mine, T& total) {
+  return exclusive_scan(mine, T{}, [](T a, T b) { return a + b; }, total);
 }
 __device__ int exclusive_max(int mine) {
   int total;
   return exclusive_scan(mine, -1, [](int a, int b) { return max(a, b); }, total);
 }
+
+// Numbers of chunks by their rows of x, four of 16 bits a word.
+struct ChunkCounts {
+  uint64_t words[kPairs / 4] = {};
+  __device__ void add(int pair, int chunks) {
+#pragma unroll
+    for (int w = 0; w < kPairs / 4; ++w) {
+      if (w == pair / 4) words[w] += static_cast<uint64_t>(chunks) << pair % 4 * 16;
+    }
+  }
+  __device__ int of(int pair) const {
+    int chunks = 0;
+#pragma unroll
+    for (int w = 0; w < kPairs / 4; ++w) {
+      if (w == pair / 4) chunks = static_cast<int>(words[w] >> pair % 4 * 16 & 0xffff);
+    }
+    return chunks;
+  }
+  __device__ int before(int pair) const {
+    int chunks = 0;
+#pragma unroll
+    for (int p = 0; p < kPairs; ++p) chunks += p < pair ? of(p) : 0;
+    return chunks;
+  }
+};
 
 // One place of segment_rows.
 struct Place {
@@ -61,19 +94,22 @@ struct Place {
   int in_segment = 0;   // its number there
   int row = 0;          // of x
   int chunk_start = 0;  // the place that begins its chunk
+  AdapterEntry entries[LoraSiteItems::kMaxParts];
+  __device__ int pair() const { return row / LoraChunk::kRows; }
 };
 
 struct Shared {
   int chunk[kMaxPlaces];     // of a place that begins one: the first rank group's
   int unit[kMaxPlaces];      // likewise
-  int num_rows[kMaxPlaces];  // of a chunk
-  int first_row[kMaxPlaces + 1];
+  int num_rows[kMaxChunks];  // of a chunk
+  int first_row[kMaxChunks + 1];
 };
 
 // Which segment each of this thread's places is in, and where its chunk begins.
 __device__ void find_places(const StepArrays& step, Shared& shared, Place (&places)[kPerThread]) {
   const int first = threadIdx.x * kPerThread;
   int* segment_at = shared.chunk;  // that begins at a place
+#pragma unroll
   for (int i = 0; i < kPerThread; ++i) segment_at[first + i] = -1;
   __syncthreads();
   for (int s = threadIdx.x; s < step.counts->num_segments; s += kThreads) {
@@ -84,9 +120,11 @@ __device__ void find_places(const StepArrays& step, Shared& shared, Place (&plac
   }
   __syncthreads();
   int last = -1;
+#pragma unroll
   for (int i = 0; i < kPerThread; ++i) last = max(last, segment_at[first + i]);
   int segment = exclusive_max(last);
   int start = -1;
+#pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
     const int at = first + i;
     Place& place = places[i];
@@ -99,12 +137,29 @@ __device__ void find_places(const StepArrays& step, Shared& shared, Place (&plac
     if (place.row >= LoraItemsCapacity::kMaxStepRows) continue;
     place.segment = segment;
     place.in_segment = at - found.rows_begin;
-    if (place.in_segment == 0 || step.segment_rows[at - 1] / kChunkRows != place.row / kChunkRows) {
+    if (place.in_segment == 0 || step.segment_rows[at - 1] / LoraChunk::kRows != place.pair()) {
       start = place.chunk_start = at;
     }
   }
   int before = exclusive_max(start);
   for (Place& place : places) before = place.chunk_start = max(before, place.chunk_start);
+}
+
+// What the places' adapters have at the site: of all parts at once, for each takes three trips to
+// L2.
+__device__ void find_entries(const StepArrays& step, const LoraSiteModules& site,
+                             Place (&places)[kPerThread]) {
+#pragma unroll
+  for (Place& place : places) {
+    if (place.segment < 0) continue;
+    const AdapterTable* adapter = step.segments[place.segment].adapter;
+#pragma unroll
+    for (int part = 0; part < LoraSiteItems::kMaxParts; ++part) {
+      if (part < site.num_parts) {
+        place.entries[part] = find_entry(adapter, site.layer, site.modules[part]);
+      }
+    }
+  }
 }
 
 // Where the lists of a site stand.
@@ -125,86 +180,79 @@ __device__ void write_unit(const StepArrays& step, const Place& place, int at, c
 }
 
 // Appends a part of the site.
-__device__ void add_part(const StepArrays& step, const LoraSiteModules& site, int part,
-                         const Place (&places)[kPerThread], Shared& shared,
-                         const LoraSiteLists& lists, Done& done) {
+__device__ __forceinline__ void add_part(const StepArrays& step, int part,
+                                         const Place (&places)[kPerThread], Shared& shared,
+                                         const LoraSiteLists& lists, Done& done) {
   const int first = threadIdx.x * kPerThread;
-  AdapterEntry entries[kPerThread];
-  int in_pair[kPairs] = {};  // chunks of this thread's places, by their rows of x
-  int units = 0;
+  ChunkCounts chunks;  // of this thread's places, then of those before it
+  int units = 0;       // likewise
+  for (int i = 0; i < kChunksPerThread; ++i) {
+    shared.num_rows[threadIdx.x * kChunksPerThread + i] = 0;
+  }
+#pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
     const Place& place = places[i];
-    shared.num_rows[first + i] = 0;
     if (place.segment < 0) continue;
-    entries[i] =
-        i > 0 && places[i - 1].segment == place.segment
-            ? entries[i - 1]
-            : find_entry(step.segments[place.segment].adapter, site.layer, site.modules[part]);
-    const int groups = entries[i].num_groups;
-    const int chunks = place.chunk_start == first + i ? groups : 0;
-#pragma unroll
-    for (int p = 0; p < kPairs; ++p) in_pair[p] += p == place.row / kChunkRows ? chunks : 0;
+    const int groups = place.entries[part].num_groups;
+    if (place.chunk_start == first + i) chunks.add(place.pair(), groups);
     if (place.in_segment % LoraUnit::kMaxRows == 0) units += groups;
   }
   int num_units = 0;
   units = exclusive_sum(units, num_units);
-  int num_chunks = 0;
+  ChunkCounts all_chunks;
 #pragma unroll
-  for (int p = 0; p < kPairs; ++p) {
-    int total = 0;
-    in_pair[p] = num_chunks + exclusive_sum(in_pair[p], total);
-    num_chunks += total;
+  for (int w = 0; w < kPairs / 4; ++w) {
+    chunks.words[w] = exclusive_sum(chunks.words[w], all_chunks.words[w]);
   }
-  num_chunks = min(num_chunks, kMaxPlaces);
-  num_units = min(num_units, kMaxPlaces);
-
+  const int num_chunks = min(all_chunks.before(kPairs), kMaxChunks);
+  num_units = min(num_units, LoraItemsCapacity::kUnits);
+#pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
     const Place& place = places[i];
     const int at = first + i;
     if (place.segment < 0) continue;
-    const int groups = entries[i].num_groups;
+    const int groups = place.entries[part].num_groups;
     if (place.chunk_start == at) {
-      int chunk = 0;
-#pragma unroll
-      for (int p = 0; p < kPairs; ++p) {
-        if (p != place.row / kChunkRows) continue;
-        chunk = in_pair[p];
-        in_pair[p] += groups;
-      }
+      const int chunk = all_chunks.before(place.pair()) + chunks.of(place.pair());
+      chunks.add(place.pair(), groups);
       shared.chunk[at] = chunk;
-      for (int g = 0; g < groups && chunk + g < kMaxPlaces; ++g) {
-        lists.chunks[done.chunks + chunk + g] = {entries[i].groups[g].b,
-                                                 place.row / kChunkRows * kChunkRows};
+      for (int g = 0; g < groups && chunk + g < kMaxChunks; ++g) {
+        lists.chunks[done.chunks + chunk + g] = {place.entries[part].groups[g].b,
+                                                 place.pair() * LoraChunk::kRows};
       }
     }
     if (place.in_segment % LoraUnit::kMaxRows == 0) {
       shared.unit[at] = units;
-      for (int g = 0; g < groups && units + g < kMaxPlaces; ++g) {
-        write_unit(step, place, at, entries[i].groups[g].a, lists.units[done.units + units + g]);
+      for (int g = 0; g < groups && units + g < LoraItemsCapacity::kUnits; ++g) {
+        write_unit(step, place, at, place.entries[part].groups[g].a,
+                   lists.units[done.units + units + g]);
       }
       units += groups;
     }
   }
   __syncthreads();
+#pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
     if (places[i].segment < 0) continue;
     const int chunk = shared.chunk[places[i].chunk_start];
-    for (int g = 0; g < entries[i].num_groups && chunk + g < kMaxPlaces; ++g) {
+    for (int g = 0; g < places[i].entries[part].num_groups && chunk + g < kMaxChunks; ++g) {
       atomicAdd(&shared.num_rows[chunk + g], 1);
     }
   }
   __syncthreads();
+  const int first_chunk = threadIdx.x * kChunksPerThread;
   int rows = 0;
-  for (int i = 0; i < kPerThread; ++i) rows += shared.num_rows[first + i];
+  for (int i = 0; i < kChunksPerThread; ++i) rows += shared.num_rows[first_chunk + i];
   int num_rows = 0;
   rows = exclusive_sum(rows, num_rows);
-  for (int i = 0; i < kPerThread; ++i) {
-    shared.first_row[first + i] = rows;
-    rows += shared.num_rows[first + i];
+  for (int i = 0; i < kChunksPerThread; ++i) {
+    shared.first_row[first_chunk + i] = rows;
+    rows += shared.num_rows[first_chunk + i];
   }
-  if (threadIdx.x == 0) shared.first_row[kMaxPlaces] = num_rows;
-  num_rows = min(num_rows, kMaxPlaces);
+  if (threadIdx.x == 0) shared.first_row[kMaxChunks] = num_rows;
+  num_rows = min(num_rows, LoraItemsCapacity::kRows);
   __syncthreads();
+#pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
     const Place& place = places[i];
     const int at = first + i;
@@ -212,13 +260,14 @@ __device__ void add_part(const StepArrays& step, const LoraSiteModules& site, in
     const int in_unit = place.in_segment % LoraUnit::kMaxRows;
     const int unit = shared.unit[at - in_unit];
     const int chunk = shared.chunk[place.chunk_start];
-    const float factor = step.segment_weights[at] * entries[i].scale;
-    for (int g = 0; g < entries[i].num_groups && chunk + g < kMaxPlaces; ++g) {
+    const float factor = step.segment_weights[at] * place.entries[part].scale;
+    for (int g = 0; g < place.entries[part].num_groups && chunk + g < kMaxChunks; ++g) {
       const int row = shared.first_row[chunk + g] + at - place.chunk_start;
-      if (row >= kMaxPlaces) continue;
+      if (row >= LoraItemsCapacity::kRows) continue;
       lists.rows[done.rows + row] = {
           (done.units + unit + g) * LoraUnit::kMaxRows + in_unit,
-          (chunk + g) % LoraSet::kMaxChunks * kChunkRows + place.row % kChunkRows, factor};
+          (chunk + g) % LoraSet::kMaxChunks * LoraChunk::kRows + place.row % LoraChunk::kRows,
+          factor};
     }
   }
   const int num_sets = (num_chunks + LoraSet::kMaxChunks - 1) / LoraSet::kMaxChunks;
@@ -245,16 +294,17 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ Shared shared;
   Place places[kPerThread];
   find_places(step, shared, places);
+  const LoraSiteModules& site = lists.sites[blockIdx.x];
+  find_entries(step, site, places);
   __syncthreads();
 
-  const LoraSiteModules& site = lists.sites[blockIdx.x];
   const LoraSiteLists of_site = lists.of_site(blockIdx.x, lists.parts_before[blockIdx.x]);
   LoraSiteItems items;
   Done done;
 #pragma unroll
   for (int part = 0; part < LoraSiteItems::kMaxParts; ++part) {
     items.set_begin[part] = done.sets;
-    if (part < site.num_parts) add_part(step, site, part, places, shared, of_site, done);
+    if (part < site.num_parts) add_part(step, part, places, shared, of_site, done);
   }
   items.set_begin[LoraSiteItems::kMaxParts] = done.sets;
   items.num_units = done.units;

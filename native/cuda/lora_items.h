@@ -27,21 +27,28 @@ struct LoraSiteModules {
 
 // What a step asks of the buffers; counted on the host from its segments.
 struct LoraLoad {
+  int64_t rows = 0;        // of all segments
   int64_t units = 0;       // sum over segments of max_groups * chunks of LoraUnit::kMaxRows rows
+  int64_t chunks = 0;      // sum of max_groups * blocks of LoraChunk::kRows rows of x
   int64_t row_groups = 0;  // sum of max_groups * rows
   void add(int32_t max_groups, std::span<const int32_t> rows);
 };
 
 // Sizes of the few-rows form, for every part of every site alike: 128 rows of rank 128, each its
-// own adapter. A chunk has a row at least.
+// own adapter. Segments whose rows of x are neighbours have at most two chunks a unit.
 struct LoraItemsCapacity {
   static constexpr int32_t kMaxStepRows = 128;
-  static constexpr int32_t kRows = 1024;
-  static constexpr int32_t kSets = kRows / LoraSet::kMaxChunks;
-  static bool fits(const LoraLoad& load) { return load.row_groups <= kRows; }
+  static constexpr int32_t kSegmentRows = 1024;
+  static constexpr int32_t kUnits = 1024;
+  static constexpr int32_t kChunks = 2 * kUnits;
+  static constexpr int32_t kSets = kChunks / LoraSet::kMaxChunks;
+  static constexpr int32_t kRows = kUnits * LoraUnit::kMaxRows;
+  static bool fits(const LoraLoad& load) {
+    return load.rows <= kSegmentRows && load.units <= kUnits && load.chunks <= kChunks;
+  }
   // Workspace of the site that runs, [units][kPieces][kMaxRows][16 ranks] float: one for all.
-  static int64_t pieces_bytes() {
-    return int64_t{LoraSiteItems::kMaxParts} * kRows * LoraUnit::kPieces * LoraUnit::kMaxRows * 64;
+  static constexpr int64_t pieces_bytes() {
+    return int64_t{LoraSiteItems::kMaxParts} * kRows * LoraUnit::kPieces * 64;
   }
 };
 
@@ -60,19 +67,20 @@ struct LoraItemLists {
   const LoraSiteModules* sites = nullptr;  // [num_sites]
   const int32_t* parts_before = nullptr;   // [num_sites]: parts of the sites before
   LoraSiteItems* items = nullptr;          // [num_sites]
-  LoraUnit* units = nullptr;               // [parts of all sites][kRows]
+  LoraUnit* units = nullptr;               // [parts of all sites][kUnits]
   LoraSet* sets = nullptr;                 // [parts of all sites][kSets]
-  LoraChunk* chunks = nullptr;             // [parts of all sites][kRows]
+  LoraChunk* chunks = nullptr;             // [parts of all sites][kChunks]
   LoraRow* rows = nullptr;                 // [parts of all sites][kRows]
 
   constexpr LoraSiteLists of_site(int32_t site, int64_t parts_before_it) const {
-    const int64_t at = parts_before_it * LoraItemsCapacity::kRows;
-    return {items + site, units + at, sets + parts_before_it * LoraItemsCapacity::kSets,
-            chunks + at, rows + at};
+    return {items + site, units + parts_before_it * LoraItemsCapacity::kUnits,
+            sets + parts_before_it * LoraItemsCapacity::kSets,
+            chunks + parts_before_it * LoraItemsCapacity::kChunks,
+            rows + parts_before_it * LoraItemsCapacity::kRows};
   }
 };
 
-// Fills the lists of every site. Rows ascend within a segment, are fewer than kMaxStepRows, and
+// Fills the lists of every site. Rows ascend within a segment, are below kMaxStepRows, and
 // segments follow each other in segment_rows; one without rows or without an adapter has no items.
 // The chunks of a part ascend in their rows of x.
 void make_lora_items(const LoraItemLists& lists, const StepArrays& step, cudaStream_t stream);

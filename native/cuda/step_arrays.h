@@ -95,14 +95,15 @@ struct alignas(16) LoraUnit {
 
 // B of an item, and 16 rows of x with rows of the item among them.
 struct alignas(16) LoraChunk {
+  static constexpr int32_t kRows = 16;
   const uint8_t* b = nullptr;
-  int32_t first_row = 0;  // a multiple of 16
+  int32_t first_row = 0;  // a multiple of kRows
 };
 
 // One row of an item: v[row] = factor * A x[row].
 struct alignas(16) LoraRow {
   int32_t unit_row = 0;  // unit * kMaxRows + its place there
-  int32_t at = 0;        // in its set: chunk * 16 + row of the chunk
+  int32_t at = 0;        // in its set: chunk * LoraChunk::kRows + row of the chunk
   float factor = 0.0f;
 };
 

@@ -21,10 +21,11 @@ constexpr int64_t kRingBytes = 213 * 1024;
 // beside this one too, and their shares of the bandwidth uneven.
 constexpr int32_t kBytesInFlight = 64 * 1024;
 // Of x: the two blocks that are held, and what arrives from L2 in its latency, which is long beside
-// a stream of weights. 128 rows without adapters, whose ring leaves room, take as much of x as of
-// W.
+// a stream of weights. 128 rows take as much of x as of W; with adapters, whose ring takes room, a
+// block less.
 constexpr int32_t kMaxXBytes = 48 * 1024;
 constexpr int32_t kMaxXBytes128 = 80 * 1024;
+constexpr int32_t kMaxXBytes128Lora = 64 * 1024;
 
 using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                             const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
@@ -161,7 +162,9 @@ StreamGemmConfig stream_gemm_config(int32_t split, int32_t rows, bool lora, bool
   const int32_t w_bytes = config.block_atoms * kTileRows * kAtomRowBytes;
   const int32_t x_bytes = config.block_atoms * columns * kAtomRowBytes;
   config.in_flight = kBytesInFlight / w_bytes;
-  const int32_t max_x_bytes = columns == 128 ? (lora ? 64 * 1024 : kMaxXBytes128) : kMaxXBytes;
+  const int32_t max_x_bytes = columns != 128 ? kMaxXBytes
+                              : lora         ? kMaxXBytes128Lora
+                                             : kMaxXBytes128;
   config.w_stages = 16;
   const auto too_large = [&] {
     config.x_stages = std::min(config.w_stages, std::max(2, max_x_bytes / x_bytes));

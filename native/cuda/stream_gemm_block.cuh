@@ -117,6 +117,11 @@ struct StreamBlock {
     ptx::fence_barrier_init();
   }
 
+  // Of the site's parts. Read early: beside a stream of weights it takes long.
+  __device__ int4 set_begin() const {
+    return *reinterpret_cast<const int4*>(p.lora.lists.items->set_begin);
+  }
+
   // The groups of 16 rows of a tile whose LoRA items its part of k adds, counted in the tile: those
   // that lie in part q of the site. [begin, end)
   __device__ int2 lora_groups(int q, const BlockCursor& tile) const {

@@ -105,12 +105,6 @@ struct StreamConsumer {
     return tile.atom + atoms * 3 / 4 / 2 * 2;
   }
 
-  // Sets of the site's parts. Read early: beside a stream of weights it takes long.
-  __device__ int3 sets_of_parts() const {
-    const int4 begin = *reinterpret_cast<const int4*>(block.p.lora.lists.items->set_begin);
-    return make_int3(begin.y - begin.x, begin.z - begin.y, begin.w - begin.z);
-  }
-
   // d += B v for every item of the site whose part covers rows of this tile that its part of k
   // owns.
   __device__ __forceinline__ void expand_lora(const BlockCursor& tile, const int3& sets) {
@@ -297,8 +291,11 @@ struct StreamConsumer {
 
   // Nothing is stored before x has come, so before the kernels ahead have ended.
   __device__ void run() {
-    int3 sets = {};
-    if constexpr (kLora) sets = sets_of_parts();
+    int3 sets = {};  // of the site's parts
+    if constexpr (kLora) {
+      const int4 begin = block.set_begin();
+      sets = make_int3(begin.y - begin.x, begin.z - begin.y, begin.w - begin.z);
+    }
     for (BlockCursor tile(block.p.schedule, blockIdx.x); tile.valid(); tile.next_tile()) {
       multiply(tile, sets);
       const int row = tile.row(warp / 4) + warp % 4 * 16;
@@ -315,7 +312,8 @@ struct StreamConsumer {
 template <bool kLora>
 constexpr int kStreamThreads = (kTileWarps + 2 + (kLora ? 1 + kShrinkWarps : 0)) * 32;
 
-// Few enough registers that a block of the small kernel that follows finds room beside it.
+// Few enough registers that a block of the small kernel that follows finds room beside it; with 128
+// columns of sums and adapters it does not either way.
 template <int kColumns, bool kLora>
 constexpr int kStreamRegisters = kColumns == 128 ? (kLora ? 128 : 104)
                                  : kLora         ? 88

@@ -21,9 +21,9 @@ constexpr int32_t kAtomRowBytes = 128;
 constexpr int32_t kHalfRows = 64;  // of W: a warpgroup's
 constexpr int32_t kTileRows = 2 * kHalfRows;
 constexpr int32_t kTileWarps = kTileRows / 16;
-constexpr int32_t kLoraChunkBlocks = 2;  // blocks of 8 rows of v of one chunk
-constexpr int32_t kVBlockBytes = 256;    // of v: [8 rows][16 ranks] bf16
-constexpr int32_t kBGroupBytes = 512;    // of B: 16 outs x 16 ranks
+constexpr int32_t kLoraChunkBlocks = LoraChunk::kRows / 8;  // of v, 8 rows each
+constexpr int32_t kVBlockBytes = 256;                       // of v: [8 rows][16 ranks] bf16
+constexpr int32_t kBGroupBytes = 512;                       // of B: 16 outs x 16 ranks
 
 // Work is (tile, part of k), the parts of a tile side by side; block q does q, q + blocks, ... The
 // rows of a tile are two halves: neighbours, or the same rows of gate and of up.

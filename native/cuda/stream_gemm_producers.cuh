@@ -109,8 +109,7 @@ __device__ void produce_b(const StreamBlock<kColumns>& block) {
   const auto& p = block.p;
   const int lane = threadIdx.x % 32;
   RingPosition ring;
-  LoraSetCursor<kColumns> cursor(block,
-                                 *reinterpret_cast<const int4*>(p.lora.lists.items->set_begin));
+  LoraSetCursor<kColumns> cursor(block, block.set_begin());
   LoraSet set, after;
   if (cursor.valid()) set = p.lora.lists.sets[cursor.set];
   LoraChunk chunk;
@@ -125,9 +124,9 @@ __device__ void produce_b(const StreamBlock<kColumns>& block) {
     if (cursor.valid()) after = p.lora.lists.sets[cursor.set];
     ptx::barrier_wait(block.barriers.lora_empty + 8 * ring.index, ring.parity ^ 1);
     if (lane < set.num_chunks) {
-      ptx::store_shared_int4(
-          block.lora_meta(ring.index, lane),
-          make_int4(chunk.first_row / 16, set.num_chunks, groups.x | groups.y << 16, 0));
+      ptx::store_shared_int4(block.lora_meta(ring.index, lane),
+                             make_int4(chunk.first_row / LoraChunk::kRows, set.num_chunks,
+                                       groups.x | groups.y << 16, 0));
     }
     __syncwarp();
     if (lane == 0) ptx::barrier_expect(full, set.num_chunks * bytes);

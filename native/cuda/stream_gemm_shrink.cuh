@@ -4,9 +4,9 @@
 // The units of a site (lora_items.h) are shared among the blocks of the grid, which all run at the
 // same time; then every block adds up the v that its own tiles need. Every sum has one order,
 // whatever else is in the step: k is cut into LoraUnit::kPieces pieces and each into four, by its
-// length alone; a piece is the sum of its warps, v that of its pieces, in order. With few units a
-// block computes one piece of one, with more 2, 4 or all 8. A is read before the kernel ahead has
-// ended, x after.
+// length alone; a piece is the sum of its warps, v that of its pieces, in order. A block computes
+// an even share of all pieces. A, and where its first rows of v lie, is read before the kernel
+// ahead has ended, x after.
 //
 // Beside a stream of weights every trip to L2 takes long, so sums carry a mark of their step and
 // site and readers look until it is there: no counter, no fence. Four sums and a mark are one
@@ -21,7 +21,7 @@ namespace lorax::cuda {
 template <int kColumns>
 class StreamShrink {
  public:
-  // thread: 0 .. kShrinkThreads - 1; warp: its, the same in all lanes.
+  // thread: 0 .. kShrinkWarps * 32 - 1; warp: its, the same in all lanes.
   __device__ StreamShrink(const StreamBlock<kColumns>& block, int thread, int warp)
       : block_(block),
         lora_(block.p.lora),
@@ -69,7 +69,7 @@ class StreamShrink {
   }
   // The first set, and in shared memory, until they are needed again, it and the site's parts.
   __device__ void load_first_set(Ahead& ahead) const {
-    const int4 set_begin = *reinterpret_cast<const int4*>(lora_.lists.items->set_begin);
+    const int4 set_begin = block_.set_begin();
     const SetCursor cursor(block_, set_begin);
     if (cursor.valid()) ahead.set = lora_.lists.sets[cursor.set];
     ptx::store_shared_int4(parked(), set_begin);
@@ -317,7 +317,8 @@ class StreamShrink {
           sum.x += add.x, sum.y += add.y, sum.z += add.z, sum.w += add.w;
         }
         ptx::store_shared_int2(
-            block_.lora_v(block_.lora_slot(ring.index, row.at / 16)) + row.at % 16 * 32 + t * 8,
+            block_.lora_v(block_.lora_slot(ring.index, row.at / LoraChunk::kRows)) +
+                row.at % LoraChunk::kRows * 32 + t * 8,
             make_int2(bf16_pair(sum.x * row.factor, sum.y * row.factor),
                       bf16_pair(sum.z * row.factor, sum.w * row.factor)));
       }
@@ -345,7 +346,7 @@ class StreamShrink {
   const int thread_;
   const int warp_;
   const uint32_t mark_;
-  int begin_;  // of all units' pieces, this team's: [begin_, end_)
+  int begin_;  // of all units' pieces, this block's: [begin_, end_)
   int end_;
   int buffer_ = 0;
 };

@@ -15,7 +15,6 @@ using cuda::LoraSiteItems;
 using cuda::LoraSiteModules;
 
 constexpr int32_t kMaxRows = cuda::LoraItemsCapacity::kMaxStepRows;
-constexpr int64_t kRows = cuda::LoraItemsCapacity::kRows;
 
 // The lists of all sites of a model, on the device.
 struct Lists {
@@ -24,10 +23,10 @@ struct Lists {
         device_sites(sites),
         parts_before(before(sites)),
         items(sites.size()),
-        units(static_cast<size_t>(num_parts() * kRows)),
+        units(static_cast<size_t>(num_parts() * cuda::LoraItemsCapacity::kUnits)),
         sets(static_cast<size_t>(num_parts() * cuda::LoraItemsCapacity::kSets)),
-        chunks(static_cast<size_t>(num_parts() * kRows)),
-        rows(static_cast<size_t>(num_parts() * kRows)) {
+        chunks(static_cast<size_t>(num_parts() * cuda::LoraItemsCapacity::kChunks)),
+        rows(static_cast<size_t>(num_parts() * cuda::LoraItemsCapacity::kRows)) {
     lists.num_sites = static_cast<int32_t>(sites.size());
     lists.sites = device_sites.data();
     lists.parts_before = parts_before.data();
@@ -136,39 +135,59 @@ cuda::StreamGemmLora lora_of(const Lists& lists, size_t site, const std::vector<
   return lora;
 }
 
+// The lists of one site, on the host.
+struct SiteLists {
+  explicit SiteLists(const Lists& lists, size_t site) {
+    const cuda::LoraSiteLists of =
+        lists.lists.of_site(static_cast<int32_t>(site), Lists::before(lists.sites)[site]);
+    const int64_t parts = lists.sites[site].num_parts;
+    items = read(of.items, 1)[0];
+    units = read(of.units, parts * cuda::LoraItemsCapacity::kUnits);
+    sets = read(of.sets, parts * cuda::LoraItemsCapacity::kSets);
+    chunks = read(of.chunks, parts * cuda::LoraItemsCapacity::kChunks);
+    rows = read(of.rows, parts * cuda::LoraItemsCapacity::kRows);
+  }
+  template <typename T>
+  static std::vector<T> read(const T* from, int64_t count) {
+    std::vector<T> out(static_cast<size_t>(count));
+    LORAX_CUDA(cudaMemcpy(out.data(), from, out.size() * sizeof(T), cudaMemcpyDeviceToHost));
+    return out;
+  }
+  LoraSiteItems items;
+  std::vector<cuda::LoraUnit> units;
+  std::vector<cuda::LoraSet> sets;
+  std::vector<cuda::LoraChunk> chunks;
+  std::vector<cuda::LoraRow> rows;
+};
+
 // One (row of x, factor) of one rank group of a part, as the lists have it.
 using Term = std::pair<int32_t, float>;
 
 // A part's sets, chunks, rows and units say the same, in the order that is asked of them; returns
 // the terms they stand for, sorted.
-std::vector<Term> terms_of(const Lists& lists, size_t site, int32_t part) {
-  const int64_t before = Lists::before(lists.sites)[site];
-  const std::vector<cuda::LoraUnit> units = lists.units.read();
-  const std::vector<cuda::LoraSet> sets = lists.sets.read();
-  const std::vector<cuda::LoraChunk> chunks = lists.chunks.read();
-  const std::vector<cuda::LoraRow> rows = lists.rows.read();
-  const LoraSiteItems items = lists.items.read()[site];
+std::vector<Term> terms_of(const SiteLists& lists, int32_t part) {
   std::vector<Term> terms;
   int32_t last_first_row = 0;
-  for (int32_t s = items.set_begin[part]; s < items.set_begin[part + 1]; ++s) {
-    const cuda::LoraSet& set = sets[before * cuda::LoraItemsCapacity::kSets + s];
+  for (int32_t s = lists.items.set_begin[part]; s < lists.items.set_begin[part + 1]; ++s) {
+    const cuda::LoraSet& set = lists.sets[s];
     EXPECT_GE(set.num_chunks, 1);
     EXPECT_LE(set.num_chunks, cuda::LoraSet::kMaxChunks);
     std::vector<int> rows_of_chunk(static_cast<size_t>(set.num_chunks));
     for (int32_t r = 0; r < set.num_rows; ++r) {
-      const cuda::LoraRow& row = rows[before * kRows + set.first_row + r];
-      const int32_t chunk = row.at / 16;
+      const cuda::LoraRow& row = lists.rows[set.first_row + r];
+      const int32_t chunk = row.at / cuda::LoraChunk::kRows;
       EXPECT_LT(chunk, set.num_chunks);
       const int32_t x_row =
-          chunks[before * kRows + set.first_chunk + chunk].first_row + row.at % 16;
-      EXPECT_LT(row.unit_row / 8, items.num_units);
-      EXPECT_EQ(units[before * kRows + row.unit_row / 8].rows[row.unit_row % 8], x_row);
+          lists.chunks[set.first_chunk + chunk].first_row + row.at % cuda::LoraChunk::kRows;
+      EXPECT_LT(row.unit_row / cuda::LoraUnit::kMaxRows, lists.items.num_units);
+      const cuda::LoraUnit& unit = lists.units[row.unit_row / cuda::LoraUnit::kMaxRows];
+      EXPECT_EQ(unit.rows[row.unit_row % cuda::LoraUnit::kMaxRows], x_row);
       ++rows_of_chunk[chunk];
       terms.emplace_back(x_row, row.factor);
     }
     for (int32_t c = 0; c < set.num_chunks; ++c) {
-      const int32_t first_row = chunks[before * kRows + set.first_chunk + c].first_row;
-      EXPECT_EQ(first_row % 16, 0);
+      const int32_t first_row = lists.chunks[set.first_chunk + c].first_row;
+      EXPECT_EQ(first_row % cuda::LoraChunk::kRows, 0);
       EXPECT_GE(first_row, last_first_row);
       EXPECT_GE(rows_of_chunk[c], 1);
       last_first_row = first_row;
@@ -178,8 +197,7 @@ std::vector<Term> terms_of(const Lists& lists, size_t site, int32_t part) {
   return terms;
 }
 
-void compare_lists(const LoraStep& step, const Lists& lists, size_t site) {
-  const LoraSiteModules& modules = lists.sites[site];
+void compare_lists(const LoraStep& step, const LoraSiteModules& modules, const SiteLists& lists) {
   int32_t units = 0;
   for (int32_t part = 0; part < modules.num_parts; ++part) {
     std::vector<Term> terms;
@@ -196,12 +214,11 @@ void compare_lists(const LoraStep& step, const Lists& lists, size_t site) {
       }
     }
     std::sort(terms.begin(), terms.end());
-    EXPECT_EQ(terms_of(lists, site, part), terms) << "site " << site << " part " << part;
+    EXPECT_EQ(terms_of(lists, part), terms) << "layer " << modules.layer << " part " << part;
   }
-  const LoraSiteItems items = lists.items.read()[site];
-  EXPECT_EQ(items.num_units, units);
+  EXPECT_EQ(lists.items.num_units, units);
   for (int32_t part = modules.num_parts; part < LoraSiteItems::kMaxParts; ++part) {
-    EXPECT_EQ(items.set_begin[part + 1], items.set_begin[modules.num_parts]);
+    EXPECT_EQ(lists.items.set_begin[part + 1], lists.items.set_begin[modules.num_parts]);
   }
 }
 
@@ -269,7 +286,7 @@ void check(LoraStep& step, int32_t layers, int32_t runs = 1, bool early = false)
     }
     compare_y(step, row_site, x, w, n, k, gated ? 0 : split, y_got, site);
 
-    compare_lists(step, lists, site);
+    compare_lists(step, modules, SiteLists(lists, site));
   }
 }
 
@@ -322,6 +339,17 @@ TEST_F(StreamGemmLoraTest, AsManyAdaptersAsRows) {
   step.set_segments(
       segments_of(draw_adapters(Pattern::kDistinct, kMaxRows, kMaxRows, step.random())), kMaxRows);
   check(step, 1, 100);
+}
+
+// What the lists have room for: one adapter's ranks for all rows, and no more.
+TEST_F(StreamGemmLoraTest, LargeRanksOfAllRows) {
+  LoraStep step(module_shapes(256, 64, 256), 10);
+  step.add_adapter(std::vector(1, std::vector<int32_t>(7, 1024)));
+  step.set_segments(segments_of(std::vector<int32_t>(kMaxRows, 0)), kMaxRows);
+  check(step, 1);
+  cuda::LoraLoad more = step.load();
+  more.add(1, std::vector<int32_t>{5});
+  EXPECT_FALSE(cuda::LoraItemsCapacity::fits(more));
 }
 
 TEST_F(StreamGemmLoraTest, OddWidths) {
