@@ -23,7 +23,7 @@ export interface StateGraph {
   accepts(state: number): boolean;
 }
 
-export interface Writing {
+interface Writing {
   character(set: CodePoints): Expression;
   /** What stands where a text of the language ends. */
   end: Expression;

@@ -6,7 +6,7 @@
  * are `narrow`. Used by string-rules.ts.
  */
 
-export interface Format {
+interface Format {
   pattern: string;
   /** Texts may be of this format that the pattern leaves out. */
   narrow?: true;

@@ -14,7 +14,7 @@ const DOT = 0x2e;
 const ZERO = 0x30;
 
 /** Digits before and after the point; no zeros that say nothing ("0" before the point if none). */
-export interface Decimal {
+interface Decimal {
   negative: boolean;
   whole: string;
   fraction: string;

@@ -5,6 +5,7 @@
  * that it ends and reads as what it says; one without bounds may have an exponent of two digits.
  * Called by shape-rules.ts.
  */
+import { TextSet } from './automaton.js';
 import { CodePoints } from './code-points.js';
 import { conjunction, type Dfa, type Part } from './dfa.js';
 import { dfaRules } from './dfa-rules.js';
@@ -82,6 +83,9 @@ export class NumberRules {
 
   private build(shape: NumberShape): Promise<Dfa> {
     const { min, max, multiplesOf, place } = shape;
+    // Also above the largest double, or below the smallest.
+    const isVoid = min > max || min === Infinity || max === -Infinity;
+    if (isVoid) return conjunction([{ automaton: new TextSet([]) }], this.work, place);
     const parts: Part[] = [{ automaton: wholeMatch(digitsOf(shape), this.work, place) }];
     if (Number.isFinite(min)) parts.push({ automaton: new NumberBound(decimalOf(min), 'least') });
     if (Number.isFinite(max)) parts.push({ automaton: new NumberBound(decimalOf(max), 'most') });

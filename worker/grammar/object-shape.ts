@@ -11,7 +11,7 @@ import { keysOf, nodeOf, type Node, type Part, type SchemaObject } from './schem
 import type { ShapeContext, Shapes } from './shapes.js';
 import { anyString, type StringShape } from './string-rules.js';
 
-export interface Property {
+interface Property {
   name: string;
   node: Node;
   required: boolean;

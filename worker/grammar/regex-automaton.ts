@@ -64,7 +64,7 @@ class Machine {
   }
 }
 
-export class RegexAutomaton implements Automaton {
+class RegexAutomaton implements Automaton {
   readonly sets: readonly CodePoints[];
   readonly start: number;
   private readonly states: State[] = [];

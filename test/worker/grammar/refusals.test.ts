@@ -68,6 +68,7 @@ describe('a schema that says nothing sensible is an error', () => {
     [{ enum: [] }, 'schema', '#'],
     [{ type: 'string', enum: [1, 2] }, 'schema', '#'],
     [{ type: 'integer', minimum: 2, maximum: 1 }, 'schema', '#'],
+    [{ type: 'number', exclusiveMinimum: Number.MAX_VALUE }, 'schema', '#'],
     [{ type: 'string', pattern: '^a$', minLength: 2 }, 'schema', '#'],
     [{ type: 'object', properties: { a: false }, required: ['a'] }, 'schema', '#'],
     [{ type: 'array', items: false, minItems: 1 }, 'schema', '#'],
