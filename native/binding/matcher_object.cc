@@ -99,7 +99,7 @@ Napi::Value MatcherObject::accept(const Napi::CallbackInfo& call) {
 Napi::Value MatcherObject::take_forced(const Napi::CallbackInfo& call) {
   return guarded_grammar(call.Env(), [&] {
     const int32_t left = read_int32(call[0], "left", 0, kMaxInt32);
-    return ids_value(call.Env(), matcher_->take_forced(left, true));
+    return ids_value(call.Env(), matcher_->take_forced(left, {}, true));
   });
 }
 

@@ -107,7 +107,8 @@ Schedule make_schedule(const SchedulerState& state) {
 
   // Decodes. A sequence that finds no page preempts the newest, which is at worst itself. Each has
   // its row; what is left of their half goes to those with more tokens, the oldest first.
-  int32_t spare = std::max(0, limits.max_batch_tokens / 2 - num_running);
+  int32_t spare = limits.max_batch_tokens / 2 -
+                  static_cast<int32_t>(std::ranges::count_if(state.running, decodes));
   for (int32_t i = 0; i < num_running && budget > 0; ++i) {
     const ScheduledSequence& sequence = state.running[i];
     if (!decodes(sequence)) continue;
@@ -117,6 +118,7 @@ Schedule make_schedule(const SchedulerState& state) {
       const int32_t newest = num_running - 1;
       if (newest == 0 && state.in_flight) break;
       ledger.release(state.running[newest]);
+      if (decodes(state.running[newest])) ++spare;
       if (newest == 0) {
         schedule.pool_full = newest;
       } else {
@@ -130,7 +132,7 @@ Schedule make_schedule(const SchedulerState& state) {
       continue;
     }
     ledger.take(missing);
-    const int32_t tokens = std::min(remaining(sequence), 1 + spare);
+    const int32_t tokens = std::min(remaining(sequence), 1 + std::max(0, spare));
     schedule.chunks.push_back({i, tokens});
     budget -= tokens;
     spare -= tokens - 1;

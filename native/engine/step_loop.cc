@@ -99,7 +99,9 @@ void StepLoop::handle(SubmitCommand& command) {
   if (sequence.matcher == nullptr || sequence.sampler.num_logprobs() >= 0) return;
   try {
     // One token at least is left to be sampled: what ends ends with a step.
-    append_forced(sequence, sequence.matcher->take_forced(sequence.num_tokens_left() - 1, false));
+    append_forced(sequence,
+                  sequence.matcher->take_forced(sequence.num_tokens_left() - 1,
+                                                sequence.sampler.stop_tokens(), false));
   } catch (const grammar::Fault& fault) {
     fail(sequence, grammar_failure(fault));
   }
@@ -251,6 +253,10 @@ void StepLoop::sample_newest() {
     if (sequence == nullptr) continue;
     try {
       fill_mask(*sequence, mask);
+      // It is whole, there is no stop token to say so, and nothing longer can be closed in time.
+      if (sequence->matcher->may_end() && !grammar::any(mask)) {
+        finish(*sequence, FinishReason::kGrammar);
+      }
     } catch (const grammar::Fault& fault) {
       fail(*sequence, grammar_failure(fault));
     }
@@ -272,9 +278,7 @@ void StepLoop::fill_mask(Sequence& sequence, std::span<uint32_t> mask) {
       grammar::erase(mask, token);
     }
   }
-  if (of_grammar.empty() || std::any_of(mask.begin(), mask.end(), [](uint32_t w) { return w != 0; })) {
-    return;
-  }
+  if (grammar::any(mask)) return;
   for (const int32_t token : of_grammar) grammar::insert(mask, token);
 }
 
@@ -338,7 +342,8 @@ void StepLoop::follow_grammar(Sequence& sequence) {
     throw std::logic_error("engine: the model sampled a token that its mask excludes");
   }
   if (sequence.sampler.num_logprobs() >= 0) return;
-  std::vector<int32_t> tokens = matcher.take_forced(sequence.num_tokens_left(), true);
+  std::vector<int32_t> tokens =
+      matcher.take_forced(sequence.num_tokens_left(), sequence.sampler.stop_tokens(), true);
   const int32_t stop_token = sequence.sampler.first_stop_token();
   const auto num_tokens = static_cast<int32_t>(tokens.size());
   if (matcher.is_final() && stop_token >= 0 && num_tokens < sequence.num_tokens_left()) {
@@ -349,10 +354,6 @@ void StepLoop::follow_grammar(Sequence& sequence) {
 
 // Whatever the step in flight samples for it, these come next.
 void StepLoop::append_forced(Sequence& sequence, std::vector<int32_t> tokens) {
-  const auto stop = std::find_if(tokens.begin(), tokens.end(), [&](int32_t token) {
-    return sequence.sampler.is_stop_token(token);
-  });
-  if (stop != tokens.end()) tokens.erase(stop + 1, tokens.end());
   sequence.make_room(tokens.size());
   for (const int32_t token : tokens) sequence.sampler.append(token);
   if (sequence.started) reporter_.tokens(sequence, tokens);

@@ -49,12 +49,15 @@ void Matcher::fill_mask(int32_t left, std::span<uint32_t> mask) {
   grammar_->masks().fill(state_, static_cast<Cost>(std::max(left - 1, 0)), mask);
 }
 
-std::vector<int32_t> Matcher::take_forced(int32_t left, bool to_the_end) {
+std::vector<int32_t> Matcher::take_forced(int32_t left, std::span<const int32_t> stop_tokens,
+                                          bool to_the_end) {
   states().begin_work();
   std::vector<int32_t> tokens;
-  for (; left > 0; --left) {
+  for (bool ends = false; left > 0 && !ends; --left) {
     const Forced next = next_forced(left);
-    if (next.token < 0 || (!to_the_end && states().is_final(next.after))) break;
+    if (next.token < 0) break;
+    ends = states().is_final(next.after) || std::ranges::count(stop_tokens, next.token) > 0;
+    if (ends && !to_the_end) break;
     tokens.push_back(next.token);
     move_to(next.after);
   }

@@ -28,9 +28,11 @@ class Matcher {
   void fill_mask(int32_t left, std::span<uint32_t> mask);
 
   // The tokens that have to come next, however the bytes that have to come are cut: each the longest
-  // that fits, and none that could go on into bytes that are not sure. Accepts them; at most `left`,
-  // and none after which nothing can follow unless `to_the_end`.
-  std::vector<int32_t> take_forced(int32_t left, bool to_the_end);
+  // that fits, and none that could go on into bytes that are not sure. Accepts them: at most `left`,
+  // up to the first that ends the output, because it is a stop token or nothing can follow; that
+  // one too if `to_the_end`.
+  std::vector<int32_t> take_forced(int32_t left, std::span<const int32_t> stop_tokens,
+                                   bool to_the_end);
 
   // The output may end here.
   bool may_end() const { return states().is_complete(state_); }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -26,6 +27,9 @@ inline void insert(std::span<uint32_t> set, int32_t token) {
 }
 inline void erase(std::span<uint32_t> set, int32_t token) {
   set[static_cast<size_t>(token) / 32] &= ~(1u << (token % 32));
+}
+inline bool any(std::span<const uint32_t> set) {
+  return std::any_of(set.begin(), set.end(), [](uint32_t word) { return word != 0; });
 }
 
 // Bytes of token i: bytes[offsets[i], offsets[i + 1]).

@@ -234,7 +234,7 @@ class Episode {
           break;
         case Ending::kFailed:
           ++tally_->failures[log.failure.code];
-          ASSERT_TRUE(log.tokens.empty());
+          ASSERT_TRUE(log.tokens.empty()) << log.failure.message;
           if (refusal.empty()) {
             ASSERT_EQ(log.failure.code, "QUEUE_FULL") << log.failure.message;
             ASSERT_GE(std::get<double>(log.failure.data.at("waiting")), limits_.max_queued);

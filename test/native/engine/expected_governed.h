@@ -31,19 +31,19 @@ class GovernedRun {
 
   Expected run() {
     if (jumps_) {
-      for (const int32_t token : matcher_.take_forced(left() - 1, false)) {
+      for (const int32_t token :
+           matcher_.take_forced(left() - 1, sampling_.stop_token_ids, false)) {
         append(token);
-        if (is_stop(token)) break;
       }
     }
     while (true) {
       const int32_t token = sample();
-      if (token < 0) return out_;
+      if (token < 0) return matcher_.may_end() ? ended(FinishReason::kGrammar) : out_;
       append(token);
       if (is_stop(token)) return ended(FinishReason::kStopToken);
       EXPECT_TRUE(matcher_.accept(token));
       if (jumps_) {
-        for (const int32_t next : matcher_.take_forced(left(), true)) {
+        for (const int32_t next : matcher_.take_forced(left(), sampling_.stop_token_ids, true)) {
           append(next);
           if (is_stop(next)) return ended(FinishReason::kStopToken);
         }
@@ -104,13 +104,12 @@ class GovernedRun {
       if (matcher_.may_end()) grammar::insert(without, token);
       if (!matcher_.may_end()) grammar::erase(without, token);
     }
-    const bool none = std::all_of(without.begin(), without.end(), [](uint32_t w) { return w == 0; });
     SampleRow row;
     row.seed = sampling_.seed;
     row.position = static_cast<int64_t>(out_.tokens.size());
     row.history = history_.data();
     row.history_size = static_cast<int32_t>(history_.size());
-    row.mask = none ? mask.data() : without.data();
+    row.mask = grammar::any(without) ? without.data() : mask.data();
     return token_of(hash_, row, limits_.vocab_size);
   }
   Expected ended(FinishReason reason) {

@@ -51,7 +51,7 @@ Outcome run(const std::shared_ptr<Grammar>& grammar, int32_t budget, int32_t end
     }
     if (left == 0) return out;
     if (jumps) {
-      const std::vector<int32_t> forced = matcher.take_forced(left, true);
+      const std::vector<int32_t> forced = matcher.take_forced(left, {}, true);
       out.tokens.insert(out.tokens.end(), forced.begin(), forced.end());
       if (!forced.empty()) continue;
     }
@@ -185,7 +185,7 @@ TEST(Forced, TheLongestTokensThatNothingCouldPrecede) {
   const auto forced = [&](const std::string& text, int32_t left = 100, bool to_the_end = true) {
     Matcher matcher(Grammar::compile(text, vocabulary));
     std::vector<std::string> out;
-    for (const int32_t token : matcher.take_forced(left, to_the_end)) {
+    for (const int32_t token : matcher.take_forced(left, {}, to_the_end)) {
       out.emplace_back(vocabulary->bytes(token));
     }
     return out;
@@ -218,7 +218,7 @@ std::string by_taste(const std::shared_ptr<Grammar>& grammar, uint64_t taste, bo
   };
   while (tokens.size() < 60 && !matcher.is_final()) {
     if (jumps) {
-      const std::vector<int32_t> forced = matcher.take_forced(kBudget, true);
+      const std::vector<int32_t> forced = matcher.take_forced(kBudget, {}, true);
       *num_jumped += static_cast<int32_t>(forced.size());
       tokens.insert(tokens.end(), forced.begin(), forced.end());
     }
