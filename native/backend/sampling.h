@@ -48,7 +48,7 @@ struct SampleRow {
   const float* bias_values = nullptr;  // [bias_size]
   int32_t bias_size = 0;
   uint64_t seed = 0;
-  int64_t position = 0;        // 0 for the first generated token
+  int64_t position = 0;  // 0 for the first generated token
   // Tokens that may be chosen: bit t % 32 of word t / 32. [ceil(vocab / 32)]; null: all. Its words
   // are read when the step is sampled, not before.
   const uint32_t* mask = nullptr;

@@ -19,11 +19,11 @@ class GrammarObject : public Napi::ObjectWrap<GrammarObject> {
   static Napi::Value make(Napi::Env env, const Napi::FunctionReference& constructor,
                           std::shared_ptr<grammar::Grammar> grammar);
 
-  // The grammar of NativeConstraint `value`, behind its triggers; null where it is undefined. Throws
-  // a Napi::TypeError that names the field.
+  // The grammar of NativeConstraint `value`, behind its triggers; null where it is undefined.
+  // Throws a Napi::TypeError that names the field.
   static std::shared_ptr<grammar::Grammar> read_constraint(
-      const Napi::Value& value, const std::string& name,
-      const Napi::FunctionReference& constructor, int32_t vocab_size);
+      const Napi::Value& value, const std::string& name, const Napi::FunctionReference& constructor,
+      int32_t vocab_size);
 
   explicit GrammarObject(const Napi::CallbackInfo& call);
 

@@ -1,5 +1,5 @@
-// NativeMatcher of worker/addon.ts: one output's way through a grammar, on the JavaScript thread, with
-// no engine. What tests of grammars use.
+// NativeMatcher of worker/addon.ts: one output's way through a grammar, on the JavaScript thread,
+// with no engine. What tests of grammars use.
 #pragma once
 
 #include <napi.h>

@@ -99,9 +99,8 @@ void StepLoop::handle(SubmitCommand& command) {
   if (sequence.matcher == nullptr || sequence.sampler.num_logprobs() >= 0) return;
   try {
     // One token at least is left to be sampled: what ends ends with a step.
-    append_forced(sequence,
-                  sequence.matcher->take_forced(sequence.num_tokens_left() - 1,
-                                                sequence.sampler.stop_tokens(), false));
+    append_forced(sequence, sequence.matcher->take_forced(sequence.num_tokens_left() - 1,
+                                                          sequence.sampler.stop_tokens(), false));
   } catch (const grammar::Fault& fault) {
     fail(sequence, grammar_failure(fault));
   }
@@ -346,7 +345,8 @@ void StepLoop::follow_grammar(Sequence& sequence) {
       matcher.take_forced(sequence.num_tokens_left(), sequence.sampler.stop_tokens(), true);
   const int32_t stop_token = sequence.sampler.first_stop_token();
   const auto num_tokens = static_cast<int32_t>(tokens.size());
-  if (matcher.is_final() && stop_token >= 0 && num_tokens < sequence.num_tokens_left()) {
+  const bool stops = num_tokens > 0 && sequence.sampler.is_stop_token(tokens.back());
+  if (matcher.is_final() && !stops && stop_token >= 0 && num_tokens < sequence.num_tokens_left()) {
     tokens.push_back(stop_token);
   }
   if (!tokens.empty()) append_forced(sequence, std::move(tokens));

@@ -1,8 +1,9 @@
 // The turn of the engine: drain commands, schedule, submit a step, collect one, tell.
 //
-// A turn plans as if the step in flight were over, whatever it samples. Where a grammar governs, the
-// mask of what a step samples waits for the step before it and is found while the step runs. Always holds: an error ends
-// the engine, every open request hears of it, and no exception leaves a turn. Engine thread.
+// A turn plans as if the step in flight were over, whatever it samples. Where a grammar governs,
+// the mask of what a step samples waits for the step before it and is found while the step runs.
+// Always holds: an error ends the engine, every open request hears of it, and no exception leaves a
+// turn. Engine thread.
 #pragma once
 
 #include <atomic>

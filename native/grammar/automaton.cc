@@ -16,9 +16,8 @@ Automaton::Automaton(const std::vector<Node>& nodes, std::vector<NamedRule> rule
     append(node.calls, &calls_, &call_begin_);
     append(node.tokens, &tokens_, &token_begin_);
     const bool last = node.bytes.empty() && node.calls.empty() && node.tokens.empty();
-    flags_.push_back(static_cast<uint8_t>((node.ends ? kEnds : 0) |
-                                          (node.ends && last ? kOnlyEnds : 0) |
-                                          (node.free ? kFree : 0)));
+    flags_.push_back(static_cast<uint8_t>(
+        (node.ends ? kEnds : 0) | (node.ends && last ? kOnlyEnds : 0) | (node.free ? kFree : 0)));
   }
   byte_begin_.push_back(static_cast<uint32_t>(bytes_.size()));
   call_begin_.push_back(static_cast<uint32_t>(calls_.size()));

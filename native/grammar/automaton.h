@@ -50,7 +50,9 @@ class Automaton {
   uint32_t num_rules() const { return static_cast<uint32_t>(rules_.size()); }
   std::span<const ByteEdge> bytes(NodeId node) const { return slice(bytes_, byte_begin_, node); }
   std::span<const CallEdge> calls(NodeId node) const { return slice(calls_, call_begin_, node); }
-  std::span<const TokenEdge> tokens(NodeId node) const { return slice(tokens_, token_begin_, node); }
+  std::span<const TokenEdge> tokens(NodeId node) const {
+    return slice(tokens_, token_begin_, node);
+  }
 
   // The node's rule may end here.
   bool ends(NodeId node) const { return (flags_[node] & kEnds) != 0; }

@@ -81,10 +81,11 @@ class Builder {
 
   NodeId add_node() {
     if (draft_.nodes.size() >= limits_.max_nodes) {
-      throw Fault("the grammar is too large: its repetitions and classes written out have more "
-                  "than " +
-                      std::to_string(limits_.max_nodes) + " states",
-                  draft_.places[rule_], draft_.rules[rule_].name);
+      throw Fault(
+          "the grammar is too large: its repetitions and classes written out have more "
+          "than " +
+              std::to_string(limits_.max_nodes) + " states",
+          draft_.places[rule_], draft_.rules[rule_].name);
     }
     draft_.nodes.emplace_back();
     draft_.empty.emplace_back();
@@ -282,9 +283,9 @@ Nodes without_empty_edges(const Draft& draft, const AutomatonLimits& limits) {
 // Nodes from which their rule can come to an end.
 std::vector<bool> find_ending(const Nodes& nodes, const Rules& rules) {
   std::vector<bool> ending(nodes.size());
-  std::vector<std::vector<NodeId>> before(nodes.size());     // by any edge
-  std::vector<std::vector<NodeId>> callers(rules.size());    // of a rule
-  std::vector<std::vector<RuleId>> starts(nodes.size());     // of rules
+  std::vector<std::vector<NodeId>> before(nodes.size());   // by any edge
+  std::vector<std::vector<NodeId>> callers(rules.size());  // of a rule
+  std::vector<std::vector<RuleId>> starts(nodes.size());   // of rules
   std::vector<NodeId> found;
   for (RuleId rule = 0; rule < rules.size(); ++rule) starts[rules[rule].start].push_back(rule);
   for (NodeId node = 0; node < nodes.size(); ++node) {

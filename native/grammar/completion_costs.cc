@@ -1,6 +1,6 @@
-// Shortest ways through a grammar (Knuth 1977, a generalization of Dijkstra's algorithm) over single
-// bytes, then in the fewest tokens along those ways. Where the vocabulary lacks bytes that matter,
-// over all of its tokens instead.
+// Shortest ways through a grammar (Knuth 1977, a generalization of Dijkstra's algorithm) over
+// single bytes, then in the fewest tokens along those ways. Where the vocabulary lacks bytes that
+// matter, over all of its tokens instead.
 #include "grammar/completion_costs.h"
 
 #include <algorithm>

@@ -112,9 +112,9 @@ class Parser {
     const uint32_t index = rule_index(name, place);
     Rule& defined = syntax_.rules[index];
     if (defined_[index]) {
-      throw Fault("rule \"" + name + "\" is defined already, in line " +
-                      std::to_string(defined.place.line),
-                  place, name);
+      throw Fault(
+          "rule \"" + name + "\" is defined already, in line " + std::to_string(defined.place.line),
+          place, name);
     }
     defined_[index] = true;
     defined.place = place;
@@ -177,8 +177,9 @@ class Parser {
       return add({Kind::kRule, rule_index(cursor_.name(), place)});
     }
     if (c != '(') {
-      cursor_.fail("this begins no item: names, \"literals\", [classes], ., ( groups ) and <[token "
-                   "ids]> do");
+      cursor_.fail(
+          "this begins no item: names, \"literals\", [classes], ., ( groups ) and <[token "
+          "ids]> do");
     }
     const Place open = cursor_.place();
     cursor_.next();
@@ -327,9 +328,10 @@ class Parser {
       case '^':
         return letter;
       default:
-        throw Fault("there is no such escape: \\n \\r \\t \\\\ \\\" \\[ \\] \\- \\^ \\xHH \\uHHHH "
-                    "\\UHHHHHHHH are",
-                    place);
+        throw Fault(
+            "there is no such escape: \\n \\r \\t \\\\ \\\" \\[ \\] \\- \\^ \\xHH \\uHHHH "
+            "\\UHHHHHHHH are",
+            place);
     }
   }
 

@@ -7,7 +7,8 @@
 //   item         name | "literal" | [class] | [^class] | . | ( alternatives ) | <[token id]>
 //
 // Names are letters, digits, - and _. Literals, classes and . are of code points, which match as
-// UTF-8 bytes. Escapes: \n \r \t \\ \" \] \[ \- \^ \xHH \uHHHH \UHHHHHHHH. The start rule is `root`.
+// UTF-8 bytes. Escapes: \n \r \t \\ \" \] \[ \- \^ \xHH \uHHHH \UHHHHHHHH. The start rule is
+// `root`.
 #pragma once
 
 #include <string_view>

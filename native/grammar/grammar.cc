@@ -12,7 +12,9 @@ std::shared_ptr<Grammar> Grammar::compile(std::string_view text,
                                           std::shared_ptr<const Vocabulary> vocabulary) {
   auto out = std::make_shared<Grammar>(build_automaton(parse_gbnf(text)), std::move(vocabulary));
   if (out->shortest() >= kNever) {
-    throw Fault("every output takes tokens that the model's vocabulary lacks, or more than 2^30 of them", {});
+    throw Fault(
+        "every output takes tokens that the model's vocabulary lacks, or more than 2^30 of them",
+        {});
   }
   return out;
 }

@@ -27,10 +27,10 @@ class Matcher {
   // forced comes alone. Throws Fault when the grammar is too ambiguous to tell.
   void fill_mask(int32_t left, std::span<uint32_t> mask);
 
-  // The tokens that have to come next, however the bytes that have to come are cut: each the longest
-  // that fits, and none that could go on into bytes that are not sure. Accepts them: at most `left`,
-  // up to the first that ends the output, because it is a stop token or nothing can follow; that
-  // one too if `to_the_end`.
+  // The tokens that have to come next, however the bytes that have to come are cut: each the
+  // longest that fits, and none that could go on into bytes that are not sure. Accepts them: at
+  // most `left`, up to the first that ends the output, because it is a stop token or nothing can
+  // follow; that one too if `to_the_end`.
   std::vector<int32_t> take_forced(int32_t left, std::span<const int32_t> stop_tokens,
                                    bool to_the_end);
 

@@ -1,10 +1,10 @@
 // All that can be going on at once after some output, found as it is needed: Earley's algorithm
 // (1970) as a machine whose states are shared.
 //
-// An item is a node of the automaton and the frame to return to when the node's rule ends. A frame is
-// (state, rule): it returns to every item of that state which calls the rule, so that any number of
-// stacks of calls share what they have in common, ambiguous or recursive as the grammar may be. A
-// call with nothing left to do after it passes its own frame on. A state is a set of items; equal
+// An item is a node of the automaton and the frame to return to when the node's rule ends. A frame
+// is (state, rule): it returns to every item of that state which calls the rule, so that any number
+// of stacks of calls share what they have in common, ambiguous or recursive as the grammar may be.
+// A call with nothing left to do after it passes its own frame on. A state is a set of items; equal
 // sets are one state, so the way from state to state by a byte is found once.
 //
 // Always holds: a state's frames are of older states or its own; what a pinned state needs is kept.
@@ -27,8 +27,8 @@ namespace lorax::grammar {
 using StateId = uint32_t;
 
 struct StateLimits {
-  // Beyond these a grammar is too ambiguous: items of one state, and items looked at for one mask or
-  // one token (some 50 ms).
+  // Beyond these a grammar is too ambiguous: items of one state, and items looked at for one mask
+  // or one token (some 50 ms).
   size_t max_items = 1 << 13;
   uint64_t max_work = 1 << 24;
   size_t soft_bytes = 16 << 20;  // states that nobody needs are forgotten from here on
@@ -97,8 +97,8 @@ class StateTable {
   using FrameId = uint32_t;
   using ClassId = uint16_t;
   static constexpr StateId kUnknown = 0xFFFFFFFF;
-  static constexpr FrameId kBottom = 0;           // of the root: whoever returns there is done
-  static constexpr FrameId kOwn = 0x80000000;     // | rule: a frame of the state being made
+  static constexpr FrameId kBottom = 0;        // of the root: whoever returns there is done
+  static constexpr FrameId kOwn = 0x80000000;  // | rule: a frame of the state being made
 
   struct Item {
     NodeId node = 0;

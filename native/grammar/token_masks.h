@@ -38,8 +38,8 @@ class TokenMasks {
 
   // What plain text of so many characters meets: everything, or nothing at all.
   struct PlainText {
-    int32_t all_up_to = 0;    // every text of so many characters is allowed
-    int32_t none_from = 0;    // no text of so many is; kEndless: cannot be said
+    int32_t all_up_to = 0;  // every text of so many characters is allowed
+    int32_t none_from = 0;  // no text of so many is; kEndless: cannot be said
     std::array<Cost, Vocabulary::kMaxPlain + 1> costs = {};  // after so many characters
   };
   static constexpr int32_t kEndless = 1 << 30;

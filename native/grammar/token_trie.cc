@@ -18,8 +18,8 @@ TokenTrie::TokenTrie(std::vector<Entry> entries) {
   };
   std::string_view before;
   for (const Entry& entry : entries) {
-    const auto end = std::mismatch(before.begin(), before.end(), entry.bytes.begin(),
-                                   entry.bytes.end());
+    const auto end =
+        std::mismatch(before.begin(), before.end(), entry.bytes.begin(), entry.bytes.end());
     const auto shared = static_cast<size_t>(end.first - before.begin());
     close(1 + shared);
     for (size_t i = shared; i < entry.bytes.size(); ++i) {

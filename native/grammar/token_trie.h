@@ -13,10 +13,10 @@ namespace lorax::grammar {
 class TokenTrie {
  public:
   struct Node {
-    uint32_t after = 0;        // the first node that does not begin with this one
+    uint32_t after = 0;         // the first node that does not begin with this one
     uint32_t tokens_begin = 0;  // of tokens()
-    uint16_t depth = 0;        // bytes; the root has none
-    uint8_t byte = 0;          // the last of them
+    uint16_t depth = 0;         // bytes; the root has none
+    uint8_t byte = 0;           // the last of them
   };
   struct Entry {
     std::string_view bytes;  // 1 to kMaxTokenBytes

@@ -13,8 +13,8 @@ namespace lorax::grammar {
 // The last bytes of the free output, or its last token.
 using Trigger = std::variant<std::string, int32_t>;
 
-// The root of `automaton` governs right after the first trigger; before it, output may end anywhere.
-// Strings are not empty.
+// The root of `automaton` governs right after the first trigger; before it, output may end
+// anywhere. Strings are not empty.
 Automaton with_triggers(const Automaton& automaton, std::span<const Trigger> triggers);
 
 }  // namespace lorax::grammar

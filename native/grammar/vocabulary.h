@@ -5,8 +5,8 @@
 // any text, as inside a JSON string, they need not be looked at one by one.
 #pragma once
 
-#include <array>
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string_view>

@@ -14,8 +14,9 @@ namespace {
 constexpr int32_t kVocab = 300;
 constexpr int32_t kEos = 299;
 
-const char* const kPair = "root ::= \"{\\\"name\\\":\" [0-9]{1,20} \",\\\"more\\\":\" word \"}\"\n"
-                          "word ::= \"\\\"\" [a-z]* \"\\\"\"";
+const char* const kPair =
+    "root ::= \"{\\\"name\\\":\" [0-9]{1,20} \",\\\"more\\\":\" word \"}\"\n"
+    "word ::= \"\\\"\" [a-z]* \"\\\"\"";
 
 class EngineGrammarTest : public EngineFixture {
  protected:
@@ -89,7 +90,8 @@ TEST_P(EngineGrammarTest, GovernedAndFreeInOneBatch) {
   for (int32_t id = 1; id <= 12; ++id) {
     Request request = request_of(id, prompt_of(3 + id, id), 30, id % 3 == 0 ? a : -1);
     if (id % 2 == 0) {
-      request.grammar = engine_->compile_grammar(id % 4 == 0 ? kPair : "root ::= [a-z]{3,} | root \"!\"");
+      request.grammar =
+          engine_->compile_grammar(id % 4 == 0 ? kPair : "root ::= [a-z]{3,} | root \"!\"");
       request.sampling.stop_token_ids = {kEos};
     }
     if (id % 5 == 0) request.sampling.repetition_penalty = 1.3f;
@@ -154,7 +156,8 @@ TEST_P(EngineGrammarTest, ForcedTokensAreOutputsThatTakeNoSteps) {
   run();
   expect_governed(both);
   EXPECT_EQ(log_[2].tokens.size(), 1u + 12 + 1 + 1);
-  EXPECT_EQ(engine_->stats().steps, 1 + lag() + 2 + 2 * lag()) << "what was in flight is not sampled";
+  EXPECT_EQ(engine_->stats().steps, 1 + lag() + 2 + 2 * lag())
+      << "what was in flight is not sampled";
   EXPECT_EQ(model_->num_rows, 5 + 12 + lag() + 5 + 13 + lag()) << "nothing is computed twice";
   expect_all_free();
 }

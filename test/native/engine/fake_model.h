@@ -466,7 +466,7 @@ inline std::vector<float> embedding_alone(const Request& request, const std::str
     value /= count;
     squares += static_cast<double>(value) * value;
   }
-  if (!request.embedding->normalize) return out;
+  if (!request.embedding->normalize || squares == 0.0) return out;
   for (float& value : out) value = static_cast<float>(value / std::sqrt(squares));
   return out;
 }

@@ -93,7 +93,8 @@ void expect_all_close(bool every_byte, uint32_t first_seed) {
       // It matches, if every token means its bytes.
       std::vector<int32_t> bytes;
       for (const int32_t token : out.tokens) {
-        for (const char byte : vocabulary->bytes(token)) bytes.push_back(static_cast<uint8_t>(byte));
+        for (const char byte : vocabulary->bytes(token))
+          bytes.push_back(static_cast<uint8_t>(byte));
       }
       if (seed % 4 != 0 && bytes.size() < 16 && i < 4) {
         ASSERT_TRUE(NaiveRecognizer(parse_gbnf(text), bytes).matches());

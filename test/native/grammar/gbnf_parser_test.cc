@@ -92,7 +92,8 @@ TEST(GbnfParser, TheDialect) {
   EXPECT_FALSE(matches("root ::= \"a\"{ 2 , 3 }", "aaaa"));
   EXPECT_TRUE(matches("root ::= \"a\"{2,}", "aaaa"));
   EXPECT_TRUE(matches("root::=under_score-1 \"x\"?\nunder_score-1::=\"y\"", "y"));
-  EXPECT_TRUE(NaiveRecognizer(parse_gbnf("root ::= \"a\" <[12]>"), {'a', kTokenSymbol + 12}).matches());
+  EXPECT_TRUE(
+      NaiveRecognizer(parse_gbnf("root ::= \"a\" <[12]>"), {'a', kTokenSymbol + 12}).matches());
 }
 
 TEST(GbnfParser, LimitsWhatATextMayAskFor) {

@@ -56,8 +56,8 @@ TEST(Matcher, AcceptsWhatTheNaiveRecognizerDoesByteByByte) {
         ASSERT_EQ(matcher.may_end(), naive.matches());
         complete += naive.matches() ? 1 : 0;
         // Half of the time one of those that may follow.
-        int32_t byte = static_cast<uint8_t>(alphabet[static_cast<size_t>(
-            random.below(static_cast<int32_t>(alphabet.size())))]);
+        int32_t byte = static_cast<uint8_t>(
+            alphabet[static_cast<size_t>(random.below(static_cast<int32_t>(alphabet.size())))]);
         if (random.below(2) == 0) {
           matcher.fill_mask(kPlenty, mask);
           std::vector<int32_t> allowed;
@@ -183,8 +183,8 @@ TEST(Matcher, ATokenThatIsNotAllowedChangesNothing) {
   EXPECT_TRUE(matcher.is_final());
 }
 
-// Recursion on the left, in the middle, on the right, hidden behind what may be nothing; a rule that
-// is itself; ambiguity without end.
+// Recursion on the left, in the middle, on the right, hidden behind what may be nothing; a rule
+// that is itself; ambiguity without end.
 TEST(Matcher, RecursionOfEveryKind) {
   const auto vocabulary = vocabulary_of(all_bytes());
   const auto accepts = [&](const std::string& grammar, const std::string& text) {
@@ -198,8 +198,10 @@ TEST(Matcher, RecursionOfEveryKind) {
   EXPECT_TRUE(accepts("root ::= root \"a\" | \"a\"", many));
   EXPECT_TRUE(accepts("root ::= \"a\" root | \"a\"", many));
   EXPECT_TRUE(accepts("root ::= \"a\" root? ", many));
-  EXPECT_TRUE(accepts("root ::= \"(\" root \")\" root | ", std::string(500, '(') + std::string(500, ')')));
-  EXPECT_FALSE(accepts("root ::= \"(\" root \")\" root | ", std::string(500, '(') + std::string(499, ')')));
+  EXPECT_TRUE(
+      accepts("root ::= \"(\" root \")\" root | ", std::string(500, '(') + std::string(500, ')')));
+  EXPECT_FALSE(
+      accepts("root ::= \"(\" root \")\" root | ", std::string(500, '(') + std::string(499, ')')));
   EXPECT_TRUE(accepts("root ::= nothing root \"a\" | \"b\"\nnothing ::= \"x\"?", "baaa"));
   EXPECT_TRUE(accepts("root ::= root | \"a\"", "a"));
   EXPECT_TRUE(accepts("root ::= one | root one\none ::= two\ntwo ::= one | \"a\"", "aaa"));
@@ -222,15 +224,14 @@ TEST(Matcher, RefusesGrammarsThatNeverEndAndNamesTheRule) {
   const Fault behind = fault_of("root ::= \"a\" list\n\nlist ::= \"x\" item\nitem ::= \"y\" list");
   EXPECT_EQ(behind.rule(), "list") << behind.what();
   EXPECT_EQ(behind.place().line, 3);
-  EXPECT_NO_THROW(Grammar::compile("root ::= \"a\" | endless\nendless ::= \"x\" endless", vocabulary));
+  EXPECT_NO_THROW(
+      Grammar::compile("root ::= \"a\" | endless\nendless ::= \"x\" endless", vocabulary));
 }
 
 // None of these may take long, or much.
 TEST(Matcher, HostileGrammarsAreRefusedOrCheap) {
   const auto vocabulary = vocabulary_of(all_bytes());
-  const auto compile = [&](const std::string& text) {
-    return Grammar::compile(text, vocabulary);
-  };
+  const auto compile = [&](const std::string& text) { return Grammar::compile(text, vocabulary); };
   EXPECT_EQ(compile("root ::= ((\"a\"{1000}){1000}){100}")->shortest(), 100000000u)
       << "what would multiply is called instead";
   EXPECT_THROW(compile("root ::= (((\"a\"{1000}){1000}){1000}){1000}"), Fault);
@@ -242,7 +243,8 @@ TEST(Matcher, HostileGrammarsAreRefusedOrCheap) {
   EXPECT_THROW(compile(nullable), Fault);
   std::string chain = "root ::= r1\n";
   for (int32_t i = 1; i < 20000; ++i) {
-    chain += "r" + std::to_string(i) + " ::= r" + std::to_string(i + 1) + " r" + std::to_string(i + 1) + "\n";
+    chain += "r" + std::to_string(i) + " ::= r" + std::to_string(i + 1) + " r" +
+             std::to_string(i + 1) + "\n";
   }
   EXPECT_THROW(compile(chain + "r20000 ::= \"a\""), Fault) << "2^19999 tokens";
 }

@@ -20,9 +20,7 @@ class NaiveRecognizer {
 
   bool matches() const { return is_end(syntax_.rules[syntax_.root].expression, 0, size()); }
   // Some text that begins with the input matches.
-  bool begins() const {
-    return matches() || may_go_on(syntax_.rules[syntax_.root].expression, 0);
-  }
+  bool begins() const { return matches() || may_go_on(syntax_.rules[syntax_.root].expression, 0); }
 
  private:
   size_t size() const { return input_.size(); }
@@ -46,9 +44,9 @@ class NaiveRecognizer {
 
   const Syntax& syntax_;
   const std::vector<int32_t> input_;
-  std::vector<bool> possible_;  // [expressions] something matches it
-  std::vector<bool> ends_;      // [expressions, begin, end]
-  std::vector<bool> goes_on_;   // [expressions, begin]
+  std::vector<bool> possible_;                        // [expressions] something matches it
+  std::vector<bool> ends_;                            // [expressions, begin, end]
+  std::vector<bool> goes_on_;                         // [expressions, begin]
   std::vector<std::vector<ByteSequence>> sequences_;  // [classes]
   bool changed_ = false;
 };

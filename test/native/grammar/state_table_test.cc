@@ -70,8 +70,8 @@ TEST(StateTable, ForgetsWhatNobodyNeeds) {
   states.pin(pinned);
   int32_t forgotten = 0;
   for (int32_t round = 0; round < 300; ++round) {
-    const std::string text =
-        std::string(static_cast<size_t>(round % 17), '(') + std::string(static_cast<size_t>(round % 90), 'x');
+    const std::string text = std::string(static_cast<size_t>(round % 17), '(') +
+                             std::string(static_cast<size_t>(round % 90), 'x');
     EXPECT_NE(after(states, text), StateTable::kDead);
     states.check_invariants();
     forgotten += states.tidy() ? 1 : 0;
@@ -138,7 +138,8 @@ TEST(TokenMasks, ThePlainTextShortcutChangesNothing) {
     const auto grammar = Grammar::compile(text, vocabulary);
     StateTable& states = grammar->states();
     TokenSet mask(vocabulary->num_words());
-    for (const char* begun : {"\"", "\"a", "\"abcde", "\"aaaaaaaa", "\"1234567890123456789012345"}) {
+    for (const char* begun :
+         {"\"", "\"a", "\"abcde", "\"aaaaaaaa", "\"1234567890123456789012345"}) {
       const StateId state = after(states, begun);
       if (state == StateTable::kDead) continue;
       for (const Cost most : {0u, 1u, 2u, 3u, 5u, 100u}) {
@@ -205,7 +206,8 @@ class TriggerTest : public testing::Test {
  protected:
   TriggerTest() {
     tokens_ = all_bytes();
-    for (const char* more : {"<tool", "_call>", "<tool_call>", "<tool_call>{", "<tool_call>x", ">{}"}) {
+    for (const char* more :
+         {"<tool", "_call>", "<tool_call>", "<tool_call>{", "<tool_call>x", ">{}"}) {
       tokens_.emplace_back(more);
     }
     vocabulary_ = vocabulary_of(tokens_, 3);  // and three that spell nothing
