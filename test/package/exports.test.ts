@@ -33,18 +33,22 @@ describe('package exports', () => {
     expect(existsSync(`${root}/dist/worker.mjs`)).toBe(true);
   });
 
-  test.each(['lorax-js', 'lorax-js/engine', 'lorax-js/ai6', 'lorax-js/langchain', 'lorax-js/next', 'lorax-js/test'])(
-    '%s loads by import and by require',
-    async (specifier) => {
-      const code = `import(${JSON.stringify(specifier)}).then((m) => console.log(typeof m))`;
-      const imported = execFileSync(process.execPath, ['--input-type=module', '-e', code], {
-        cwd: root,
-        encoding: 'utf8',
-      });
-      expect(imported.trim()).toBe('object');
-      expect(typeof createRequire(`${root}/x.cjs`)(specifier)).toBe('object');
-    },
-  );
+  test.each([
+    'lorax-js',
+    'lorax-js/engine',
+    'lorax-js/ai6',
+    'lorax-js/langchain',
+    'lorax-js/next',
+    'lorax-js/test',
+  ])('%s loads by import and by require', async (specifier) => {
+    const code = `import(${JSON.stringify(specifier)}).then((m) => console.log(typeof m))`;
+    const imported = execFileSync(process.execPath, ['--input-type=module', '-e', code], {
+      cwd: root,
+      encoding: 'utf8',
+    });
+    expect(imported.trim()).toBe('object');
+    expect(typeof createRequire(`${root}/x.cjs`)(specifier)).toBe('object');
+  });
 
   test('only lorax-js/langchain needs LangChain', () => {
     const needing = readdirSync(`${root}/dist`).filter(
