@@ -26,7 +26,17 @@ const NATIVE_TESTS = ['lorax_cuda_tests', 'lorax_tests'];
 /** Of bench/gpu; land in .gpu/bench. */
 const BENCHES = ['decode_bench', 'engine_bench', 'load_bench'];
 /** devDependencies that end-to-end tests import. */
-const TEST_PACKAGES = ['vitest', 'ai', 'ai6', '@ai-sdk/provider', '@opentelemetry/api', 'zod'];
+const TEST_PACKAGES = [
+  ...['vitest', 'ai', 'ai6', '@ai-sdk/provider', '@opentelemetry/api', 'zod', 'ajv', 'ajv-formats'],
+  ...[
+    '@langchain/core',
+    '@langchain/langgraph',
+    'langchain',
+    'express',
+    'hono',
+    '@hono/node-server',
+  ],
+];
 const NEEDLESS = ['*.map', '*.md', '*.d.ts', '*.d.mts', '*.d.cts', '*.o', '*.a', 'CMakeFiles'];
 
 function run(command, args, env = {}) {
