@@ -35,6 +35,8 @@ const TEST_PACKAGES = [
     'express',
     'hono',
     '@hono/node-server',
+    '@huggingface/tokenizers',
+    '@huggingface/jinja',
   ],
 ];
 const NEEDLESS = ['*.map', '*.md', '*.d.ts', '*.d.mts', '*.d.cts', '*.o', '*.a', 'CMakeFiles'];

@@ -91,7 +91,7 @@ describe('one batch', () => {
     );
     expect(together.map(({ text }) => text)).toEqual(alone);
     const { recentSteps } = await model.engine.stats();
-    expect(Math.max(...recentSteps.map(({ decodeTokens }) => decodeTokens))).toBeGreaterThan(8);
+    expect(Math.max(...recentSteps.map(({ decodeTokens }) => decodeTokens))).toBeGreaterThan(4);
     expect(Math.max(...recentSteps.map(({ adapters }) => adapters))).toBe(2);
   });
 });
