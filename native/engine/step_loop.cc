@@ -210,7 +210,7 @@ void StepLoop::plan(const Schedule& schedule, StepInFlight* step) {
 void StepLoop::make_masks(StepInFlight* step) {
   const auto governed = [&](int32_t chunk) { return scheduled_[chunk]->matcher != nullptr; };
   const auto num_masks = std::count_if(sampled_.begin(), sampled_.end(), governed);
-  const size_t num_words = (static_cast<size_t>(model_limits_.vocab_size) + 31) / 32;
+  const size_t num_words = grammar::num_words(model_limits_.vocab_size);
   step->masks.assign(static_cast<size_t>(num_masks) * num_words, 0);
   const uint32_t* next = step->masks.data();
   for (size_t i = 0; i < sampled_.size(); ++i) {
@@ -242,7 +242,7 @@ void StepLoop::note_submitted(const StepInFlight& step) {
 // All that is known before it has been sampled is known by now.
 void StepLoop::sample_newest() {
   StepInFlight& step = in_flight_.newest();
-  const size_t num_words = (static_cast<size_t>(model_limits_.vocab_size) + 31) / 32;
+  const size_t num_words = grammar::num_words(model_limits_.vocab_size);
   std::span<uint32_t> rest(step.masks);
   for (size_t i = 0; i < step.sampled.size(); ++i) {
     if (step.plan.samples[i].mask == nullptr) continue;
@@ -252,12 +252,10 @@ void StepLoop::sample_newest() {
     if (sequence == nullptr) continue;
     try {
       fill_mask(*sequence, mask);
-      // It is whole, there is no stop token to say so, and nothing longer can be closed in time.
-      if (sequence->matcher->may_end() && !grammar::any(mask)) {
-        finish(*sequence, FinishReason::kGrammar);
-      }
-    } catch (const grammar::Fault& fault) {
-      fail(*sequence, grammar_failure(fault));
+    } catch (const grammar::Fault&) {
+      // Nothing is sampled then, and accept() asks why: the plan points into the sequence till
+      // then.
+      std::fill(mask.begin(), mask.end(), 0u);
     }
   }
   in_flight_.sample();
@@ -308,10 +306,7 @@ void StepLoop::collect_oldest() {
 
 void StepLoop::accept(Sequence& sequence, const SampleResult& result) {
   --sequence.num_in_flight;
-  if (result.token < 0) {
-    fail(sequence, no_token(sequence.adapter, sequence.num_outputs()));
-    return;
-  }
+  if (result.token < 0) return accept_none(sequence);
   const auto num_top = static_cast<size_t>(std::max(sequence.sampler.num_logprobs(), 0));
   if (result.token >= model_limits_.vocab_size || result.top_tokens.size() < num_top ||
       result.top_logprobs.size() < num_top) {
@@ -331,6 +326,23 @@ void StepLoop::accept(Sequence& sequence, const SampleResult& result) {
     }
   }
   finish_if_over(sequence);
+}
+
+// The logits were unusable, or the mask empty: because the output is whole, there is no stop token
+// to say so and nothing longer can be closed in time, or because the grammar got out of hand.
+void StepLoop::accept_none(Sequence& sequence) {
+  if (sequence.matcher != nullptr) {
+    std::vector<uint32_t> mask(grammar::num_words(model_limits_.vocab_size));
+    try {
+      fill_mask(sequence, mask);
+    } catch (const grammar::Fault& fault) {
+      return fail(sequence, grammar_failure(fault));
+    }
+    if (!grammar::any(mask) && sequence.matcher->may_end()) {
+      return finish(sequence, FinishReason::kGrammar);
+    }
+  }
+  fail(sequence, no_token(sequence.adapter, sequence.num_outputs()));
 }
 
 // The newest token was sampled under the grammar's mask; those that must follow it follow at once.

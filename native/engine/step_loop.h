@@ -60,6 +60,7 @@ class StepLoop {
   void collect_oldest();
   void accept(Sequence& sequence, const SampleResult& result);
   void accept(Sequence& sequence, std::span<const float> sum);
+  void accept_none(Sequence& sequence);
   void follow_grammar(Sequence& sequence);
   void append_forced(Sequence& sequence, std::vector<int32_t> tokens);
   void finish_if_over(Sequence& sequence);

@@ -19,6 +19,7 @@ namespace lorax::grammar {
 // A set of tokens: bit t % 32 of word t / 32.
 using TokenSet = std::vector<uint32_t>;
 
+inline size_t num_words(int32_t vocab_size) { return (static_cast<size_t>(vocab_size) + 31) / 32; }
 inline bool contains(std::span<const uint32_t> set, int32_t token) {
   return (set[static_cast<size_t>(token) / 32] >> (token % 32) & 1) != 0;
 }
@@ -45,7 +46,7 @@ class Vocabulary {
   Vocabulary(TokenBytes tokens, int32_t size);
 
   int32_t size() const { return size_; }
-  size_t num_words() const { return (static_cast<size_t>(size_) + 31) / 32; }  // of a TokenSet
+  size_t num_words() const { return grammar::num_words(size_); }  // of a TokenSet
   // Empty for tokens that spell nothing.
   std::string_view bytes(int32_t token) const;
 
