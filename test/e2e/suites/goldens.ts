@@ -289,7 +289,7 @@ export function describeGoldens(name: string, options: GoldenOptions): void {
         engine.submit(
           i + 1,
           Int32Array.from(c.promptTokens),
-          c.adapter === null ? -1 : handles.get(c.adapter)!,
+          c.adapter === null ? [] : [{ handle: handles.get(c.adapter)!, weight: 1 }],
           sampling({ maxOutputTokens: c.greedy.length }) as NativeSampling,
         );
       });
