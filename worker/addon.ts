@@ -319,10 +319,10 @@ export interface NativeEvaluator {
   /** Reads, checks and packs; stays resident. Returns a handle. */
   addAdapter(spec: NativeAdapterSpec): number;
   /**
-   * Float32 logits of every position, [tokens, vocabSize] row-major. `adapter`: handle, or -1 for
-   * the base. Prefills in steps of maxBatchTokens rows.
+   * Float32 logits of every position, [tokens, vocabSize] row-major. `adapters` as in submit(), of
+   * its own handles. Prefills in steps of maxBatchTokens rows.
    */
-  logits(tokens: Int32Array, adapter: number): Float32Array;
+  logits(tokens: Int32Array, adapters: readonly NativeAdapterUse[]): Float32Array;
 }
 
 /** One output's way through a grammar, outside of any engine: what tests of grammars look at. */

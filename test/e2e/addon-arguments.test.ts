@@ -214,10 +214,10 @@ describe('an engine', () => {
 describe('an evaluator', () => {
   it('agrees with the engine and with itself in other chunks', async () => {
     const tokens = Int32Array.from({ length: 40 }, (_, i) => (i * 37) % 384);
-    const whole = addon.createEvaluator(config).logits(tokens, -1);
+    const whole = addon.createEvaluator(config).logits(tokens, []);
     expect(whole).toHaveLength(40 * 384);
     expect(whole.every(Number.isFinite)).toBe(true);
-    const chunked = addon.createEvaluator({ ...config, maxBatchTokens: 7 }).logits(tokens, -1);
+    const chunked = addon.createEvaluator({ ...config, maxBatchTokens: 7 }).logits(tokens, []);
     expect(chunked).toEqual(whole);
 
     const log = new EventLog();
@@ -234,7 +234,9 @@ describe('an evaluator', () => {
 
   it('refuses unknown adapters and too many tokens', () => {
     const evaluator = addon.createEvaluator(config);
-    expect(() => evaluator.logits(Int32Array.of(1), 0)).toThrow(/adapter must be/);
-    expect(() => evaluator.logits(new Int32Array(5000), -1)).toThrow(/context holds 4096/);
+    expect(() => evaluator.logits(Int32Array.of(1), [{ handle: 0, weight: 1 }])).toThrow(
+      /adapters has a handle/,
+    );
+    expect(() => evaluator.logits(new Int32Array(5000), [])).toThrow(/context holds 4096/);
   });
 });
