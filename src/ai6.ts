@@ -25,6 +25,7 @@ import type {
   ModelName,
 } from './ai-sdk/provider.js';
 import { lorax as loraxV4 } from './default-provider.js';
+import type { AdapterMix } from './types.js';
 
 export type { LoraxAdapters, LoraxOptions } from './ai-sdk/provider.js';
 export type { LoraxProviderOptions } from './ai-sdk/convert-options.js';
@@ -46,7 +47,10 @@ export interface LoraxProvider<NAME extends string = string> extends Pick<
   readonly specificationVersion: 'v3';
   languageModel(name?: ModelName<NAME>): LoraxLanguageModelV3;
   fromDirectory(directory: string): LoraxLanguageModelV3;
+  /** Throws INVALID_OPTIONS. */
+  mix(weights: AdapterMix): LoraxLanguageModelV3;
   embeddingModel(name?: ModelName<NAME>): LoraxEmbeddingModelV3;
+  embeddingMix(weights: AdapterMix): LoraxEmbeddingModelV3;
   /** The name that ProviderV3 had before. */
   textEmbeddingModel(name?: ModelName<NAME>): LoraxEmbeddingModelV3;
   /** Throws NoSuchModelError. */
@@ -69,7 +73,9 @@ export function asProviderV3<NAME extends string>(v4: LoraxProviderV4<NAME>): Lo
     specificationVersion: 'v3' as const,
     languageModel,
     fromDirectory: (directory: string) => new LoraxLanguageModelV3(v4.fromDirectory(directory)),
+    mix: (weights: AdapterMix) => new LoraxLanguageModelV3(v4.mix(weights)),
     embeddingModel,
+    embeddingMix: (weights: AdapterMix) => new LoraxEmbeddingModelV3(v4.embeddingMix(weights)),
     textEmbeddingModel: embeddingModel,
     imageModel: (modelId: string) => v4.imageModel(modelId) as never,
     adapters: v4.adapters,

@@ -4,6 +4,8 @@
  * The result is plain data, ready for the worker's port. Called by the engine client (and the fake
  * engine) for every request; throws INVALID_OPTIONS.
  */
+import { checkAdapterField } from './adapter-mix.js';
+import type { WeightedAdapter } from './adapter-mix.js';
 import {
   checkArray,
   checkBoolean,
@@ -13,13 +15,13 @@ import {
   invalidOptions,
 } from './check-shape.js';
 import { LoraxError } from './errors.js';
-import { checkAdapterField, checkSignal } from './generate-request.js';
+import { checkSignal } from './generate-request.js';
 import type { EmbedRequest, Pooling } from './types.js';
 
 export interface CheckedEmbedRequest {
   input: string[];
-  /** null = the base model. */
-  adapter: string | null;
+  /** Empty = the base model. */
+  adapters: WeightedAdapter[];
   pooling: Pooling;
   normalize: boolean;
 }
@@ -32,7 +34,7 @@ export function checkEmbedRequest(request: EmbedRequest): CheckedEmbedRequest {
   checkSignal(fields.signal);
   return {
     input: checkInput(fields.input),
-    adapter: checkAdapterField(fields.adapter),
+    adapters: checkAdapterField(fields.adapter, 'request.adapter'),
     ...checkEmbedSettings(fields, 'request'),
   };
 }

@@ -236,17 +236,20 @@ export class EngineClient {
   }
 
   #submit(open: Open): void {
-    const { name, scope } = open;
-    if (name !== null && !this.#adapters.has(scope + name)) {
-      this.#settleLocally(open, this.#unknownAdapter(scope, name));
+    const { adapters, scope } = open;
+    const unknown = adapters.find(({ name }) => !this.#adapters.has(scope + name));
+    if (unknown !== undefined) {
+      this.#settleLocally(open, this.#unknownAdapter(scope, unknown.name));
       return;
     }
-    const loading = name === null ? undefined : this.#adapters.load(scope + name);
-    if (loading === undefined) {
+    const loading = adapters
+      .map(({ name }) => this.#adapters.load(scope + name))
+      .filter((each) => each !== undefined);
+    if (loading.length === 0) {
       this.#send(open);
       return;
     }
-    loading.then(
+    Promise.all(loading).then(
       () => {
         if (open.state === 'held') this.#send(open);
       },

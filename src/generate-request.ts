@@ -5,7 +5,8 @@
  * engine) for every request; throws INVALID_OPTIONS.
  */
 import type { WireConstraint, WirePrompt, WireTools } from '../worker/protocol.js';
-import { BASE_MODEL } from './adapter-name.js';
+import { checkAdapterField } from './adapter-mix.js';
+import type { WeightedAdapter } from './adapter-mix.js';
 import { checkMessages } from './chat-messages.js';
 import { checkBoolean, checkFunction, checkObject, invalidOptions } from './check-shape.js';
 import { checkConstraint } from './constraint-options.js';
@@ -15,8 +16,8 @@ import type { GenerateRequest, Sampling } from './types.js';
 
 export interface CheckedRequest {
   prompt: WirePrompt;
-  /** null = the base model. */
-  adapter: string | null;
+  /** Empty = the base model. */
+  adapters: WeightedAdapter[];
   sampling: Sampling;
   constraint?: WireConstraint;
   /** Unset: nothing can be called. */
@@ -38,7 +39,7 @@ export function checkGenerateRequest(request: GenerateRequest): CheckedRequest {
   checkSignal(fields.signal);
   const checked: CheckedRequest = {
     prompt: checkPrompt(fields.messages, fields.prompt, fields.promptTokens),
-    adapter: checkAdapterField(fields.adapter),
+    adapters: checkAdapterField(fields.adapter, 'request.adapter'),
     sampling: checkSampling(fields.sampling, 'request.sampling'),
   };
   const constraint = checkConstraint(fields.constraint, 'request.constraint');
@@ -53,14 +54,6 @@ export function checkGenerateRequest(request: GenerateRequest): CheckedRequest {
     throw invalidOptions(field, `${field} needs messages: a prompt without a chat has no tools.`);
   }
   return checked;
-}
-
-/** null = the base model. */
-export function checkAdapterField(adapter: unknown): string | null {
-  if (adapter !== undefined && typeof adapter !== 'string') {
-    throw invalidOptions('request.adapter', 'request.adapter must be a name.', adapter);
-  }
-  return adapter === undefined || adapter === BASE_MODEL ? null : adapter;
 }
 
 export function checkSignal(signal: unknown): void {

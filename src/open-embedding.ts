@@ -7,6 +7,8 @@
  */
 import type { ClientCommand, WorkerEvent } from '../worker/protocol.js';
 import { onAbort as listenForAbort } from './abort-listeners.js';
+import { inScope } from './adapter-mix.js';
+import type { WeightedAdapter } from './adapter-mix.js';
 import { checkEmbedRequest } from './embed-request.js';
 import type { CheckedEmbedRequest } from './embed-request.js';
 import type { EmbedRequest, EmbedResult } from './types.js';
@@ -37,24 +39,21 @@ export class OpenEmbedding {
     if (this.signal !== undefined) this.#stopListening = listenForAbort(this.signal, onAbort);
   }
 
-  /** As the caller wrote it; null = base. */
-  get name(): string | null {
-    return this.#request?.adapter ?? null;
+  /** As the caller named them; empty = base. */
+  get adapters(): readonly WeightedAdapter[] {
+    return this.#request?.adapters ?? [];
   }
 
   command(): ClientCommand {
     if (this.#request === undefined) throw new Error('command() before start()');
-    const { adapter, ...rest } = this.#request;
-    const wireName = adapter === null ? null : this.scope + adapter;
-    return { type: 'embed', id: this.id, adapter: wireName, ...rest };
+    return {
+      ...{ type: 'embed', id: this.id, ...this.#request },
+      adapters: inScope(this.adapters, this.scope),
+    };
   }
 
   embedded({ embeddings, promptTokens, adapter }: WorkerEvent & { type: 'embedded' }): void {
-    this.#resolve({
-      embeddings,
-      usage: { promptTokens },
-      adapter: adapter === null ? null : { name: this.name ?? adapter.name, hash: adapter.hash },
-    });
+    this.#resolve({ embeddings, usage: { promptTokens }, adapter });
   }
 
   fail(error: unknown): void {

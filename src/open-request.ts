@@ -7,6 +7,8 @@
 import { performance } from 'node:perf_hooks';
 import type { ClientCommand, WorkerEvent } from '../worker/protocol.js';
 import { onAbort as listenForAbort } from './abort-listeners.js';
+import { inScope } from './adapter-mix.js';
+import type { WeightedAdapter } from './adapter-mix.js';
 import { checkGenerateRequest } from './generate-request.js';
 import type { CheckedRequest } from './generate-request.js';
 import type { TokenStream } from './token-stream.js';
@@ -43,16 +45,17 @@ export class OpenRequest {
     if (this.signal !== undefined) this.#stopListening = listenForAbort(this.signal, onAbort);
   }
 
-  /** As the caller wrote it; null = base. */
-  get name(): string | null {
-    return this.#request?.adapter ?? null;
+  /** As the caller named them; empty = base. */
+  get adapters(): readonly WeightedAdapter[] {
+    return this.#request?.adapters ?? [];
   }
 
   command(): ClientCommand {
     if (this.#request === undefined) throw new Error('command() before start()');
-    const { adapter, ...request } = this.#request;
-    const wireName = adapter === null ? null : this.scope + adapter;
-    return { type: 'generate', id: this.id, ...request, adapter: wireName };
+    return {
+      ...{ type: 'generate', id: this.id, ...this.#request },
+      adapters: inScope(this.adapters, this.scope),
+    };
   }
 
   started(requestId: string, event: WorkerEvent & { type: 'start' }): void {
@@ -63,7 +66,7 @@ export class OpenRequest {
     this.stream.push({
       type: 'start',
       id: requestId,
-      adapter: adapter === null ? null : { name: this.name ?? adapter.name, hash: adapter.hash },
+      adapter,
       promptTokens,
       cachedTokens,
       queueMs,

@@ -145,14 +145,23 @@ export interface Timing {
 }
 
 export interface AdapterIdentity {
+  /** Of a mix: "0.7*pirate + 0.3*json". */
   name: string;
-  /** sha256 of its content, hex. */
+  /** sha256 of its content, hex; of a mix, of its adapters' hashes with their weights. */
   hash: string;
+  /** What a mix is made of. */
+  mix?: readonly { name: string; hash: string; weight: number }[];
 }
 
+/**
+ * Registered names with their weights, at most 8: all of them are added to the base model, each times
+ * its weight (PEFT: `add_weighted_adapter` with `combination_type='cat'`).
+ */
+export type AdapterMix = Readonly<Record<string, number>>;
+
 interface GenerateRequestBase {
-  /** Registered name; unset or 'base' = the base model. */
-  adapter?: string;
+  /** Registered name, or names with weights; unset or 'base' = the base model. */
+  adapter?: string | AdapterMix;
   sampling?: Sampling;
   constraint?: Constraint;
   /** With `messages` only, as the other three. */
@@ -254,8 +263,8 @@ export type Pooling = 'mean' | 'last' | 'cls';
 export interface EmbedRequest {
   /** Texts, each tokenized as the model's tokenizer does it, end token included where it adds one. */
   input: string[];
-  /** Registered name; unset or 'base' = the base model. */
-  adapter?: string;
+  /** Registered name, or names with weights; unset or 'base' = the base model. */
+  adapter?: string | AdapterMix;
   /** Default 'mean'. */
   pooling?: Pooling;
   /** To length 1 (L2). Default true. */
@@ -274,7 +283,7 @@ export interface EmbedResult {
 
 export type AdapterSource = string | { directory: string };
 
-export interface AdapterInfo extends AdapterIdentity {
+export interface AdapterInfo extends Omit<AdapterIdentity, 'mix'> {
   directory: string;
   /** Page image in host memory, bytes. */
   bytes: number;

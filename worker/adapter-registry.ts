@@ -7,9 +7,11 @@
  * a name may be given to other weights while requests on the old ones are on their way. Called by
  * engine-port.ts.
  */
+import { adaptersIdentity } from '../src/adapter-mix.js';
 import { LoraxError } from '../src/errors.js';
 import type { AdapterIdentity, AdapterInfo } from '../src/types.js';
-import type { NativeAdapterInfo, NativeAdapterSpec } from './addon.js';
+import type { NativeAdapterInfo, NativeAdapterSpec, NativeAdapterUse } from './addon.js';
+import type { WireAdapter } from './protocol.js';
 
 export interface AdapterBackend {
   read(directory: string): Promise<NativeAdapterSpec>;
@@ -18,9 +20,12 @@ export interface AdapterBackend {
   list(): NativeAdapterInfo[];
 }
 
+/** All the adapters of a request. */
 export interface AdapterLease {
-  handle: number;
-  identity: AdapterIdentity;
+  /** Of distinct contents; empty = the base. */
+  uses: NativeAdapterUse[];
+  /** null = the base. */
+  identity: AdapterIdentity | null;
   /** Once, when native code has taken the request or there will be none. */
   release(): void;
 }
@@ -40,6 +45,20 @@ interface Entry {
   /** `content.handle`, resolved. */
   handle: number;
 }
+
+/** One adapter of a lease. */
+interface Held {
+  name: string;
+  hash: string;
+  weight: number;
+  handle: number;
+  rank: number;
+  release(): void;
+}
+
+/** What a row of a step has room for, over all adapters of a mix, in groups of 16 (native/cuda). */
+const MAX_MIXED_RANK = 1024;
+const RANK_GROUP = 16;
 
 /** Names arrive as "<scope>\0<name>"; people are shown the name. */
 export function shownName(name: string): string {
@@ -84,24 +103,40 @@ export class AdapterRegistry {
     });
   }
 
-  /** The content the name stands for now, i.e. after every change asked for before. */
-  async lease(name: string): Promise<AdapterLease> {
+  /**
+   * The contents that the names stand for now, i.e. after every change asked for before: all of them
+   * or none.
+   */
+  async lease(adapters: readonly WireAdapter[]): Promise<AdapterLease> {
+    const results = await Promise.allSettled(adapters.map((adapter) => this.hold(adapter)));
+    const held = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+    let released = false;
+    const release = () => {
+      if (released) return;
+      released = true;
+      for (const each of held) each.release();
+    };
+    try {
+      for (const result of results) if (result.status === 'rejected') throw result.reason;
+      checkRanks(held);
+    } catch (error) {
+      release();
+      throw error;
+    }
+    const parts = held.map(({ name, hash, weight }) => ({ name, hash, weight }));
+    return { uses: usesOf(held), identity: adaptersIdentity(parts), release };
+  }
+
+  private async hold({ name, weight }: WireAdapter): Promise<Held> {
     await this.changes.get(name);
     const backend = await this.backend();
     const entry = this.entries.get(name);
     if (entry === undefined) throw this.notFound(name);
     const { content, handle } = entry;
+    const { hash, rank } = content;
     content.references++;
-    let released = false;
-    return {
-      handle,
-      identity: { name: shownName(name), hash: content.hash },
-      release: () => {
-        if (released) return;
-        released = true;
-        this.release(backend, content);
-      },
-    };
+    const release = () => this.release(backend, content);
+    return { name: shownName(name), hash, weight, handle, rank, release };
   }
 
   async list(): Promise<AdapterInfo[]> {
@@ -182,6 +217,28 @@ export class AdapterRegistry {
       },
     );
   }
+}
+
+/** Names of the same content are one use, with the sum of their weights. */
+function usesOf(held: readonly Held[]): NativeAdapterUse[] {
+  const weights = new Map<number, number>();
+  for (const { handle, weight } of held) weights.set(handle, (weights.get(handle) ?? 0) + weight);
+  return [...weights].map(([handle, weight]) => ({ handle, weight }));
+}
+
+/** One adapter may have any rank that native code takes. */
+function checkRanks(held: readonly Held[]): void {
+  if (held.length < 2) return;
+  const ranks = new Map(held.map(({ handle, rank }) => [handle, rank]));
+  let sum = 0;
+  for (const rank of ranks.values()) sum += Math.ceil(rank / RANK_GROUP) * RANK_GROUP;
+  if (sum <= MAX_MIXED_RANK) return;
+  throw new LoraxError(
+    'INVALID_OPTIONS',
+    `request.adapter: the ranks of its ${ranks.size} adapters, each rounded up to a multiple of ` +
+      `${RANK_GROUP}, add up to ${sum}; a mix may have ${MAX_MIXED_RANK} at most.`,
+    { data: { field: 'request.adapter', rank: sum, maxRank: MAX_MIXED_RANK } },
+  );
 }
 
 const quoted = (name: string) => JSON.stringify(name);

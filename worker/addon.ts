@@ -132,6 +132,13 @@ export interface NativeEngineConfig {
   };
 }
 
+/** y += weight * scale * B (A x). */
+export interface NativeAdapterUse {
+  handle: number;
+  /** A finite float32. */
+  weight: number;
+}
+
 /** Everything resolved: no field is optional. */
 export interface NativeSampling {
   /** Tokens to generate at most; 0 = what context and pool allow. */
@@ -282,14 +289,14 @@ export interface NativeEngine {
    */
   compileGrammar(text: string): Promise<NativeGrammar>;
   /**
-   * `request`: the caller's id, unique among open ones, 1..2^31-1. `adapter`: handle, or -1 for the
-   * base. Refusals (CONTEXT_TOO_LONG, POOL_EXHAUSTED, QUEUE_FULL; INVALID_OPTIONS where
+   * `request`: the caller's id, unique among open ones, 1..2^31-1. `adapters`: distinct handles, at
+   * most 8; empty for the base. Refusals (CONTEXT_TOO_LONG, POOL_EXHAUSTED, QUEUE_FULL; INVALID_OPTIONS where
    * maxOutputTokens is below the grammar's shortestTokens) arrive as Failed events.
    */
   submit(
     request: number,
     promptTokens: Int32Array,
-    adapter: number,
+    adapters: readonly NativeAdapterUse[],
     sampling: NativeSampling,
     constraint?: NativeConstraint,
   ): void;
@@ -297,7 +304,7 @@ export interface NativeEngine {
   embed(
     request: number,
     promptTokens: Int32Array,
-    adapter: number,
+    adapters: readonly NativeAdapterUse[],
     embedding: NativeEmbedding,
   ): void;
   /** Unknown or ended ids are ignored. */
@@ -312,10 +319,10 @@ export interface NativeEvaluator {
   /** Reads, checks and packs; stays resident. Returns a handle. */
   addAdapter(spec: NativeAdapterSpec): number;
   /**
-   * Float32 logits of every position, [tokens, vocabSize] row-major. `adapter`: handle, or -1 for
-   * the base. Prefills in steps of maxBatchTokens rows.
+   * Float32 logits of every position, [tokens, vocabSize] row-major. `adapters` as in submit(), of
+   * its own handles. Prefills in steps of maxBatchTokens rows.
    */
-  logits(tokens: Int32Array, adapter: number): Float32Array;
+  logits(tokens: Int32Array, adapters: readonly NativeAdapterUse[]): Float32Array;
 }
 
 /** One output's way through a grammar, outside of any engine: what tests of grammars look at. */

@@ -2,7 +2,7 @@
  * Embed calls: each becomes one native request per input, which join the batch like any other.
  *
  * Always holds: every `embed` ends in exactly one embedded, aborted or failed; all inputs of a call
- * are computed with the weights that its adapter's name stood for at receipt; a call that fails or
+ * are computed with the weights that its adapters' names stood for at receipt; a call that fails or
  * is aborted takes its native requests with it. At most MAX_INPUTS of all calls are in native hands,
  * which fills any batch: so a long list of texts is not refused, and leaves the queue to others. Owned
  * by engine-port.ts.
@@ -11,16 +11,16 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import type { AdapterIdentity } from '../src/types.js';
 import type { AdapterLease } from './adapter-registry.js';
-import type { NativeEngine, NativeFailure } from './addon.js';
+import type { NativeAdapterUse, NativeEngine, NativeFailure } from './addon.js';
 import { encodeInput } from './encode-prompt.js';
 import type { LoadedEngine } from './load-engine.js';
-import type { EmbedCommand, WireError, WorkerEvent } from './protocol.js';
+import type { EmbedCommand, WireAdapter, WireError, WorkerEvent } from './protocol.js';
 import { wireError } from './wire-error.js';
 
 /** What the engine's port does for its calls. */
 export interface EmbeddingHost {
   engine(): Promise<LoadedEngine>;
-  lease(adapter: string): Promise<AdapterLease>;
+  lease(adapters: readonly WireAdapter[]): Promise<AdapterLease>;
   nextNativeId(): number;
   emit(event: WorkerEvent): void;
   /** A call failed with it. */
@@ -95,14 +95,14 @@ export class EmbeddingCalls {
     this.numPreparing++;
     try {
       if (this.numPreparing > this.maxQueued) throw queueFullError(this.maxQueued);
-      const lease = command.adapter === null ? null : await this.host.lease(command.adapter);
+      const lease = await this.host.lease(command.adapters);
       try {
         const engine = await this.host.engine();
-        call.adapter = lease?.identity ?? null;
+        call.adapter = lease.identity;
         call.native = engine.native;
-        await this.submitAll(call, engine, lease?.handle ?? -1);
+        await this.submitAll(call, engine, lease.uses);
       } finally {
-        lease?.release();
+        lease.release();
       }
     } catch (error) {
       this.fail(call, error);
@@ -157,7 +157,11 @@ export class EmbeddingCalls {
     if (input !== undefined) this.fail(input.call, ofInput(failure, input.index));
   }
 
-  private async submitAll(call: OpenCall, engine: LoadedEngine, adapter: number): Promise<void> {
+  private async submitAll(
+    call: OpenCall,
+    engine: LoadedEngine,
+    adapters: readonly NativeAdapterUse[],
+  ): Promise<void> {
     const { input, pooling, normalize } = call.command;
     let turnEnds = performance.now() + TURN_MS;
     for (const [index, text] of input.entries()) {
@@ -177,7 +181,7 @@ export class EmbeddingCalls {
       call.nativeIds.add(nativeId);
       call.promptTokens += tokens.length;
       try {
-        engine.native.embed(nativeId, tokens, adapter, { pooling, normalize });
+        engine.native.embed(nativeId, tokens, adapters, { pooling, normalize });
       } catch (error) {
         this.take(nativeId);
         throw error;

@@ -9,7 +9,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
-import type { NativeAdapterSpec } from './addon.js';
+import type { NativeAdapterSpec, NativeAdapterUse } from './addon.js';
 import { answerEvents } from './answer-events.js';
 import { EmbeddingCalls, queueFullError } from './embedding-calls.js';
 import { engineStats } from './engine-stats.js';
@@ -63,7 +63,7 @@ export class EnginePort {
     this.embeddings = new EmbeddingCalls(
       {
         engine: () => this.engine(),
-        lease: (adapter) => this.registry.lease(adapter),
+        lease: (adapters) => this.registry.lease(adapters),
         nextNativeId: () => this.nextNativeId(),
         emit: (event) => this.outbox.emit(event),
         onFailure: (error) => this.stopIfLost(error),
@@ -202,7 +202,7 @@ export class EnginePort {
       // Native code counts those it has; these wait as well, for the model or their tokens.
       if (this.numPreparing > maxQueued) throw queueFullError(maxQueued);
       // Taken at receipt: a later add or remove of the name does not concern this request.
-      const lease = command.adapter === null ? null : await this.registry.lease(command.adapter);
+      const lease = await this.registry.lease(command.adapters);
       try {
         const engine = await this.engine();
         if (request.ended) return;
@@ -210,12 +210,17 @@ export class EnginePort {
         if (request.ended) return;
         const { output, sampling } = prepared;
         const nativeId = this.nextNativeId();
-        const adapter = lease?.identity ?? null;
         request.promptTokens = prepared.tokens.length;
-        request.submission = { nativeId, adapter, output, sampling, atMs: request.elapsedMs() };
-        this.submit(engine, request, nativeId, prepared, lease?.handle ?? -1);
+        request.submission = {
+          nativeId,
+          adapter: lease.identity,
+          output,
+          sampling,
+          atMs: request.elapsedMs(),
+        };
+        this.submit(engine, request, nativeId, prepared, lease.uses);
       } finally {
-        lease?.release();
+        lease.release();
       }
     } catch (error) {
       this.fail(request, error);
@@ -227,12 +232,12 @@ export class EnginePort {
     request: OpenRequest,
     nativeId: number,
     { tokens, sampling, constraint }: PreparedRequest,
-    adapter: number,
+    adapters: readonly NativeAdapterUse[],
   ): void {
     this.numPreparing--;
     this.submitted.set(nativeId, request);
     try {
-      engine.native.submit(nativeId, tokens, adapter, sampling.native, constraint);
+      engine.native.submit(nativeId, tokens, adapters, sampling.native, constraint);
     } catch (error) {
       this.submitted.delete(nativeId);
       throw error;

@@ -77,11 +77,18 @@ export interface WireTools {
   parallel: boolean;
 }
 
+/** One of the adapters of a request. */
+export interface WireAdapter {
+  name: string;
+  weight: number;
+}
+
 export interface GenerateCommand {
   type: 'generate';
   id: number;
   prompt: WirePrompt;
-  adapter: string | null;
+  /** Empty = the base model. */
+  adapters: WireAdapter[];
   sampling: Sampling;
   constraint?: WireConstraint;
   tools?: WireTools;
@@ -92,7 +99,8 @@ export interface EmbedCommand {
   type: 'embed';
   id: number;
   input: string[];
-  adapter: string | null;
+  /** Empty = the base model. */
+  adapters: WireAdapter[];
   pooling: Pooling;
   normalize: boolean;
 }

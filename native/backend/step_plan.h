@@ -23,8 +23,12 @@ struct SequenceSpan {
   int32_t num_blocks = 0;         // covers positions [0, first_position + num_rows)
 };
 
+// A row is in at most so many segments: the adapters of a mix.
+inline constexpr int32_t kMaxSegmentsPerRow = 8;
+
 // y[row] += weight * scale * B (A x[row]) for the rows of one adapter. A row may be in several
-// segments; base rows are in none. Segments are in ascending order of their first row.
+// segments; base rows are in none. Each adapter has one segment, and any two adapters have theirs
+// in the same order in every plan, so that what is added to a row has one order.
 struct LoraSegment {
   const ResidentAdapter* adapter = nullptr;
   int32_t rows_begin = 0;  // into segment_rows and segment_weights

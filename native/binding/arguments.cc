@@ -54,6 +54,17 @@ int32_t read_choice(const Napi::Value& value, const std::string& name,
   fail(value.Env(), name, "one of " + list);
 }
 
+// Calls read(element, its name) for every element of an array.
+template <typename Read>
+void each_of(const Napi::Value& list, const std::string& name, const Read& read) {
+  if (!list.IsArray()) fail(list.Env(), name, "an array");
+  const auto array = list.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::HandleScope scope(list.Env());
+    read(array.Get(i), name + "[" + std::to_string(i) + "]");
+  }
+}
+
 // Fields of one object.
 class Fields {
  public:
@@ -78,16 +89,9 @@ class Fields {
     return read_choice(value(key), path(key), choices);
   }
 
-  // Calls read(element, its name) for every element of an array.
   template <typename Read>
   void each(const char* key, const Read& read) const {
-    const Napi::Value list = value(key);
-    if (!list.IsArray()) fail(list.Env(), path(key), "an array");
-    const auto array = list.As<Napi::Array>();
-    for (uint32_t i = 0; i < array.Length(); ++i) {
-      const Napi::HandleScope scope(list.Env());
-      read(array.Get(i), path(key) + "[" + std::to_string(i) + "]");
-    }
+    each_of(value(key), path(key), read);
   }
 
  private:
@@ -290,6 +294,24 @@ SamplingParams read_sampling(const Napi::Value& value, const std::string& name,
   // Ids no token has can never stop it; a tokenizer may know more than the model.
   out.stop_token_ids = read_typed_array<int32_t>(
       fields.value("stopTokenIds"), fields.path("stopTokenIds"), napi_int32_array, "an Int32Array");
+  return out;
+}
+
+std::vector<AdapterUse> read_adapter_uses(const Napi::Value& value, const std::string& name) {
+  std::vector<AdapterUse> out;
+  each_of(value, name, [&](const Napi::Value& use, const std::string& use_name) {
+    const Fields fields(use, use_name);
+    const int32_t handle = fields.int32("handle", 0);
+    const auto weight = static_cast<float>(fields.number("weight"));
+    if (!std::isfinite(weight)) fail(use.Env(), fields.path("weight"), "a finite 32-bit float");
+    if (std::ranges::count(out, handle, &AdapterUse::handle) > 0) {
+      fail(use.Env(), fields.path("handle"), "another than those before it");
+    }
+    out.push_back({handle, weight});
+  });
+  if (out.size() > kMaxSegmentsPerRow) {
+    fail(value.Env(), name, "an array of at most " + std::to_string(kMaxSegmentsPerRow));
+  }
   return out;
 }
 

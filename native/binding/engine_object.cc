@@ -106,7 +106,7 @@ Napi::Value EngineObject::submit(const Napi::CallbackInfo& call) {
     Request request;
     request.id = read_int32(call[0], "request", 1, kMaxInt32);
     request.prompt = read_tokens(call[1], "promptTokens", vocab_size);
-    request.adapter = read_int32(call[2], "adapter", -1, kMaxInt32);
+    request.adapters = read_adapter_uses(call[2], "adapters");
     request.sampling = read_sampling(call[3], "sampling", vocab_size);
     request.grammar =
         GrammarObject::read_constraint(call[4], "constraint", *parts_.grammar_class, vocab_size);
@@ -121,7 +121,7 @@ Napi::Value EngineObject::embed(const Napi::CallbackInfo& call) {
     Request request;
     request.id = read_int32(call[0], "request", 1, kMaxInt32);
     request.prompt = read_tokens(call[1], "promptTokens", session().limits().vocab_size);
-    request.adapter = read_int32(call[2], "adapter", -1, kMaxInt32);
+    request.adapters = read_adapter_uses(call[2], "adapters");
     request.embedding = read_embedding(call[3], "embedding");
     engine->submit(std::move(request));
     return call.Env().Undefined();

@@ -12,9 +12,14 @@
 namespace lorax {
 namespace {
 
+struct MixedAdapter {
+  const ResidentAdapter* adapter;
+  float weight;
+};
+
 // Rows [begin, begin + count) of a sequence whose block i is page i.
 StepPlan make_plan(const std::vector<int32_t>& tokens, int32_t begin, int32_t count,
-                   int32_t block_tokens, const ResidentAdapter* adapter) {
+                   int32_t block_tokens, const std::vector<MixedAdapter>& adapters) {
   StepPlan plan;
   SequenceSpan span;
   span.num_rows = count;
@@ -28,10 +33,12 @@ StepPlan make_plan(const std::vector<int32_t>& tokens, int32_t begin, int32_t co
     plan.logits_rows.push_back(row);
   }
   plan.samples.resize(count);
-  if (adapter != nullptr) {
-    plan.segments.push_back({adapter, 0, count});
-    plan.segment_rows = plan.logits_rows;
-    plan.segment_weights.assign(count, 1.0f);
+  for (const auto& [adapter, weight] : adapters) {
+    const auto begin_rows = static_cast<int32_t>(plan.segment_rows.size());
+    plan.segments.push_back({adapter, begin_rows, begin_rows + count});
+    plan.segment_rows.insert(plan.segment_rows.end(), plan.logits_rows.begin(),
+                             plan.logits_rows.end());
+    plan.segment_weights.insert(plan.segment_weights.end(), count, weight);
   }
   return plan;
 }
@@ -86,8 +93,14 @@ Napi::Value EvaluatorObject::logits(const Napi::CallbackInfo& call) {
   return guarded(call.Env(), [&] {
     const ModelLimits limits = decoder_->limits();
     const auto tokens = read_tokens(call[0], "tokens", limits.vocab_size);
-    const int32_t last_handle = static_cast<int32_t>(adapters_.size()) - 1;
-    const int32_t handle = read_int32(call[1], "adapter", -1, last_handle);
+    std::vector<MixedAdapter> adapters;
+    for (const AdapterUse& use : read_adapter_uses(call[1], "adapters")) {
+      if (static_cast<size_t>(use.handle) >= adapters_.size()) {
+        throw Napi::TypeError::New(call.Env(),
+                                   "adapters has a handle that addAdapter gave to none");
+      }
+      adapters.push_back({adapters_[use.handle].get(), use.weight});
+    }
     const auto num_tokens = static_cast<int64_t>(tokens.size());
     if (num_tokens > limits.context_tokens) {
       throw Error("CONTEXT_TOO_LONG",
@@ -99,12 +112,11 @@ Napi::Value EvaluatorObject::logits(const Napi::CallbackInfo& call) {
     const auto needed =
         static_cast<int32_t>((num_tokens + limits.block_tokens - 1) / limits.block_tokens);
     if (needed > num_free_pages_) throw out_of_pages(needed, num_free_pages_);
-    const ResidentAdapter* adapter = handle < 0 ? nullptr : adapters_[handle].get();
     const auto vocab = static_cast<size_t>(limits.vocab_size);
     auto out = Napi::Float32Array::New(call.Env(), tokens.size() * vocab);
     for (int32_t begin = 0; begin < num_tokens; begin += chunk_) {
       const auto count = static_cast<int32_t>(std::min<int64_t>(chunk_, num_tokens - begin));
-      const StepPlan plan = make_plan(tokens, begin, count, limits.block_tokens, adapter);
+      const StepPlan plan = make_plan(tokens, begin, count, limits.block_tokens, adapters);
       decoder_->forward_logits(plan, std::span(out.Data() + begin * vocab, count * vocab));
     }
     return out;

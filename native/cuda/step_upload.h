@@ -24,7 +24,7 @@ class StepUpload {
   StepUpload(int32_t max_rows, int32_t recorded_rows, int64_t max_blocks);
 
   // A row may be in several segments, when adapters are mixed.
-  static constexpr int32_t kSegmentRowsPerRow = 4;
+  static constexpr int32_t kSegmentRowsPerRow = kMaxSegmentsPerRow;
 
   // Whether a recorded step could carry this plan: every row decodes and is sampled.
   bool fits_recorded(const StepPlan& plan) const;

@@ -47,16 +47,19 @@ void AdapterCache::close_request(int32_t handle) {
   free_if_drained(entry);
 }
 
+void AdapterCache::place(int32_t handle) {
+  Entry& entry = entries_.at(handle);
+  if (entry.resident != nullptr) return;
+  std::optional<PageRun> pages = pool_.take(PageKind::kAdapter, entry.image->num_pages);
+  if (!pages) throw std::logic_error("adapter cache: no pages for what the schedule admitted");
+  entry.resident = model_.place_adapter(*entry.image, pages->pages());
+  entry.pages = *std::move(pages);
+  ++num_loads_;
+  entry.changed = true;
+}
+
 void AdapterCache::start_running(int32_t handle, int64_t step) {
   Entry& entry = entries_.at(handle);
-  if (entry.resident == nullptr) {
-    std::optional<PageRun> pages = pool_.take(PageKind::kAdapter, entry.image->num_pages);
-    if (!pages) throw std::logic_error("adapter cache: no pages for what the schedule admitted");
-    entry.resident = model_.place_adapter(*entry.image, pages->pages());
-    entry.pages = *std::move(pages);
-    ++num_loads_;
-    entry.changed = true;
-  }
   ++entry.num_running;
   entry.last_used_step = step;
 }

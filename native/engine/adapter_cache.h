@@ -33,7 +33,8 @@ class AdapterCache {
   // A request is open from its submission to its terminal event, and running while it holds pages.
   void open_request(int32_t handle);
   void close_request(int32_t handle);
-  void start_running(int32_t handle, int64_t step);  // places it if need be
+  void place(int32_t handle);  // unless it is resident; when it throws, nothing has changed
+  void start_running(int32_t handle, int64_t step);  // one that was placed
   void stop_running(int32_t handle, int64_t step);
 
   // A step that uses it holds it until it is over, whatever becomes of the adapter meanwhile.

@@ -69,6 +69,36 @@ std::optional<Failure> refuse_grammar(const Request& request, int32_t max_tokens
                  std::move(data)};
 }
 
+std::string handles_of(std::span<const AdapterUse> adapters) {
+  std::string list;
+  for (const AdapterUse& use : adapters) list += (list.empty() ? "" : ", ") + number(use.handle);
+  return list;
+}
+
+// Whose numbers were not usable.
+struct Suspects {
+  const char* code;
+  std::string who;
+  const char* advice;
+};
+
+Suspects suspects_of(std::span<const AdapterUse> adapters) {
+  if (adapters.empty()) return {"MODEL_INVALID", "The model", "Check its weights."};
+  if (adapters.size() == 1) {
+    return {"ADAPTER_INVALID", "The adapter", "Check its weights and its alpha."};
+  }
+  return {"ADAPTER_INVALID", "The mix of the adapters " + handles_of(adapters),
+          "Check their weights, their alphas and the weights of the mix."};
+}
+
+void name_adapters(std::span<const AdapterUse> adapters, ErrorData* data) {
+  if (adapters.size() == 1) {
+    (*data)["adapter"] = static_cast<double>(adapters[0].handle);
+  } else if (!adapters.empty()) {
+    (*data)["adapters"] = handles_of(adapters);
+  }
+}
+
 }  // namespace
 
 std::optional<Failure> refuse(const Request& request, const ModelLimits& model,
@@ -102,7 +132,8 @@ std::optional<Failure> refuse(const Request& request, const ModelLimits& model,
     return Failure{"POOL_EXHAUSTED",
                    length_text(request) + ": " + number(kv_pages) + " pages of " +
                        number(model.block_tokens) + " tokens and " + number(adapter_pages) +
-                       " for its adapter, but the pool has " + number(model.num_pages) +
+                       " for its " + (request.adapters.size() > 1 ? "adapters" : "adapter") +
+                       ", but the pool has " + number(model.num_pages) +
                        ". Raise memoryBytes or ask for less.",
                    std::move(data)};
   }
@@ -128,28 +159,24 @@ Failure adapter_not_found(int32_t handle) {
       {{"adapter", static_cast<double>(handle)}}};
 }
 
-Failure no_token(int32_t adapter, int32_t num_outputs) {
-  const bool base = adapter < 0;
+Failure no_token(std::span<const AdapterUse> adapters, int32_t num_outputs) {
+  const Suspects suspects = suspects_of(adapters);
   ErrorData data = {{"outputTokens", static_cast<double>(num_outputs)}};
-  if (!base) data["adapter"] = static_cast<double>(adapter);
-  return Failure{base ? "MODEL_INVALID" : "ADAPTER_INVALID",
-                 std::string(base ? "The model" : "The adapter") +
-                     " gave no usable logits (NaN, infinite or all banned) after " +
-                     number(num_outputs) + " output tokens. Check its weights" +
-                     (base ? "." : " and its alpha.") +
+  name_adapters(adapters, &data);
+  return Failure{suspects.code,
+                 suspects.who + " gave no usable logits (NaN, infinite or all banned) after " +
+                     number(num_outputs) + " output tokens. " + suspects.advice +
                      " A logitBias may not ban every token, nor every one that"
                      " a grammar allows.",
                  std::move(data)};
 }
 
-Failure no_embedding(int32_t adapter) {
-  const bool base = adapter < 0;
+Failure no_embedding(std::span<const AdapterUse> adapters) {
+  const Suspects suspects = suspects_of(adapters);
   ErrorData data;
-  if (!base) data["adapter"] = static_cast<double>(adapter);
-  return Failure{base ? "MODEL_INVALID" : "ADAPTER_INVALID",
-                 std::string(base ? "The model" : "The adapter") +
-                     " gave hidden states that are NaN or infinite. Check its weights" +
-                     (base ? "." : " and its alpha."),
+  name_adapters(adapters, &data);
+  return Failure{suspects.code,
+                 suspects.who + " gave hidden states that are NaN or infinite. " + suspects.advice,
                  std::move(data)};
 }
 

@@ -7,12 +7,13 @@
 #include <cstdint>
 #include <exception>
 #include <optional>
+#include <span>
 
 #include "engine/engine.h"
 
 namespace lorax {
 
-// `adapter_pages`: pages of the request's adapter; 0 for the base. Refuses what is malformed
+// `adapter_pages`: pages of all the request's adapters; 0 for the base. Refuses what is malformed
 // (INVALID_OPTIONS) and what can never fit (CONTEXT_TOO_LONG, POOL_EXHAUSTED).
 // CONTEXT_TOO_LONG too, or INVALID_OPTIONS, where a grammar takes more tokens than the output may
 // have.
@@ -26,9 +27,9 @@ int32_t max_sequence_tokens(const Request& request, const ModelLimits& model,
 
 Failure adapter_not_found(int32_t handle);
 // The model gave a sequence no token (SampleResult::token < 0) at output position `num_outputs`.
-Failure no_token(int32_t adapter, int32_t num_outputs);
+Failure no_token(std::span<const AdapterUse> adapters, int32_t num_outputs);
 // The hidden states of an input are not finite.
-Failure no_embedding(int32_t adapter);
+Failure no_embedding(std::span<const AdapterUse> adapters);
 
 Error adapter_too_large(int32_t adapter_pages, const ModelLimits& model);
 // Every open request hears this when `error` ends the engine at `step`.

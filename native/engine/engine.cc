@@ -9,6 +9,7 @@
 #include <pthread.h>
 #endif
 
+#include <algorithm>
 #include <chrono>
 #include <mutex>
 #include <thread>
@@ -143,6 +144,7 @@ void Engine::submit(Request request) {
     throw Error("INVALID_OPTIONS", "The grammar was compiled by another engine.",
                 {{"field", std::string("grammar")}});
   }
+  std::ranges::sort(request.adapters, {}, &AdapterUse::handle);
   impl_->commands_.post(SubmitCommand{std::move(request), Clock::now()});
 }
 

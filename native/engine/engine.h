@@ -21,10 +21,16 @@
 
 namespace lorax {
 
+struct AdapterUse {
+  int32_t handle = 0;  // from add_adapter
+  float weight = 1.0f;
+};
+
 struct Request {
   int32_t id = 0;
   std::vector<int32_t> prompt;
-  int32_t adapter = -1;  // handle from add_adapter; -1 = base
+  // y += weight * scale * B (A x) for each; empty = base. Distinct, at most kMaxSegmentsPerRow.
+  std::vector<AdapterUse> adapters = {};
   SamplingParams sampling;
   std::shared_ptr<grammar::Grammar> grammar = nullptr;  // that the output must match; null: free
   std::optional<EmbeddingParams> embedding;  // set: the prompt is embedded, and nothing generated

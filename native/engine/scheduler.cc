@@ -22,14 +22,21 @@ class Ledger {
   int32_t free() const { return free_; }
   // Free now or when the steps in flight are over.
   int32_t expected() const { return free_ + coming_; }
-  bool resident(int32_t adapter) const { return adapters_[adapter].resident; }
-  int32_t pages_of(int32_t adapter) const { return adapters_[adapter].num_pages; }
 
-  // Pages of idle adapters, `except` one (-1 = none).
-  int32_t evictable(int32_t except) const {
+  // Pages of those that are not resident.
+  int32_t pages_to_load(std::span<const int32_t> adapters) const {
+    int32_t pages = 0;
+    for (const int32_t i : adapters) {
+      if (!adapters_[i].resident) pages += adapters_[i].num_pages;
+    }
+    return pages;
+  }
+
+  // Pages of idle adapters, without those of `except`.
+  int32_t evictable(std::span<const int32_t> except) const {
     int32_t pages = 0;
     for (int32_t i = 0; i < static_cast<int32_t>(adapters_.size()); ++i) {
-      if (i != except && idle(i)) pages += adapters_[i].num_pages;
+      if (idle(i) && !contains(except, i)) pages += adapters_[i].num_pages;
     }
     return pages;
   }
@@ -37,11 +44,11 @@ class Ledger {
   // Evicts idle adapters, the least recently used first, until `pages` are expected; bringing one
   // back is a copy, while a preempted sequence has to be computed again. False if that is not
   // enough.
-  bool make_room(int32_t pages, int32_t except) {
+  bool make_room(int32_t pages, std::span<const int32_t> except) {
     while (expected() < pages) {
       int32_t victim = -1;
       for (int32_t i = 0; i < static_cast<int32_t>(adapters_.size()); ++i) {
-        if (i == except || !idle(i)) continue;
+        if (!idle(i) || contains(except, i)) continue;
         const bool older =
             victim < 0 || adapters_[i].last_used_step < adapters_[victim].last_used_step;
         if (older) victim = i;
@@ -59,20 +66,22 @@ class Ledger {
   void set_aside(int32_t pages) { coming_ -= pages; }
 
   void admit(const ScheduledSequence& sequence, int32_t kv_pages) {
-    take(kv_pages);
-    if (sequence.adapter < 0) return;
-    ScheduledAdapter& adapter = adapters_[sequence.adapter];
-    if (!adapter.resident) take(adapter.num_pages);
-    adapter.resident = true;
-    ++adapter.num_running;
+    take(kv_pages + pages_to_load(sequence.adapters));
+    for (const int32_t i : sequence.adapters) {
+      adapters_[i].resident = true;
+      ++adapters_[i].num_running;
+    }
   }
 
   void release(const ScheduledSequence& sequence) {
     give_up(sequence.num_blocks);
-    if (sequence.adapter >= 0) --adapters_[sequence.adapter].num_running;
+    for (const int32_t i : sequence.adapters) --adapters_[i].num_running;
   }
 
  private:
+  static bool contains(std::span<const int32_t> adapters, int32_t i) {
+    return std::ranges::find(adapters, i) != adapters.end();
+  }
   bool idle(int32_t i) const { return adapters_[i].resident && adapters_[i].num_running == 0; }
   void give_up(int32_t pages) { (in_flight_ ? coming_ : free_) += pages; }
 
@@ -114,7 +123,7 @@ Schedule make_schedule(const SchedulerState& state) {
     if (!decodes(sequence)) continue;
     const int32_t missing =
         blocks_for(sequence.num_tokens, limits.block_tokens) - sequence.num_blocks;
-    while (i < num_running && !ledger.make_room(missing, -1)) {
+    while (i < num_running && !ledger.make_room(missing, {})) {
       const int32_t newest = num_running - 1;
       if (newest == 0 && state.in_flight) break;
       ledger.release(state.running[newest]);
@@ -154,10 +163,9 @@ Schedule make_schedule(const SchedulerState& state) {
     if (budget <= 0 || num_running >= limits.max_running) break;
     const ScheduledSequence& sequence = state.waiting[i];
     const int32_t kv_pages = blocks_for(sequence.num_tokens, limits.block_tokens);
-    const bool loads = sequence.adapter >= 0 && !ledger.resident(sequence.adapter);
-    const int32_t pages = kv_pages + (loads ? ledger.pages_of(sequence.adapter) : 0);
-    if (pages + num_running > ledger.expected() + ledger.evictable(sequence.adapter)) break;
-    ledger.make_room(pages, sequence.adapter);
+    const int32_t pages = kv_pages + ledger.pages_to_load(sequence.adapters);
+    if (pages + num_running > ledger.expected() + ledger.evictable(sequence.adapters)) break;
+    ledger.make_room(pages, sequence.adapters);
     if (ledger.free() < pages) break;
     ledger.admit(sequence, kv_pages);
     ++num_running;

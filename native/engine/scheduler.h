@@ -25,11 +25,11 @@ struct SchedulerLimits {
 int32_t max_running_sequences(int32_t max_sequences, int32_t max_batch_tokens);
 
 struct ScheduledSequence {
-  int32_t num_tokens = 0;    // prompt and generated, those in flight too
-  int32_t num_computed = 0;  // positions whose KV is in pages; < num_tokens
-  int32_t num_blocks = 0;    // held; 0 when waiting
-  int32_t adapter = -1;      // index into SchedulerState::adapters; -1 = base
-  bool generates = false;    // what is not computed was generated since it was admitted
+  int32_t num_tokens = 0;              // prompt and generated, those in flight too
+  int32_t num_computed = 0;            // positions whose KV is in pages; < num_tokens
+  int32_t num_blocks = 0;              // held; 0 when waiting
+  std::vector<int32_t> adapters = {};  // indices into SchedulerState::adapters; empty = base
+  bool generates = false;              // what is not computed was generated since it was admitted
 };
 
 struct ScheduledAdapter {
@@ -62,7 +62,8 @@ struct Schedule {
   std::vector<int32_t> preempted;  // running sequences that go back to wait, newest first
   std::vector<int32_t> evicted;    // adapters whose pages are freed
   int32_t num_admitted = 0;        // from the front of waiting; each gets pages for all its
-                                   // known tokens and, if it is not resident, its adapter
+                                   // known tokens and those of its adapters that are not
+                                   // resident
   std::vector<Chunk> chunks;       // in order of arrival
 };
 

@@ -28,7 +28,7 @@ struct Sequence {
            int32_t most_tokens, const ModelLimits& model)
       : id(request.id),
         arrival(arrival_number),
-        adapter(request.adapter),
+        adapters(std::move(request.adapters)),
         submitted(submit_time),
         num_prompt(static_cast<int32_t>(request.prompt.size())),
         embedding(request.embedding),
@@ -57,8 +57,8 @@ struct Sequence {
   bool is_complete() const { return num_tokens_ahead() >= max_tokens; }
 
   const int32_t id;
-  const int64_t arrival;  // ascends with submission; the order of service
-  const int32_t adapter;  // handle, -1 = base
+  const int64_t arrival;                   // ascends with submission; the order of service
+  const std::vector<AdapterUse> adapters;  // ascending by handle; empty = base
   const Clock::time_point submitted;
   const int32_t num_prompt;
   const std::optional<EmbeddingParams> embedding;

@@ -41,7 +41,7 @@ Sequence& SequenceTable::add(Request request, Clock::time_point submitted, int32
     waiting_.pop_back();
     throw;
   }
-  if (sequence.adapter >= 0) adapters_.open_request(sequence.adapter);
+  for (const AdapterUse& use : sequence.adapters) adapters_.open_request(use.handle);
   return sequence;
 }
 
@@ -50,11 +50,14 @@ Schedule SequenceTable::schedule() const {
   std::vector<int32_t> handles;
   adapters_.describe(&adapters, &handles);
   const auto describe = [&](const SequencePtr& sequence) {
-    ScheduledSequence described{sequence->num_tokens_ahead(), sequence->num_computed,
-                                sequence->blocks.num_blocks(), -1, sequence->generates};
-    if (sequence->adapter >= 0) {
-      const auto found = std::lower_bound(handles.begin(), handles.end(), sequence->adapter);
-      described.adapter = static_cast<int32_t>(found - handles.begin());
+    ScheduledSequence described{sequence->num_tokens_ahead(),
+                                sequence->num_computed,
+                                sequence->blocks.num_blocks(),
+                                {},
+                                sequence->generates};
+    for (const AdapterUse& use : sequence->adapters) {
+      const auto found = std::lower_bound(handles.begin(), handles.end(), use.handle);
+      described.adapters.push_back(static_cast<int32_t>(found - handles.begin()));
     }
     return described;
   };
@@ -102,14 +105,15 @@ void SequenceTable::preempt_newest(int64_t step) {
   sequence.sum = {};
   sequence.num_computed = 0;
   sequence.generates = false;
-  if (sequence.adapter >= 0) adapters_.stop_running(sequence.adapter, step);
+  stop_adapters(sequence, step);
   ++num_preemptions_;
 }
 
 void SequenceTable::admit_next(int64_t step) {
   Sequence& sequence = *waiting_.front();
   running_.reserve(running_.size() + 1);  // as above
-  if (sequence.adapter >= 0) adapters_.start_running(sequence.adapter, step);
+  for (const AdapterUse& use : sequence.adapters) adapters_.place(use.handle);
+  for (const AdapterUse& use : sequence.adapters) adapters_.start_running(use.handle, step);
   running_.push_back(std::move(waiting_.front()));
   waiting_.pop_front();
   if (!sequence.blocks.append(pool_, sequence.num_tokens())) broken("a page is missing");
@@ -123,21 +127,25 @@ void SequenceTable::expect_end(Sequence& sequence, int64_t step) {
   running_.erase(running);
   sequence.blocks.truncate(0);
   sequence.sum = {};
-  if (sequence.adapter >= 0) adapters_.stop_running(sequence.adapter, step);
+  stop_adapters(sequence, step);
+}
+
+void SequenceTable::stop_adapters(const Sequence& sequence, int64_t step) {
+  for (const AdapterUse& use : sequence.adapters) adapters_.stop_running(use.handle, step);
 }
 
 void SequenceTable::close(Sequence& sequence, int64_t step) {
   by_id_.erase(sequence.id);
-  const int32_t adapter = sequence.adapter;
-  if (const auto running = position_of(sequence, running_); running != running_.end()) {
-    if (adapter >= 0) adapters_.stop_running(adapter, step);
+  const auto running = position_of(sequence, running_);
+  if (running != running_.end()) stop_adapters(sequence, step);
+  for (const AdapterUse& use : sequence.adapters) adapters_.close_request(use.handle);
+  if (running != running_.end()) {
     running_.erase(running);
   } else if (const auto ending = position_of(sequence, ending_); ending != ending_.end()) {
     ending_.erase(ending);
   } else if (const auto waiting = position_of(sequence, waiting_); waiting != waiting_.end()) {
     waiting_.erase(waiting);
   }
-  if (adapter >= 0) adapters_.close_request(adapter);
 }
 
 Sequence* SequenceTable::find(int32_t id) const {
@@ -162,7 +170,7 @@ void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight
   int64_t last_arrival = 0;
   const auto check_open = [&](const Sequence& sequence) {
     if (find(sequence.id) != &sequence) broken("a sequence is not found by its id");
-    if (sequence.adapter >= 0) ++open_by_adapter[sequence.adapter];
+    for (const AdapterUse& use : sequence.adapters) ++open_by_adapter[use.handle];
     const auto sampled = in_flight.find(sequence.arrival);
     if (sequence.num_in_flight != (sampled == in_flight.end() ? 0 : sampled->second)) {
       broken("a sequence miscounts its tokens in flight");
@@ -174,7 +182,7 @@ void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight
     last_arrival = sequence.arrival;
     if (sequence.is_complete()) broken("a sequence that ends is still to be scheduled");
     if (!runs && sequence.num_in_flight > 0) broken("a waiting sequence has a token in flight");
-    if (sequence.adapter >= 0 && runs) ++running_by_adapter[sequence.adapter];
+    for (const AdapterUse& use : sequence.adapters) running_by_adapter[use.handle] += runs;
     if (sequence.num_computed >= sequence.num_tokens_ahead()) broken("all is computed already");
     if (sequence.num_computed > sequence.blocks.capacity()) broken("KV lies outside its pages");
     if (!runs && sequence.blocks.num_blocks() > 0) broken("a waiting sequence holds pages");

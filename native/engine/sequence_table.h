@@ -1,4 +1,5 @@
-// The open sequences of an engine and the pages they hold: who waits, who runs, with which adapter.
+// The open sequences of an engine and the pages they hold: who waits, who runs, with which
+// adapters.
 //
 // Always holds: running sequences are in order of arrival, and all of them arrived before every
 // waiting one; only running sequences hold pages, and a sum where they are embedded; an adapter is
@@ -35,7 +36,7 @@ class SequenceTable {
   // sequence of each chunk, with pages for all its tokens.
   std::vector<Sequence*> apply(const Schedule& schedule, int64_t step);
 
-  // A running sequence whose last token is in flight gives up its place, pages and adapter.
+  // A running sequence whose last token is in flight gives up its place, pages and adapters.
   void expect_end(Sequence& sequence, int64_t step);
 
   // Frees everything the sequence holds, and the sequence. Throws std::logic_error alone.
@@ -62,6 +63,7 @@ class SequenceTable {
 
   void preempt_newest(int64_t step);
   void admit_next(int64_t step);
+  void stop_adapters(const Sequence& sequence, int64_t step);
 
   const ModelLimits model_limits_;
   const SchedulerLimits limits_;

@@ -87,14 +87,17 @@ void StepLoop::handle(SubmitCommand& command) {
   reporter_.make_room(sequences_.num_open() + 1);
   Request& request = command.request;
   if (lost_) return reporter_.refused(request.id, copy_of(*lost_));
-  const std::optional<int32_t> adapter_pages =
-      request.adapter < 0 ? 0 : sequences_.adapters().num_pages(request.adapter);
-  if (!adapter_pages) return reporter_.refused(request.id, adapter_not_found(request.adapter));
-  std::optional<Failure> refusal = refuse(request, model_limits_, *adapter_pages);
+  int32_t adapter_pages = 0;
+  for (const AdapterUse& use : request.adapters) {
+    const std::optional<int32_t> pages = sequences_.adapters().num_pages(use.handle);
+    if (!pages) return reporter_.refused(request.id, adapter_not_found(use.handle));
+    adapter_pages += *pages;
+  }
+  std::optional<Failure> refusal = refuse(request, model_limits_, adapter_pages);
   if (refusal) return reporter_.refused(request.id, *std::move(refusal));
   // Nothing behind a decoder's first token changes its state.
   if (request.embedding && request.embedding->pooling == Pooling::kCls) request.prompt.resize(1);
-  const int32_t max_tokens = max_sequence_tokens(request, model_limits_, *adapter_pages);
+  const int32_t max_tokens = max_sequence_tokens(request, model_limits_, adapter_pages);
   Sequence& sequence = sequences_.add(std::move(request), command.submitted, max_tokens);
   if (sequence.matcher == nullptr || sequence.sampler.num_logprobs() >= 0) return;
   try {
@@ -164,6 +167,8 @@ void StepLoop::plan(const Schedule& schedule, StepInFlight* step) {
   planned_.clear();
   step->stats = {};
   step->adapters.clear();
+  plan_adapters(step);
+  std::span<const PlannedAdapter> adapters_left = planned_adapters_;
   for (size_t i = 0; i < scheduled_.size(); ++i) {
     const Sequence& sequence = *scheduled_[i];
     PlannedSequence planned;
@@ -172,11 +177,8 @@ void StepLoop::plan(const Schedule& schedule, StepInFlight* step) {
     planned.first_position = sequence.num_computed;
     planned.num_rows = schedule.chunks[i].num_tokens;
     planned.pages = sequence.blocks.pages();
-    planned.adapter_handle = sequence.adapter;
-    if (sequence.adapter >= 0) {
-      step->adapters.push_back(sequences_.adapters().resident(sequence.adapter));
-      planned.adapter = step->adapters.back().get();
-    }
+    planned.adapters = adapters_left.first(sequence.adapters.size());
+    adapters_left = adapters_left.subspan(sequence.adapters.size());
     if (sequence.embedding) {
       planned.sum = sequence.sum.index();
       planned.first_pooled = first_pooled(sequence.embedding->pooling, sequence.num_prompt);
@@ -204,6 +206,17 @@ void StepLoop::plan(const Schedule& schedule, StepInFlight* step) {
     step->embedded.push_back({scheduled_[chunk]->id, scheduled_[chunk]->arrival});
   }
   step->stats.prefill_tokens = step->plan.num_rows() - step->stats.decode_tokens;
+}
+
+// Those of all chunks, one after the other.
+void StepLoop::plan_adapters(StepInFlight* step) {
+  planned_adapters_.clear();
+  for (const Sequence* sequence : scheduled_) {
+    for (const AdapterUse& use : sequence->adapters) {
+      step->adapters.push_back(sequences_.adapters().resident(use.handle));
+      planned_adapters_.push_back({use.handle, use.weight, step->adapters.back().get()});
+    }
+  }
 }
 
 // Room for the masks of what the step samples, empty yet.
@@ -342,7 +355,7 @@ void StepLoop::accept_none(Sequence& sequence) {
       return finish(sequence, FinishReason::kGrammar);
     }
   }
-  fail(sequence, no_token(sequence.adapter, sequence.num_outputs()));
+  fail(sequence, no_token(sequence.adapters, sequence.num_outputs()));
 }
 
 // The newest token was sampled under the grammar's mask; those that must follow it follow at once.
@@ -399,7 +412,7 @@ void StepLoop::accept(Sequence& sequence, std::span<const float> sum) {
   const EmbeddingParams& params = *sequence.embedding;
   const int32_t count = sequence.num_prompt - first_pooled(params.pooling, sequence.num_prompt);
   if (!make_embedding(sum, count, params.normalize, &embedding_)) {
-    fail(sequence, no_embedding(sequence.adapter));
+    fail(sequence, no_embedding(sequence.adapters));
     return;
   }
   reporter_.embedded(sequence, embedding_);

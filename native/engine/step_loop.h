@@ -52,6 +52,7 @@ class StepLoop {
   void apply(const Schedule& schedule);
   void refuse_overflow();
   void plan(const Schedule& schedule, StepInFlight* step);
+  void plan_adapters(StepInFlight* step);
   void make_masks(StepInFlight* step);
   void note_submitted(const StepInFlight& step);
   void sample_newest();
@@ -87,11 +88,12 @@ class StepLoop {
   size_t num_handled_ = 0;
 
   // Of the step being planned; buffers are reused.
-  std::vector<Sequence*> scheduled_;      // by chunk
-  std::vector<PlannedSequence> planned_;  // by chunk
-  std::vector<int32_t> sampled_;          // [logits rows] -> chunk
-  std::vector<int32_t> embedded_;         // [sums that end] -> chunk
-  std::vector<float> embedding_;          // being told
+  std::vector<Sequence*> scheduled_;              // by chunk
+  std::vector<PlannedSequence> planned_;          // by chunk
+  std::vector<PlannedAdapter> planned_adapters_;  // of all chunks
+  std::vector<int32_t> sampled_;                  // [logits rows] -> chunk
+  std::vector<int32_t> embedded_;                 // [sums that end] -> chunk
+  std::vector<float> embedding_;                  // being told
 };
 
 }  // namespace lorax

@@ -1,8 +1,9 @@
-// One pass over the sequences, sorted by adapter.
+// One pass over the sequences, sorted by their adapters, and one over who uses each adapter.
 #include "engine/step_planner.h"
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "memory/block_table.h"
 
@@ -46,17 +47,32 @@ void append_span(const PlannedSequence& sequence, int32_t block_tokens, StepPlan
   }
 }
 
-// Adds the newest span's rows to its adapter's segment; they follow the segment's other rows.
-void append_segment(const PlannedSequence& sequence, StepPlan* plan) {
-  if (sequence.adapter == nullptr) return;
-  if (plan->segments.empty() || plan->segments.back().adapter != sequence.adapter) {
-    const auto begin = static_cast<int32_t>(plan->segment_rows.size());
-    plan->segments.push_back({sequence.adapter, begin, begin});
+// An adapter on the rows of one span.
+struct AdaptedSpan {
+  PlannedAdapter adapter;
+  int32_t first_row;
+  int32_t num_rows;
+};
+
+// One segment for each adapter; its spans' rows ascend.
+void append_segments(std::vector<AdaptedSpan> spans, StepPlan* plan) {
+  std::ranges::stable_sort(spans, {}, [](const AdaptedSpan& span) { return span.adapter.handle; });
+  for (const auto& [adapter, first_row, num_rows] : spans) {
+    if (plan->segments.empty() || plan->segments.back().adapter != adapter.resident) {
+      const auto begin = static_cast<int32_t>(plan->segment_rows.size());
+      plan->segments.push_back({adapter.resident, begin, begin});
+    }
+    for (int32_t i = 0; i < num_rows; ++i) plan->segment_rows.push_back(first_row + i);
+    plan->segment_weights.resize(plan->segment_rows.size(), adapter.weight);
+    plan->segments.back().rows_end += num_rows;
   }
-  const int32_t first_row = plan->spans.back().first_row;
-  for (int32_t i = 0; i < sequence.num_rows; ++i) plan->segment_rows.push_back(first_row + i);
-  plan->segment_weights.resize(plan->segment_rows.size(), 1.0f);
-  plan->segments.back().rows_end += sequence.num_rows;
+}
+
+bool adapters_before(const PlannedSequence& a, const PlannedSequence& b) {
+  const auto before = [](const PlannedAdapter& x, const PlannedAdapter& y) {
+    return x.handle < y.handle;
+  };
+  return std::ranges::lexicographical_compare(a.adapters, b.adapters, before);
 }
 
 // Whether a sum ended with the newest span's rows.
@@ -86,18 +102,22 @@ void make_step_plan(int64_t step, int32_t block_tokens, std::span<const PlannedS
   std::vector<int32_t> order(sequences.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    return sequences[a].adapter_handle < sequences[b].adapter_handle;
+    return adapters_before(sequences[a], sequences[b]);
   });
+  std::vector<AdaptedSpan> adapted;
   for (const int32_t index : order) {
     const PlannedSequence& sequence = sequences[index];
     append_span(sequence, block_tokens, plan);
-    append_segment(sequence, plan);
+    for (const PlannedAdapter& adapter : sequence.adapters) {
+      adapted.push_back({adapter, plan->spans.back().first_row, sequence.num_rows});
+    }
     if (sequence.sum >= 0 && append_pooled(sequence, plan)) embedded->push_back(index);
     if (!sequence.samples) continue;
     plan->logits_rows.push_back(plan->num_rows() - 1);
     plan->samples.push_back(sequence.sample);
     sampled->push_back(index);
   }
+  append_segments(std::move(adapted), plan);
 }
 
 }  // namespace lorax

@@ -1,7 +1,8 @@
 // Lays the scheduled chunks out as the index arrays of a StepPlan: a pure function.
 //
-// Sequences of one adapter are adjacent, base first, then by handle, then by arrival, so equal
-// inputs give equal plans. Called by the engine once per step.
+// Sequences of the same adapters are adjacent, base first, then by their handles, then by arrival,
+// and segments are in order of their handles, so equal inputs give equal plans. Called by the
+// engine once per step.
 #pragma once
 
 #include <cstdint>
@@ -12,14 +13,19 @@
 
 namespace lorax {
 
+struct PlannedAdapter {
+  int32_t handle = 0;
+  float weight = 1.0f;
+  const ResidentAdapter* resident = nullptr;
+};
+
 struct PlannedSequence {
   std::span<const int32_t> tokens;  // all known ones
   int32_t unknown_token = -1;       // 0 or more: one follows, that sample of the step before
   int32_t first_position = 0;
   int32_t num_rows = 0;
-  std::span<const int32_t> pages;  // at least what covers first_position + num_rows
-  int32_t adapter_handle = -1;
-  const ResidentAdapter* adapter = nullptr;  // null = base
+  std::span<const int32_t> pages;            // at least what covers first_position + num_rows
+  std::span<const PlannedAdapter> adapters;  // ascending by handle; empty = base
   bool samples = false;  // the rows reach the last token: the next one is sampled
   SampleRow sample;
   int32_t sum = -1;  // 0 or more: it is embedded; its rows from `first_pooled` on are summed there

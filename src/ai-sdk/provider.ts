@@ -8,12 +8,20 @@
 import type { ImageModelV4, ProviderV4 } from '@ai-sdk/provider';
 import { NoSuchModelError } from '@ai-sdk/provider';
 import { resolve } from 'node:path';
+import { adaptersName, checkMix, mixOf } from '../adapter-mix.js';
 import { BASE_MODEL, checkAdapterName } from '../adapter-name.js';
 import { checkObject, checkString, invalidOptions } from '../check-shape.js';
 import { ENGINE_OPTION_KEYS, pickEngineOptions, resolveAdapterSource } from '../engine-options.js';
 import { checkSampling } from '../sampling-options.js';
 import { ScopedEngine } from '../shared-engines.js';
-import type { AdapterSource, Engine, EngineOptions, EngineStats, Sampling } from '../types.js';
+import type {
+  AdapterMix,
+  AdapterSource,
+  Engine,
+  EngineOptions,
+  EngineStats,
+  Sampling,
+} from '../types.js';
 import type { Connect } from '../worker-connection.js';
 import { LoraxEmbeddingModel } from './embedding-model.js';
 import { LoraxLanguageModel } from './language-model.js';
@@ -33,7 +41,13 @@ export interface LoraxProvider<NAME extends string = string> extends ProviderV4 
   languageModel(name?: ModelName<NAME>): LoraxLanguageModel;
   /** A PEFT directory without a name. Never pass a client's text here. */
   fromDirectory(directory: string): LoraxLanguageModel;
+  /**
+   * Several adapters in each call, each times its weight: `lorax.mix({ pirate: 0.7, json: 0.3 })`.
+   * Throws INVALID_OPTIONS.
+   */
+  mix(weights: AdapterMix): LoraxLanguageModel;
   embeddingModel(name?: ModelName<NAME>): LoraxEmbeddingModel;
+  embeddingMix(weights: AdapterMix): LoraxEmbeddingModel;
   /** Throws NoSuchModelError. */
   imageModel(modelId: string): ImageModelV4;
   adapters: Engine['adapters'];
@@ -127,11 +141,17 @@ export function buildProvider<NAME extends string = string>({
     engine.declareAdapter(absolute, absolute);
     return new LoraxLanguageModel(config, { directory: absolute }, directory);
   };
+  const mixed = (weights: AdapterMix): [{ mix: AdapterMix }, string] => {
+    const adapters = checkMix(weights, 'weights');
+    return [{ mix: mixOf(adapters) }, adaptersName(adapters)];
+  };
   const methods = {
     specificationVersion: 'v4' as const,
     languageModel,
     fromDirectory,
+    mix: (weights: AdapterMix) => new LoraxLanguageModel(config, ...mixed(weights)),
     embeddingModel,
+    embeddingMix: (weights: AdapterMix) => new LoraxEmbeddingModel(config, ...mixed(weights)),
     imageModel(modelId: string): never {
       throw new NoSuchModelError({ modelId, modelType: 'imageModel' });
     },

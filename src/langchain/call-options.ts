@@ -17,7 +17,14 @@ import {
   invalidOptions,
 } from '../check-shape.js';
 import type { Fields } from '../check-shape.js';
-import type { ChatMessage, Constraint, GenerateRequest, JsonSchema, Sampling } from '../types.js';
+import type {
+  AdapterMix,
+  ChatMessage,
+  Constraint,
+  GenerateRequest,
+  JsonSchema,
+  Sampling,
+} from '../types.js';
 import { convertToolChoice, convertTools } from './convert-tools.js';
 import { pickSampling } from './model-fields.js';
 import type { SamplingFields } from './model-fields.js';
@@ -29,8 +36,8 @@ export type ResponseFormat =
   | { type: 'json_schema'; json_schema: { name?: string; schema: JsonSchema; strict?: boolean } };
 
 export interface ChatLoraxCallOptions extends BaseChatModelCallOptions, SamplingFields {
-  /** Another than the model's own. */
-  adapter?: string;
+  /** Another than the model's own; a name, or names with weights. */
+  adapter?: string | AdapterMix;
   /** What bindTools() sets. */
   tools?: BindToolsInput[];
   /** false: one call at most. */

@@ -28,7 +28,7 @@ import type {
 import type { ChatGenerationChunk, ChatResult, LLMResult } from '@langchain/core/outputs';
 import type { Runnable } from '@langchain/core/runnables';
 import { checkBoolean } from '../check-shape.js';
-import type { Engine, EngineInfo, GenerateRequest } from '../types.js';
+import type { AdapterMix, Engine, EngineInfo, GenerateRequest } from '../types.js';
 import { AnswerChunks } from './answer-chunks.js';
 import { AnswerEvents } from './answer-events.js';
 import { Answer } from './answer.js';
@@ -82,7 +82,7 @@ const PROFILE = {
 export class ChatLorax extends BaseChatModel<ChatLoraxCallOptions, AIMessageChunk> {
   override lc_serializable = true;
   /** 'base' = the base model. */
-  readonly adapter: string;
+  readonly adapter: string | AdapterMix;
   readonly streaming: boolean;
   readonly timeout: number | undefined;
   readonly #target: EngineTarget;
@@ -152,7 +152,7 @@ export class ChatLorax extends BaseChatModel<ChatLoraxCallOptions, AIMessageChun
     const { temperature, maxOutputTokens, stop } = this.#settings.sampling;
     return {
       ls_provider: PROVIDER,
-      ls_model_name: options.adapter ?? this.adapter,
+      ls_model_name: this.#target.nameOf(options.adapter ?? this.adapter),
       ls_model_type: 'chat',
       ls_temperature: options.temperature ?? temperature,
       ls_max_tokens: options.maxTokens ?? maxOutputTokens,

@@ -4,6 +4,7 @@
  * Remembers what it has heard of the engine and its adapters, because LangChain asks for a model's
  * identity and profile without waiting. Called by the three classes.
  */
+import { adaptersIdentity, adaptersName, checkAdapterField, mixOf } from '../adapter-mix.js';
 import { BASE_MODEL, isAdapterName } from '../adapter-name.js';
 import { checkAdapters } from '../ai-sdk/provider.js';
 import { checkString, invalidOptions } from '../check-shape.js';
@@ -12,28 +13,32 @@ import { malformedAdapterName } from '../client-errors.js';
 import { lorax } from '../default-provider.js';
 import { ENGINE_OPTION_KEYS, pickEngineOptions } from '../engine-options.js';
 import { ScopedEngine } from '../shared-engines.js';
-import type { Engine, EngineInfo, StartEvent } from '../types.js';
+import type { AdapterMix, Engine, EngineInfo, StartEvent } from '../types.js';
 
 /** What makes two answers comparable; part of a cache's keys. */
 export interface ModelIdentity {
   /** The directory of the base model; unset until an engine of someone else's has told. */
   base?: string;
+  /** Of a mix: "0.7*pirate + 0.3*json". */
   adapter: string;
-  /** sha256 of the adapter's content; null = the base model, unset = not loaded yet. */
+  /** AdapterIdentity's; null = the base model, unset = not loaded yet. */
   adapter_hash?: string | null;
 }
+
+const FIELD = 'options.adapter';
 
 export class EngineTarget {
   readonly engine: Engine;
   /** 'base' = the base model. */
-  readonly adapter: string;
+  readonly adapter: string | AdapterMix;
   #info: EngineInfo | undefined;
   #base: string | undefined;
   readonly #ownsEngine: boolean;
+  /** By adapter's name. */
   readonly #hashes = new Map<string, string>();
 
   constructor(fields: Fields) {
-    this.adapter = checkString(fields.adapter, 'options.adapter') ?? BASE_MODEL;
+    this.adapter = checkAdapter(fields.adapter) ?? BASE_MODEL;
     const { engine, base } = chooseEngine(fields);
     this.#ownsEngine = base !== undefined;
     this.engine = engine;
@@ -53,41 +58,58 @@ export class EngineTarget {
   }
 
   /** As far as it is known. */
-  identity(adapter: string): ModelIdentity {
-    const hash = adapter === BASE_MODEL ? null : this.#hashes.get(adapter);
+  identity(adapter: string | AdapterMix): ModelIdentity {
+    const adapters = checkAdapterField(adapter, FIELD);
+    const known = adapters.flatMap((each) => {
+      const hash = this.#hashes.get(each.name);
+      return hash === undefined ? [] : [{ ...each, hash }];
+    });
     return {
       ...(this.#base === undefined ? {} : { base: this.#base }),
-      adapter,
-      ...(hash === undefined ? {} : { adapter_hash: hash }),
+      adapter: adaptersName(adapters),
+      ...(known.length < adapters.length
+        ? {}
+        : { adapter_hash: adaptersIdentity(known)?.hash ?? null }),
     };
+  }
+
+  /** How it is shown. */
+  nameOf(adapter: string | AdapterMix): string {
+    return adaptersName(checkAdapterField(adapter, FIELD));
   }
 
   /**
    * Completes identity() for a call whose answer may come from a cache: loads the engine where it
-   * must be asked, and the adapter, because a key tells apart what a name stands for now and then.
+   * must be asked, and the adapters, because a key tells apart what a name stands for now and then.
    */
   async identifyFor(options: string[] | { adapter?: unknown } | undefined): Promise<void> {
     const adapter = this.adapterOf(Array.isArray(options) ? {} : (options ?? {}));
     if (this.#base === undefined) await this.ready();
-    if (adapter === BASE_MODEL) return;
-    const { hash } = await this.engine.adapters.identify(adapter);
-    this.#hashes.set(adapter, hash);
+    const adapters = checkAdapterField(adapter, FIELD);
+    await Promise.all(
+      adapters.map(async ({ name }) => {
+        const { hash } = await this.engine.adapters.identify(name);
+        this.#hashes.set(name, hash);
+      }),
+    );
   }
 
   /** A call's options as they belong in a cache's key: with the weights, without its signal. */
-  cacheKeyOf<T extends { adapter?: string; signal?: AbortSignal }>(options: T) {
+  cacheKeyOf<T extends { adapter?: string | AdapterMix; signal?: AbortSignal }>(options: T) {
     const { signal: _, ...rest } = options;
     return { ...rest, ...this.identity(options.adapter ?? this.adapter) };
   }
 
   /** The adapter of one call: its own, else this object's. */
-  adapterOf(options: { adapter?: unknown }): string {
-    return checkName(checkString(options.adapter, 'options.adapter') ?? this.adapter);
+  adapterOf(options: { adapter?: unknown }): string | AdapterMix {
+    const adapter = checkAdapter(options.adapter) ?? this.adapter;
+    return typeof adapter === 'string' ? checkName(adapter) : adapter;
   }
 
   /** What an answer tells of the engine. */
   learn({ adapter }: StartEvent): void {
-    if (adapter !== null) this.#hashes.set(adapter.name, adapter.hash);
+    const learned = adapter === null ? [] : (adapter.mix ?? [adapter]);
+    for (const { name, hash } of learned) this.#hashes.set(name, hash);
     if (this.#info === undefined) this.ready().catch(() => undefined);
   }
 
@@ -127,6 +149,12 @@ function checkEngine(engine: unknown): Engine {
     "options.engine must be what createEngine() gives, or a provider's `.engine`.",
     engine,
   );
+}
+
+/** A copy of a mix; throws INVALID_OPTIONS. */
+function checkAdapter(adapter: unknown): string | AdapterMix | undefined {
+  if (adapter === undefined || typeof adapter === 'string') return checkString(adapter, FIELD);
+  return mixOf(checkAdapterField(adapter, FIELD));
 }
 
 /** Names come from apps' clients: what cannot be a name is no adapter, before anything is asked. */

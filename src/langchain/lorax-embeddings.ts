@@ -8,7 +8,7 @@ import type { EmbeddingsParams } from '@langchain/core/embeddings';
 import { checkNumber } from '../check-shape.js';
 import { checkEmbedSettings } from '../embed-request.js';
 import type { EmbedSettings } from '../embed-request.js';
-import type { Engine, EngineInfo, Pooling } from '../types.js';
+import type { AdapterMix, Engine, EngineInfo, Pooling } from '../types.js';
 import { callWithRetries, retryTransient, withTimeout } from './engine-call.js';
 import { EngineTarget } from './engine-target.js';
 import { checkFields, checkTimeout } from './model-fields.js';
@@ -30,7 +30,7 @@ const COUNT = { min: 1, max: 2 ** 31 - 1, integer: true };
 
 export class LoraxEmbeddings extends Embeddings {
   /** 'base' = the base model. */
-  readonly adapter: string;
+  readonly adapter: string | AdapterMix;
   readonly batchSize: number;
   readonly timeout: number | undefined;
   readonly #settings: EmbedSettings;

@@ -10,7 +10,14 @@ import type { BaseLLMCallOptions, BaseLLMParams } from '@langchain/core/language
 import { GenerationChunk } from '@langchain/core/outputs';
 import type { LLMResult } from '@langchain/core/outputs';
 import type { Fields } from '../check-shape.js';
-import type { Constraint, Engine, EngineInfo, GenerateRequest, Sampling } from '../types.js';
+import type {
+  AdapterMix,
+  Constraint,
+  Engine,
+  EngineInfo,
+  GenerateRequest,
+  Sampling,
+} from '../types.js';
 import { completeCall, openCall, retryTransient, withTimeout } from './engine-call.js';
 import type { OpenCall } from './engine-call.js';
 import { EngineTarget } from './engine-target.js';
@@ -34,8 +41,8 @@ export interface LoraxLLMFields extends BaseLLMParams, EngineFields, SamplingFie
 }
 
 export interface LoraxLLMCallOptions extends BaseLLMCallOptions, SamplingFields {
-  /** Another than the model's own. */
-  adapter?: string;
+  /** Another than the model's own; a name, or names with weights. */
+  adapter?: string | AdapterMix;
   /** What the answer must match, token by token. */
   constraint?: Constraint;
 }
@@ -46,7 +53,7 @@ const CALL_KEYS: ReadonlySet<string> = new Set([...SAMPLING_FIELD_KEYS, 'adapter
 export class LoraxLLM extends BaseLLM<LoraxLLMCallOptions> {
   override lc_serializable = true;
   /** 'base' = the base model. */
-  readonly adapter: string;
+  readonly adapter: string | AdapterMix;
   readonly timeout: number | undefined;
   readonly #target: EngineTarget;
   readonly #sampling: Sampling;

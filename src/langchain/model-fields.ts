@@ -13,7 +13,7 @@ import {
   checkStop,
   SAMPLING_KEYS,
 } from '../sampling-options.js';
-import type { AdapterSource, Engine, EngineOptions, Sampling } from '../types.js';
+import type { AdapterMix, AdapterSource, Engine, EngineOptions, Sampling } from '../types.js';
 
 /** `model` and its options, or `engine`, or neither: then the engine of the ready-made `lorax`. */
 export interface EngineFields extends Partial<EngineOptions> {
@@ -21,8 +21,8 @@ export interface EngineFields extends Partial<EngineOptions> {
   engine?: Engine;
   /** name -> PEFT directory. Loaded when first asked for. */
   adapters?: Record<string, AdapterSource>;
-  /** A registered name; unset or 'base' = the base model. */
-  adapter?: string;
+  /** A registered name, or names with weights; unset or 'base' = the base model. */
+  adapter?: string | AdapterMix;
 }
 
 export interface SamplingFields extends Omit<Sampling, 'maxOutputTokens'> {

@@ -5,7 +5,7 @@
  * do there. Called by fake-engine.ts.
  */
 import { createHash, randomUUID } from 'node:crypto';
-import { BASE_MODEL } from '../adapter-name.js';
+import { adaptersName } from '../adapter-mix.js';
 import type { CheckedRequest } from '../generate-request.js';
 import type {
   ChatMessage,
@@ -34,6 +34,7 @@ export interface FakeScript {
 }
 
 export interface FakeRequest {
+  /** Of a mix: "0.7*pirate + 0.3*json". */
   adapter: string;
   /** A prompt that is no chat arrives as one user message. */
   messages: ChatMessage[];
@@ -60,9 +61,9 @@ export interface FakePlay {
 }
 
 export function askedOf(request: CheckedRequest): FakeRequest {
-  const { adapter, sampling, tools, reasoning } = request;
+  const { adapters, sampling, tools, reasoning } = request;
   return {
-    adapter: adapter ?? BASE_MODEL,
+    adapter: adaptersName(adapters),
     messages: messagesOf(request),
     sampling,
     constraint: constraintOf(request),

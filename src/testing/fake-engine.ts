@@ -7,6 +7,8 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
 import { onAbort as listenForAbort } from '../abort-listeners.js';
+import { adaptersIdentity } from '../adapter-mix.js';
+import type { WeightedAdapter } from '../adapter-mix.js';
 import { BASE_MODEL, checkAdapterName } from '../adapter-name.js';
 import { checkNumber, checkObject } from '../check-shape.js';
 import { disposedError, unknownAdapter } from '../client-errors.js';
@@ -33,7 +35,10 @@ import type {
 } from '../types.js';
 
 export interface FakeEngineOptions {
-  /** By adapter name; 'base' is the base model. Its names are registered from the start. */
+  /**
+   * By adapter name; 'base' is the base model, "0.7*pirate + 0.3*json" a mix. Its names are
+   * registered from the start.
+   */
   answers?: Record<string, FakeAnswer>;
   /** Pause before each token, ms. Default 0: one turn of the event loop. */
   tokenMs?: number;
@@ -61,8 +66,10 @@ export class FakeEngine implements Engine {
     this.#answers = new Map(Object.entries(options.answers ?? {}));
     for (const name of this.#answers.keys()) {
       if (name === BASE_MODEL) continue;
-      checkAdapterName(name, 'options.answers');
-      this.declareAdapter(name, `/fake/${name}`);
+      for (const part of namesIn(name)) {
+        checkAdapterName(part, 'options.answers');
+        this.declareAdapter(part, `/fake/${part}`);
+      }
     }
     this.adapters = {
       add: async (name, source) => {
@@ -153,7 +160,7 @@ export class FakeEngine implements Engine {
       stream.push({
         type: 'start',
         id: `lorax-fake-${randomUUID()}`,
-        adapter: adapter === null ? null : this.#identity(adapter),
+        adapter,
         promptTokens: usage.promptTokens,
         cachedTokens: 0,
         queueMs: 0,
@@ -245,25 +252,24 @@ export class FakeEngine implements Engine {
     if (this.#disposed) throw disposedError();
   }
 
-  #reply(checked: CheckedRequest): { adapter: string | null; reply: FakeReply } {
-    const { adapter } = checked;
-    if (adapter !== null && !this.#adapters.has(adapter)) throw this.#unknownAdapter(adapter);
-    const name = adapter ?? BASE_MODEL;
+  #reply(checked: CheckedRequest): { adapter: AdapterIdentity | null; reply: FakeReply } {
+    const adapter = this.#identityOf(checked.adapters);
+    const name = adapter?.name ?? BASE_MODEL;
     const answer = this.#answers.get(name) ?? `This is the fake answer of ${name}.`;
     if (typeof answer !== 'function') return { adapter, reply: answer };
     return { adapter, reply: answer(askedOf(checked)) };
   }
 
-  #embedding({ input, adapter, ...settings }: CheckedEmbedRequest): EmbedResult {
-    if (adapter !== null && !this.#adapters.has(adapter)) throw this.#unknownAdapter(adapter);
-    const name = adapter ?? BASE_MODEL;
+  #embedding({ input, adapters, ...settings }: CheckedEmbedRequest): EmbedResult {
+    const adapter = this.#identityOf(adapters);
+    const name = adapter?.name ?? BASE_MODEL;
     const answer = this.#answers.get(name);
     if (answer instanceof Error) throw answer;
     const words = input.map(splitTokens);
     return {
       embeddings: words.map((each) => fakeEmbedding(each, name, settings)),
       usage: { promptTokens: words.reduce((sum, each) => sum + each.length, 0) },
-      adapter: adapter === null ? null : this.#identity(adapter),
+      adapter,
     };
   }
 
@@ -285,6 +291,12 @@ export class FakeEngine implements Engine {
     return { name, hash: createHash('sha256').update(`${name}\n${directory}`).digest('hex') };
   }
 
+  #identityOf(adapters: readonly WeightedAdapter[]): AdapterIdentity | null {
+    const unknown = adapters.find(({ name }) => !this.#adapters.has(name));
+    if (unknown !== undefined) throw this.#unknownAdapter(unknown.name);
+    return adaptersIdentity(adapters.map((each) => ({ ...each, ...this.#identity(each.name) })));
+  }
+
   #adapterInfo(name: string): AdapterInfo {
     const directory = this.#adapters.get(name) ?? '';
     return {
@@ -296,4 +308,9 @@ export class FakeEngine implements Engine {
   #unknownAdapter(name: string): LoraxError {
     return unknownAdapter(name, [...this.#adapters.keys()]);
   }
+}
+
+/** Of "0.7*pirate + 0.3*json" both. */
+function namesIn(shown: string): string[] {
+  return shown.split(' + ').map((part) => part.slice(part.indexOf('*') + 1));
 }

@@ -126,18 +126,44 @@ describe('an engine', () => {
     ['sampling.stopTokenIds', { stopTokenIds: [1, 2] }],
   ])('refuses %s = %j by name', (name, wrong) => {
     const all = { ...sampling(), ...wrong } as unknown as NativeSampling;
-    expect(() => engine.submit(9, Int32Array.of(1), -1, all)).toThrow(TypeError);
-    expect(() => engine.submit(9, Int32Array.of(1), -1, all)).toThrow(name);
+    expect(() => engine.submit(9, Int32Array.of(1), [], all)).toThrow(TypeError);
+    expect(() => engine.submit(9, Int32Array.of(1), [], all)).toThrow(name);
   });
 
   it('refuses requests, tokens and adapters out of range by name', () => {
     const all = sampling() as NativeSampling;
-    expect(() => engine.submit(0, Int32Array.of(1), -1, all)).toThrow(/request must be/);
-    expect(() => engine.submit(1, Int32Array.of(1, 384), -1, all)).toThrow(/promptTokens\[1\]/);
-    expect(() => engine.submit(1, Int32Array.of(1, -3), -1, all)).toThrow(/promptTokens\[1\]/);
-    expect(() => engine.submit(1, [1] as unknown as Int32Array, -1, all)).toThrow(/promptTokens/);
-    expect(() => engine.submit(1, Int32Array.of(1), -2, all)).toThrow(/adapter must be/);
+    expect(() => engine.submit(0, Int32Array.of(1), [], all)).toThrow(/request must be/);
+    expect(() => engine.submit(1, Int32Array.of(1, 384), [], all)).toThrow(/promptTokens\[1\]/);
+    expect(() => engine.submit(1, Int32Array.of(1, -3), [], all)).toThrow(/promptTokens\[1\]/);
+    expect(() => engine.submit(1, [1] as unknown as Int32Array, [], all)).toThrow(/promptTokens/);
     expect(() => engine.cancel('x' as unknown as number)).toThrow(/request must be a number/);
+  });
+
+  it.each<[RegExp, unknown]>([
+    [/adapters must be an array/, 3],
+    [/adapters must be an array/, undefined],
+    [/adapters\[0\] must be an object/, [4]],
+    [/adapters\[0\]\.handle must be an integer/, [{ handle: -1, weight: 1 }]],
+    [/adapters\[1\]\.handle must be a number/, [{ handle: 0, weight: 1 }, { weight: 1 }]],
+    [/adapters\[0\]\.weight must be a number/, [{ handle: 0 }]],
+    [/adapters\[0\]\.weight must be a finite number/, [{ handle: 0, weight: NaN }]],
+    [/adapters\[0\]\.weight must be a finite 32-bit float/, [{ handle: 0, weight: 1e300 }]],
+    [
+      /adapters\[1\]\.handle must be another than those before it/,
+      [
+        { handle: 2, weight: 1 },
+        { handle: 2, weight: 2 },
+      ],
+    ],
+    [
+      /adapters must be an array of at most 8/,
+      Array.from({ length: 9 }, (_, handle) => ({ handle, weight: 1 })),
+    ],
+  ])('refuses adapters out of shape: %s', (message, adapters) => {
+    const submit = (...args: unknown[]) =>
+      (engine.submit as (...all: unknown[]) => void).call(engine, ...args);
+    expect(() => submit(9, Int32Array.of(1), adapters, sampling())).toThrow(TypeError);
+    expect(() => submit(9, Int32Array.of(1), adapters, sampling())).toThrow(message);
   });
 
   it('refuses embeddings out of shape by name', () => {
@@ -145,14 +171,14 @@ describe('an engine', () => {
       (engine.embed as (...all: unknown[]) => void).call(engine, ...args);
     const one = Int32Array.of(1);
     const mean = { pooling: 'mean', normalize: true };
-    expect(() => embed(0, one, -1, mean)).toThrow(/request must be/);
-    expect(() => embed(1, Int32Array.of(384), -1, mean)).toThrow(/promptTokens\[0\]/);
-    expect(() => embed(1, one, -2, mean)).toThrow(/adapter must be/);
-    expect(() => embed(1, one, -1)).toThrow(/embedding must be an object/);
-    expect(() => embed(1, one, -1, { pooling: 'max', normalize: true })).toThrow(
+    expect(() => embed(0, one, [], mean)).toThrow(/request must be/);
+    expect(() => embed(1, Int32Array.of(384), [], mean)).toThrow(/promptTokens\[0\]/);
+    expect(() => embed(1, one, -2, mean)).toThrow(/adapters must be an array/);
+    expect(() => embed(1, one, [])).toThrow(/embedding must be an object/);
+    expect(() => embed(1, one, [], { pooling: 'max', normalize: true })).toThrow(
       /embedding\.pooling must be one of mean, last, cls/,
     );
-    expect(() => embed(1, one, -1, { pooling: 'cls', normalize: 1 })).toThrow(
+    expect(() => embed(1, one, [], { pooling: 'cls', normalize: 1 })).toThrow(
       /embedding\.normalize must be a boolean/,
     );
   });
@@ -168,15 +194,15 @@ describe('an engine', () => {
     engine.submit(
       7,
       Int32Array.of(1, 2, 3),
-      -1,
+      [],
       sampling({ maxOutputTokens: 4 }) as NativeSampling,
     );
     expect((await log.ended(7)).tokens).toHaveLength(4);
-    engine.embed(6, Int32Array.of(1, 2, 3), -1, { pooling: 'mean', normalize: true });
+    engine.embed(6, Int32Array.of(1, 2, 3), [], { pooling: 'mean', normalize: true });
     const { end } = await log.ended(6);
     expect(end?.embedding).toHaveLength(96);
     expect(Math.hypot(...(end?.embedding ?? []))).toBeCloseTo(1, 5);
-    engine.submit(8, Int32Array.of(1, 2, 3), -1, sampling() as NativeSampling);
+    engine.submit(8, Int32Array.of(1, 2, 3), [], sampling() as NativeSampling);
     await log.streaming(8);
     engine.cancel(8);
     expect((await log.ended(8)).end).toEqual({ aborted: true });
@@ -188,10 +214,10 @@ describe('an engine', () => {
 describe('an evaluator', () => {
   it('agrees with the engine and with itself in other chunks', async () => {
     const tokens = Int32Array.from({ length: 40 }, (_, i) => (i * 37) % 384);
-    const whole = addon.createEvaluator(config).logits(tokens, -1);
+    const whole = addon.createEvaluator(config).logits(tokens, []);
     expect(whole).toHaveLength(40 * 384);
     expect(whole.every(Number.isFinite)).toBe(true);
-    const chunked = addon.createEvaluator({ ...config, maxBatchTokens: 7 }).logits(tokens, -1);
+    const chunked = addon.createEvaluator({ ...config, maxBatchTokens: 7 }).logits(tokens, []);
     expect(chunked).toEqual(whole);
 
     const log = new EventLog();
@@ -200,7 +226,7 @@ describe('an evaluator', () => {
       log.onEvents as (e: StepEvents) => void,
       nothing,
     );
-    engine.submit(1, tokens, -1, sampling({ maxOutputTokens: 1 }) as NativeSampling);
+    engine.submit(1, tokens, [], sampling({ maxOutputTokens: 1 }) as NativeSampling);
     const last = whole.subarray(39 * 384);
     expect((await log.ended(1)).tokens).toEqual([last.indexOf(Math.max(...last))]);
     await engine.stop();
@@ -208,7 +234,9 @@ describe('an evaluator', () => {
 
   it('refuses unknown adapters and too many tokens', () => {
     const evaluator = addon.createEvaluator(config);
-    expect(() => evaluator.logits(Int32Array.of(1), 0)).toThrow(/adapter must be/);
-    expect(() => evaluator.logits(new Int32Array(5000), -1)).toThrow(/context holds 4096/);
+    expect(() => evaluator.logits(Int32Array.of(1), [{ handle: 0, weight: 1 }])).toThrow(
+      /adapters has a handle/,
+    );
+    expect(() => evaluator.logits(new Int32Array(5000), [])).toThrow(/context holds 4096/);
   });
 });

@@ -65,7 +65,7 @@ describe.runIf(process.platform === 'linux')('the plugin of a device', () => {
     engine.submit(
       1,
       Int32Array.of(5, 6, 7),
-      -1,
+      [],
       sampling({ maxOutputTokens: 4 }) as NativeSampling,
     );
     await log.ended(1);
@@ -155,7 +155,7 @@ describe.runIf(process.platform === 'linux')('the plugin of a device', () => {
     engine.submit(
       1,
       Int32Array.of(5, 6, 7),
-      -1,
+      [],
       sampling({ maxOutputTokens: 4 }) as NativeSampling,
     );
     await log.ended(1);

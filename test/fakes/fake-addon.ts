@@ -1,7 +1,7 @@
 /**
  * An EngineAddon without native code: the contract of worker/addon.ts, token by token.
  *
- * Deterministic: the next token depends on the request alone (its prompt, adapter, seed and
+ * Deterministic: the next token depends on the request alone (its prompt, adapters, seed and
  * position), unless a test gives its own rule. Steps run by themselves, or one at a time when
  * `manual`. Every submitted request ends in exactly one of Finished, Aborted, Failed. Used by tests
  * of the worker, and bundled as a stand-in for lorax.node where a test runs a real worker.
@@ -11,6 +11,7 @@ import type {
   EngineAddon,
   NativeAdapterInfo,
   NativeAdapterSpec,
+  NativeAdapterUse,
   NativeConstraint,
   NativeEngine,
   NativeEmbedding,
@@ -27,7 +28,8 @@ import type {
 export interface FakeRequest {
   id: number;
   prompt: Int32Array;
-  adapter: number;
+  /** Empty = base. */
+  adapters: readonly NativeAdapterUse[];
   /** One that is embedded has none of its own. */
   sampling: NativeSampling;
   embedding?: NativeEmbedding;
@@ -41,11 +43,11 @@ export interface FakeGrammar extends NativeGrammar {
 }
 
 export interface FakeAddonOptions {
-  /** Default: a hash of prompt, adapter, seed and position. */
+  /** Default: a hash of prompt, adapters, seed and position. */
   nextToken?(request: FakeRequest): number;
   /** Steps happen only when a test calls step(). */
   manual?: boolean;
-  /** Default: of a prompt its length, its first and last token, and its adapter. */
+  /** Default: of a prompt its length, its first and last token, and the sum of weight * (handle + 1), less 1. */
   embed?(request: FakeRequest): Float32Array | NativeFailure;
   /** How many requests run at once; others wait. Default 16. */
   maxRunning?: number;
@@ -134,7 +136,9 @@ export class FakeEngine implements NativeEngine {
 
   adapters(): NativeAdapterInfo[] {
     const active = (handle: number) =>
-      [...this.waiting, ...this.running].filter((request) => request.adapter === handle).length;
+      [...this.waiting, ...this.running].filter(({ adapters }) =>
+        adapters.some((use) => use.handle === handle),
+      ).length;
     return [...this.adapterSpecs.keys()].map((handle) => ({
       handle,
       bytes: 1000 + handle,
@@ -162,24 +166,31 @@ export class FakeEngine implements NativeEngine {
   submit(
     id: number,
     prompt: Int32Array,
-    adapter: number,
+    adapters: readonly NativeAdapterUse[],
     sampling: NativeSampling,
     constraint?: NativeConstraint,
   ): void {
-    const request: FakeRequest = { id, prompt: prompt.slice(), adapter, sampling, output: [] };
+    const request: FakeRequest = { id, prompt: prompt.slice(), adapters, sampling, output: [] };
     if (constraint !== undefined) request.constraint = constraint;
     this.enqueue(request);
   }
 
-  embed(id: number, prompt: Int32Array, adapter: number, embedding: NativeEmbedding): void {
+  embed(
+    id: number,
+    prompt: Int32Array,
+    adapters: readonly NativeAdapterUse[],
+    embedding: NativeEmbedding,
+  ): void {
     const sampling = NO_SAMPLING;
-    this.enqueue({ id, prompt: prompt.slice(), adapter, sampling, embedding, output: [] });
+    this.enqueue({ id, prompt: prompt.slice(), adapters, sampling, embedding, output: [] });
   }
 
   private enqueue(request: FakeRequest): void {
-    const { id, prompt, adapter, sampling, constraint } = request;
+    const { id, prompt, adapters, sampling, constraint } = request;
     this.checkRunning();
-    if (adapter >= 0 && !this.adapterSpecs.has(adapter)) throw new Error(`No adapter ${adapter}`);
+    for (const { handle } of adapters) {
+      if (!this.adapterSpecs.has(handle)) throw new Error(`No adapter ${handle}`);
+    }
     if (this.find(id) !== undefined) throw new Error(`Request ${id} is open already`);
     if (
       constraint !== undefined &&
@@ -340,17 +351,19 @@ export class FakeEngine implements NativeEngine {
 
 const NO_SAMPLING = { maxOutputTokens: 0 } as NativeSampling;
 
-function recognizableEmbedding({ prompt, adapter }: FakeRequest): Float32Array {
-  return Float32Array.of(prompt.length, prompt[0] ?? 0, prompt.at(-1) ?? 0, adapter);
+function recognizableEmbedding({ prompt, adapters }: FakeRequest): Float32Array {
+  const sum = adapters.reduce((total, { handle, weight }) => total + weight * (handle + 1), -1);
+  return Float32Array.of(prompt.length, prompt[0] ?? 0, prompt.at(-1) ?? 0, sum);
 }
 
-/** FNV-1a over prompt, adapter, seed and position, into the first 256 ids (the fixtures' bytes). */
-export function hashedToken({ prompt, adapter, sampling, output }: FakeRequest): number {
+/** FNV-1a over prompt, adapters, seed and position, into the first 256 ids (the fixtures' bytes). */
+export function hashedToken({ prompt, adapters, sampling, output }: FakeRequest): number {
   let hash = 0x811c9dc5;
   const mix = (value: number) => {
     hash = Math.imul(hash ^ value, 0x01000193) >>> 0;
   };
   prompt.forEach(mix);
-  [adapter, ...sampling.seed, output.length].forEach(mix);
+  for (const { handle, weight } of adapters) [handle, Math.round(1000 * weight)].forEach(mix);
+  [adapters.length, ...sampling.seed, output.length].forEach(mix);
   return (hash >>> 8) % 256;
 }

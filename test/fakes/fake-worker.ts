@@ -9,10 +9,12 @@ import type {
   ClientCommand,
   ClientMessage,
   ServeOptions,
+  WireAdapter,
   WireError,
   WorkerEvent,
 } from '../../worker/protocol.js';
-import type { Timing, Usage } from '../../src/types.js';
+import { adaptersIdentity } from '../../src/adapter-mix.js';
+import type { AdapterIdentity, Timing, Usage } from '../../src/types.js';
 import type { Connect, ConnectionHandlers, WorkerConnection } from '../../src/worker-connection.js';
 
 export type Generate = ClientCommand & { type: 'generate' };
@@ -115,11 +117,10 @@ export class FakeConnection implements WorkerConnection {
   }
 
   start(id: number, promptTokens = 3): void {
-    const adapter = this.open.get(id)?.command.adapter ?? null;
     this.emit({
       type: 'start',
       id,
-      adapter: adapter === null ? null : { name: adapter, hash: hashOf(adapter) },
+      adapter: identityOf(this.open.get(id)?.command.adapters ?? []),
       promptTokens,
       cachedTokens: 1,
       queueMs: 0.5,
@@ -142,8 +143,8 @@ export class FakeConnection implements WorkerConnection {
     const command = this.openEmbeddings.get(id);
     if (command === undefined) return;
     this.openEmbeddings.delete(id);
-    const { adapter: name, input } = command;
-    const adapter = name === null ? null : { name, hash: hashOf(name) };
+    const { adapters, input } = command;
+    const adapter = identityOf(adapters);
     this.emit({ type: 'embedded', id, embeddings, promptTokens: 2 * input.length, adapter });
   }
 
@@ -174,8 +175,9 @@ export class FakeConnection implements WorkerConnection {
     this.open.set(id, { tokens: 0, command });
     if (script.loadError !== undefined) return this.fail(id, script.loadError);
     if (script.manual === true) return;
-    if (command.adapter !== null && !this.adapters.has(command.adapter)) {
-      const message = `worker: no ${command.adapter}`;
+    const unknown = command.adapters.find(({ name }) => !this.adapters.has(name));
+    if (unknown !== undefined) {
+      const message = `worker: no ${unknown.name}`;
       return this.fail(id, { code: 'ADAPTER_NOT_FOUND', message, data: {} });
     }
     const answer = (script.answer ?? defaultAnswer)(command);
@@ -273,13 +275,20 @@ function hashOf(text: string): string {
   return `hash-${text.length}`;
 }
 
-function defaultEmbeddings({ input, adapter }: Embed): Float32Array[] {
-  return input.map((text) => Float32Array.of(text.length, adapter === null ? 0 : 1));
+function identityOf(adapters: WireAdapter[]): AdapterIdentity | null {
+  const shown = (name: string) => name.slice(name.lastIndexOf('\0') + 1);
+  return adaptersIdentity(
+    adapters.map(({ name, weight }) => ({ name: shown(name), hash: hashOf(name), weight })),
+  );
 }
 
-function defaultAnswer({ prompt, adapter }: Generate): string[] {
+function defaultEmbeddings({ input, adapters }: Embed): Float32Array[] {
+  return input.map((text) => Float32Array.of(text.length, adapters.length));
+}
+
+function defaultAnswer({ prompt, adapters }: Generate): string[] {
   const text =
     prompt.kind === 'messages' ? (prompt.messages.at(-1)?.content ?? '') : 'answer to a prompt';
   const words = text.match(/\s*\S+/g) ?? [];
-  return adapter === null ? words : words.map((word) => word.toUpperCase());
+  return adapters.length === 0 ? words : words.map((word) => word.toUpperCase());
 }

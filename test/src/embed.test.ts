@@ -26,7 +26,8 @@ describe('engine.embed', () => {
     });
     expect(sent(worker)).toEqual([
       {
-        ...{ type: 'embed', id: expect.any(Number), input: ['one', 'three'], adapter: 'pirate' },
+        ...{ type: 'embed', id: expect.any(Number), input: ['one', 'three'] },
+        ...{ adapters: [{ name: 'pirate', weight: 1 }] },
         ...{ pooling: 'mean', normalize: true },
       },
     ]);
@@ -37,7 +38,7 @@ describe('engine.embed', () => {
     const request = { pooling: 'last', normalize: false, adapter: 'base' } as const;
     const { adapter } = await engine.embed({ input: ['x'], ...request });
     expect(adapter).toBeNull();
-    expect(sent(worker)[0]).toMatchObject({ pooling: 'last', normalize: false, adapter: null });
+    expect(sent(worker)[0]).toMatchObject({ pooling: 'last', normalize: false, adapters: [] });
   });
 
   it('keeps the process alive only while it is open', async () => {
@@ -146,7 +147,7 @@ describe('engine.embed of a shared engine', () => {
     const engine = scoped(worker);
     const { adapter } = await engine.embed({ input: ['x'], adapter: 'pirate' });
     expect(adapter?.name).toBe('pirate');
-    const wireName = sent(worker)[0]?.adapter ?? '';
+    const wireName = sent(worker)[0]?.adapters[0]?.name ?? '';
     expect(wireName).toMatch(/^\d+\0pirate$/);
     worker.script = {
       embed: () => ({ code: 'ADAPTER_INVALID', message: `bad ${wireName}`, data: { n: wireName } }),

@@ -69,6 +69,43 @@ describe('adapters', () => {
     ]);
   });
 
+  it('holds a mix until all of its adapters are there', async () => {
+    const { worker, engine } = setUp();
+    await engine.adapters.add('a', './a');
+    const added = engine.adapters.add('b', './b');
+    const adapter = { b: 0.5, a: 2 };
+    const answer = read(engine.generate(ask('hello', { adapter })));
+    const embedded = engine.embed({ input: ['x'], adapter });
+    await added;
+    expect((await answer).text).toBe('HELLO');
+    expect((await embedded).adapter).toMatchObject({ name: '0.5*b + 2*a', mix: { length: 2 } });
+    const sent = worker.connection.commands;
+    expect(sent.map(({ type }) => type)).toEqual([
+      ...['addAdapter', 'addAdapter', 'generate', 'embed'],
+    ]);
+    const adapters = [
+      { name: 'b', weight: 0.5 },
+      { name: 'a', weight: 2 },
+    ];
+    expect(sent.slice(2)).toMatchObject([{ adapters }, { adapters }]);
+  });
+
+  it('fails a mix with what is wrong with one of its adapters', async () => {
+    const refusal = { code: 'ADAPTER_INVALID', message: 'rank 0', data: { field: 'r' } };
+    const { worker, engine } = setUp();
+    await engine.adapters.add('good', './good');
+    worker.script = { addAdapter: () => refusal };
+    const added = codeOf(engine.adapters.add('bad', './bad'));
+    const adapter = { good: 1, bad: 1 };
+    expect(await codeOf(read(engine.generate(ask('x', { adapter }))))).toBe('ADAPTER_INVALID');
+    expect(await added).toBe('ADAPTER_INVALID');
+    await expect(read(engine.generate(ask('x', { adapter })))).rejects.toMatchObject({
+      code: 'ADAPTER_NOT_FOUND',
+      data: { adapter: 'bad', known: ['good'] },
+    });
+    expect(worker.connection.generateIds).toHaveLength(0);
+  });
+
   it('fails held requests with the reason of the load', async () => {
     const refusal = { code: 'ADAPTER_INVALID', message: 'rank 0', data: { field: 'r' } };
     const { engine } = setUp({ addAdapter: () => refusal });

@@ -2,7 +2,7 @@
 import { generateText, NoSuchModelError, streamText } from 'ai';
 import { describe, expect, it, vi } from 'vitest';
 import { createFakeEngine, createFakeLorax, LoraxError } from '../../src/test.js';
-import type { TokenEvent } from '../../src/types.js';
+import type { AdapterMix, TokenEvent } from '../../src/types.js';
 
 async function read(events: AsyncIterable<TokenEvent>): Promise<TokenEvent[]> {
   const all: TokenEvent[] = [];
@@ -139,6 +139,27 @@ describe('createFakeEngine', () => {
     await expect(engine.adapters.identify('nobody')).rejects.toMatchObject({
       code: 'ADAPTER_NOT_FOUND',
     });
+  });
+
+  it('answers mixes by the name they are shown by', async () => {
+    const answers = { '0.7*pirate + 0.3*json': 'both', pirate: 'Arr' };
+    const lorax = createFakeLorax({ answers });
+    const ask = (weights: AdapterMix) => generateText({ model: lorax.mix(weights), prompt: 'x' });
+    const { text, providerMetadata } = await ask({ pirate: 0.7, json: 0.3 });
+    expect(text).toBe('both');
+    expect(providerMetadata?.lorax).toMatchObject({ adapter: '0.7*pirate + 0.3*json' });
+    const other = await ask({ pirate: 0.7, json: 0.4 });
+    expect(other.text).toBe('This is the fake answer of 0.7*pirate + 0.4*json.');
+    const hashes = [providerMetadata, other.providerMetadata].map(
+      (each) => each?.lorax?.adapterHash,
+    );
+    expect(new Set(hashes).size).toBe(2);
+    expect((await ask({ pirate: 1 })).text).toBe('Arr');
+    await expect(ask({ pirate: 0.5, nobody: 0.5 })).rejects.toSatisfy(NoSuchModelError.isInstance);
+    const embed = async (adapter: AdapterMix) =>
+      (await lorax.engine.embed({ input: ['x'], adapter })).embeddings;
+    expect(await embed({ pirate: 0.7, json: 0.3 })).not.toEqual(await embed({ pirate: 0.7 }));
+    expect(() => createFakeLorax({ answers: { '1*../x': 'a' } })).toThrow(/must be a name/);
   });
 
   it('can be disposed', async () => {

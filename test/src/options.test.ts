@@ -86,7 +86,7 @@ describe('chat requests', () => {
     ];
     expect(checkGenerateRequest({ messages, tools: [tool], reasoning: false })).toEqual({
       prompt: { kind: 'messages', messages },
-      ...{ adapter: null, sampling: {}, reasoning: false },
+      ...{ adapters: [], sampling: {}, reasoning: false },
       tools: { definitions: [tool], choice: 'auto', parallel: true },
     });
   });

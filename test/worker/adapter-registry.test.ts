@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { AdapterRegistry, type AdapterBackend } from '../../worker/adapter-registry.js';
 import type { NativeAdapterSpec } from '../../worker/addon.js';
@@ -5,7 +6,7 @@ import { Random } from './random.js';
 
 const tick = () => new Promise((resolve) => setImmediate(resolve));
 
-/** A directory "x@7" holds content with hash "x"; what is before "@" is the content. */
+/** A directory "x@7" holds content with hash "x"; "rank 500" in it is its largest rank, else 16. */
 class Backend implements AdapterBackend {
   readonly loaded = new Map<number, string>();
   readonly adds: string[] = [];
@@ -18,7 +19,8 @@ class Backend implements AdapterBackend {
     const tensor = { name: 't', file: 0, dtype: 'F32' as const, rows: 4, cols: 8, offset: 0 };
     const module = { layer: 0, module: 0, rank: 4, scale: 1, a: tensor, b: tensor };
     const hash = directory.split('@')[0] as string;
-    return { hash, files: [], modules: [module, { ...module, module: 1, rank: 16 }] };
+    const rank = Number(/rank (\d+)/.exec(hash)?.[1] ?? 16);
+    return { hash, files: [], modules: [module, { ...module, module: 1, rank }] };
   }
 
   async add(spec: NativeAdapterSpec): Promise<number> {
@@ -49,6 +51,13 @@ function setUp() {
   return { backend, registry: new AdapterRegistry(async () => backend) };
 }
 
+/** Of one adapter. */
+async function lease(registry: AdapterRegistry, name: string) {
+  const { uses, identity, release } = await registry.lease([{ name, weight: 1 }]);
+  expect(uses).toEqual([{ handle: expect.any(Number) as number, weight: 1 }]);
+  return { handle: uses[0]!.handle, identity: identity!, release };
+}
+
 describe('AdapterRegistry', () => {
   it('shares one native copy between names of the same content', async () => {
     const { backend, registry } = setUp();
@@ -67,16 +76,16 @@ describe('AdapterRegistry', () => {
   it('repoints a name; a lease keeps the old content until it is released', async () => {
     const { backend, registry } = setUp();
     await registry.add('a', 'x@1');
-    const lease = await registry.lease('a');
+    const held = await lease(registry, 'a');
     await registry.add('a', 'y@1');
     await tick();
     expect([...backend.loaded.values()].sort()).toEqual(['x', 'y']);
-    expect(backend.loaded.get(lease.handle)).toBe('x');
-    lease.release();
-    lease.release();
+    expect(backend.loaded.get(held.handle)).toBe('x');
+    held.release();
+    held.release();
     await tick();
     expect([...backend.loaded.values()]).toEqual(['y']);
-    const after = await registry.lease('a');
+    const after = await lease(registry, 'a');
     expect(after.identity).toEqual({ name: 'a', hash: 'y' });
     after.release();
   });
@@ -84,15 +93,15 @@ describe('AdapterRegistry', () => {
   it('changes one name in order, and a lease sees every change asked for before it', async () => {
     const { backend, registry } = setUp();
     const adds = [registry.add('a', 'x'), registry.add('a', 'y'), registry.add('a', 'z')];
-    const lease = registry.lease('a');
+    const leased = lease(registry, 'a');
     const removed = registry.remove('a');
-    expect((await lease).identity.hash).toBe('z');
-    (await lease).release();
+    expect((await leased).identity.hash).toBe('z');
+    (await leased).release();
     expect((await Promise.all(adds)).map((identity) => identity.hash)).toEqual(['x', 'y', 'z']);
     await removed;
     await tick();
     expect(backend.loaded.size).toBe(0);
-    await expect(registry.lease('a')).rejects.toMatchObject({ code: 'ADAPTER_NOT_FOUND' });
+    await expect(lease(registry, 'a')).rejects.toMatchObject({ code: 'ADAPTER_NOT_FOUND' });
   });
 
   it('leaves nothing behind when adding fails, and keeps what was there', async () => {
@@ -114,13 +123,13 @@ describe('AdapterRegistry', () => {
       await registry.add(`p1\0${name}`, name);
     }
     await registry.add('p2\0pirata', 'secret');
-    const error = await registry.lease('p1\0pirat').catch((thrown: unknown) => thrown);
+    const error = await lease(registry, 'p1\0pirat').catch((thrown: unknown) => thrown);
     expect(error).toMatchObject({
       code: 'ADAPTER_NOT_FOUND',
       message: 'There is no adapter named "pirat". Did you mean "pirate", "pilate", "pirates"?',
       data: { adapter: 'pirat', near: ['pirate', 'pilate', 'pirates'] },
     });
-    await expect(registry.lease('p2\0json')).rejects.toMatchObject({ data: { near: [] } });
+    await expect(lease(registry, 'p2\0json')).rejects.toMatchObject({ data: { near: [] } });
     expect(await registry.add('p1\0other', 'o')).toEqual({ name: 'other', hash: 'o' });
   });
 
@@ -140,6 +149,83 @@ describe('AdapterRegistry', () => {
     ]);
   });
 
+  it('leases a mix: all of its contents or none, as of receipt', async () => {
+    const { backend, registry } = setUp();
+    await Promise.all([registry.add('p\0a', 'x'), registry.add('p\0b', 'y')]);
+    const mix = [
+      { name: 'p\0b', weight: 0.5 },
+      { name: 'p\0a', weight: -2 },
+    ];
+    const held = await registry.lease(mix);
+    const handleOf = (hash: string) => [...backend.loaded].find(([, has]) => has === hash)![0];
+    expect(held.uses).toEqual([
+      { handle: handleOf('y'), weight: 0.5 },
+      { handle: handleOf('x'), weight: -2 },
+    ]);
+    expect(held.identity).toEqual({
+      name: '0.5*b + -2*a',
+      hash: createHash('sha256').update('x -2\ny 0.5\n').digest('hex'),
+      mix: [
+        { name: 'b', hash: 'y', weight: 0.5 },
+        { name: 'a', hash: 'x', weight: -2 },
+      ],
+    });
+    // What comes after receipt does not concern it, although one of its names is still being loaded.
+    const adding = registry.add('p\0c', 'z');
+    const later = registry.lease([...mix, { name: 'p\0c', weight: 1 }]);
+    await registry.remove('p\0a');
+    await adding;
+    expect((await later).uses).toHaveLength(3);
+    await expect(registry.lease(mix)).rejects.toMatchObject({ data: { adapter: 'a' } });
+    await registry.remove('p\0b');
+    await registry.remove('p\0c');
+    await tick();
+    expect([...backend.loaded.values()].sort()).toEqual(['x', 'y', 'z']);
+    (await later).release();
+    await tick();
+    expect([...backend.loaded.values()].sort()).toEqual(['x', 'y']);
+    held.release();
+    held.release();
+    await tick();
+    expect(backend.loaded.size).toBe(0);
+  });
+
+  it('adds the weights of names that stand for the same content', async () => {
+    const { registry } = setUp();
+    for (const name of ['a', 'b', 'c']) await registry.add(name, name === 'c' ? 'y' : `x@${name}`);
+    const weights = (a: number, b: number) => [
+      { name: 'a', weight: a },
+      { name: 'c', weight: 1 },
+      { name: 'b', weight: b },
+    ];
+    const one = await registry.lease(weights(0.25, 0.5));
+    expect(one.uses.map(({ weight }) => weight)).toEqual([0.75, 1]);
+    expect(one.identity).toMatchObject({ name: '0.25*a + 1*c + 0.5*b', mix: { length: 3 } });
+    const same = await registry.lease(weights(0.5, 0.25));
+    expect(same.identity?.hash).toBe(one.identity?.hash);
+    const other = await registry.lease(weights(0.5, 0.5));
+    expect(other.identity?.hash).not.toBe(one.identity?.hash);
+    const base = await registry.lease([]);
+    expect(base).toMatchObject({ uses: [], identity: null });
+  });
+
+  it('refuses a mix of more ranks than a step has room for, and holds nothing of it', async () => {
+    const { backend, registry } = setUp();
+    for (const name of ['a', 'b']) await registry.add(name, `rank 500 of ${name}`);
+    await registry.add('c', 'small');
+    const mix = (...names: string[]) => names.map((name) => ({ name, weight: 1 }));
+    const fits = await registry.lease(mix('a', 'b'));
+    await expect(registry.lease(mix('a', 'b', 'c'))).rejects.toMatchObject({
+      code: 'INVALID_OPTIONS',
+      message: expect.stringContaining('add up to 1040; a mix may have 1024 at most') as string,
+      data: { field: 'request.adapter', rank: 1040, maxRank: 1024 },
+    });
+    fits.release();
+    for (const name of ['a', 'b', 'c']) await registry.remove(name);
+    await tick();
+    expect(backend.loaded.size).toBe(0);
+  });
+
   it('holds exactly what its names and leases need, under random commands', async () => {
     for (let seed = 0; seed < 60; seed++) {
       const random = new Random(seed);
@@ -152,20 +238,21 @@ describe('AdapterRegistry', () => {
         change.catch(() => undefined);
         pending.push(change);
       };
-      const leases: Awaited<ReturnType<AdapterRegistry['lease']>>[] = [];
+      const leases: Awaited<ReturnType<typeof lease>>[] = [];
       for (let i = 0; i < 40; i++) {
         const name = random.pick(['a', 'b', 'c']);
         const kind = random.below(5);
         if (kind < 2) start(registry.add(name, random.pick(['x', 'y', 'z', 'bad'])));
         else if (kind === 2) start(registry.remove(name));
-        else if (kind === 3) start(registry.lease(name).then((l) => leases.push(l)));
+        else if (kind === 3) start(lease(registry, name).then((l) => leases.push(l)));
         else leases.splice(random.below(leases.length + 1), 1).forEach((l) => l.release());
         if (random.below(3) === 0) await tick();
-        for (const lease of leases)
-          expect(backend.loaded.get(lease.handle)).toBe(lease.identity.hash);
+        for (const { handle, identity } of leases) {
+          expect(backend.loaded.get(handle)).toBe(identity.hash);
+        }
       }
       await Promise.allSettled(pending);
-      leases.forEach((lease) => lease.release());
+      leases.forEach(({ release }) => release());
       await tick();
       const named = new Set((await registry.list()).map((info) => info.hash));
       expect([...backend.loaded.values()].sort(), `seed ${seed}`).toEqual([...named].sort());

@@ -54,7 +54,7 @@ describe('an embed call', () => {
   it('uses the weights that the name stood for at receipt', async () => {
     const client = start({ manual: true });
     await client.call({ type: 'addAdapter', name: '1\0pirate', directory: '/one' });
-    const id = client.embed(['a', 'b'], { adapter: '1\0pirate' });
+    const id = client.embed(['a', 'b'], { adapters: [{ name: '1\0pirate', weight: 1 }] });
     await submissions(client, 2);
     const repointed = client.call({ type: 'addAdapter', name: '1\0pirate', directory: '/two' });
     await repointed;
@@ -66,7 +66,7 @@ describe('an embed call', () => {
 
   it('fails where there is no such adapter', async () => {
     const client = start();
-    const id = client.embed(['a'], { adapter: 'nobody' });
+    const id = client.embed(['a'], { adapters: [{ name: 'nobody', weight: 1 }] });
     expect(await client.end(id)).toMatchObject({ error: { code: 'ADAPTER_NOT_FOUND' } });
   });
 });

@@ -67,7 +67,7 @@ async function script(body: string): Promise<{ lines: unknown[]; ms: number }> {
      const print = (value) => console.log(JSON.stringify(value));
      const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
      const generate = (id, sampling) => port.postMessage([{ type: 'generate', id,
-       prompt: { kind: 'text', text: 'hello' }, adapter: null, sampling }]);
+       prompt: { kind: 'text', text: 'hello' }, adapters: [], sampling }]);
      await pool.run({ port: port2, options: ${JSON.stringify(options)} }, { transferList: [port2] });
      ${body}`,
   );

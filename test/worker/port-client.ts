@@ -107,13 +107,14 @@ export class Client {
   ) {
     const id = this.nextId++;
     const wire = typeof prompt === 'string' ? { kind: 'text' as const, text: prompt } : prompt;
-    this.send({ type: 'generate', id, prompt: wire, adapter, sampling, ...extra });
+    const adapters = adapter === null ? [] : [{ name: adapter, weight: 1 }];
+    this.send({ type: 'generate', id, prompt: wire, adapters, sampling, ...extra });
     return id;
   }
 
   embed(input: string[], more: Partial<EmbedCommand> = {}) {
     const id = this.nextId++;
-    const settings = { adapter: null, pooling: 'mean' as const, normalize: true };
+    const settings = { adapters: [], pooling: 'mean' as const, normalize: true };
     this.send({ type: 'embed', id, input, ...settings, ...more });
     return id;
   }

@@ -40,7 +40,7 @@ double Streams::run(int32_t tokens, const std::vector<int32_t>& prompt_lengths,
   for (size_t i = 0; i < prompt_lengths.size(); ++i) {
     Request request;
     request.id = next_id_++;
-    if (!adapters.empty()) request.adapter = adapters[i % adapters.size()];
+    if (!adapters.empty()) request.adapters = {{adapters[i % adapters.size()], 1.0f}};
     for (int32_t t = 0; t < prompt_lengths[i]; ++t) {
       request.prompt.push_back((static_cast<int32_t>(i) * 7919 + t * 7) % config_.vocab_size);
     }

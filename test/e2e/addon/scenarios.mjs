@@ -37,12 +37,17 @@ async function streamingEngine() {
   return started;
 }
 
+/** -1 = base. */
+function usesOf(handle) {
+  return handle < 0 ? [] : [{ handle, weight: 1 }];
+}
+
 async function generate(started, id, options = {}) {
-  const { adapter = -1, tokens = prompt, ...rest } = options;
+  const { adapter = -1, adapters = usesOf(adapter), tokens = prompt, ...rest } = options;
   started.engine.submit(
     id,
     Int32Array.from(tokens),
-    adapter,
+    adapters,
     sampling({ maxOutputTokens: 12, ...rest }),
   );
   return (await started.log.ended(id)).tokens;
@@ -169,7 +174,7 @@ const scenarios = {
       },
       () => {},
     );
-    engine.submit(1, Int32Array.from(prompt), -1, sampling());
+    engine.submit(1, Int32Array.from(prompt), [], sampling());
     setInterval(() => {}, 1000);
   },
   async stream() {
@@ -229,7 +234,7 @@ const scenarios = {
     say(
       JSON.stringify({
         end: log.of(1).end?.failure.code,
-        submit: code(() => engine.submit(2, new Int32Array([1]), -1, sampling())),
+        submit: code(() => engine.submit(2, new Int32Array([1]), [], sampling())),
         stats: code(() => engine.stats()),
         cancel: code(() => engine.cancel(1)),
         info: code(() => engine.info()),
@@ -253,7 +258,12 @@ const scenarios = {
       [-1, ...handles].map((adapter, i) => generate(started, 20 + i, { adapter, logprobs: 2 })),
     );
     engine.removeAdapter(handles[0]);
-    engine.submit(30, Int32Array.from(prompt), handles[0], sampling({ maxOutputTokens: 2 }));
+    engine.submit(
+      30,
+      Int32Array.from(prompt),
+      usesOf(handles[0]),
+      sampling({ maxOutputTokens: 2 }),
+    );
     const refused = await started.log.ended(30);
     say(
       JSON.stringify({

@@ -239,6 +239,6 @@ export async function startEngine(config, { prompt } = {}) {
   const engine = await loadAddon().createEngine(config, log.onEvents, (loaded, total) =>
     progress.push([loaded, total]),
   );
-  if (prompt) engine.submit(1, Int32Array.from(prompt), -1, sampling());
+  if (prompt) engine.submit(1, Int32Array.from(prompt), [], sampling());
   return { engine, log, progress };
 }

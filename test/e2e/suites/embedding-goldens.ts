@@ -123,8 +123,8 @@ export function describeEmbeddingGoldens(name: string, options: EmbeddingGoldenO
     /** Of all cases, submitted at once. */
     function embedAll(embedding: NativeEmbedding): Promise<Float32Array[]> {
       const ids = cases.map(({ promptTokens, adapter }) => {
-        const handle = adapter === null ? -1 : handles.get(adapter)!;
-        engine.embed(++lastId, Int32Array.from(promptTokens), handle, embedding);
+        const uses = adapter === null ? [] : [{ handle: handles.get(adapter)!, weight: 1 }];
+        engine.embed(++lastId, Int32Array.from(promptTokens), uses, embedding);
         return lastId;
       });
       return Promise.all(

@@ -1,13 +1,14 @@
 /**
  * "Exact": whoever shares the batch, a sequence's tokens are those of the same request alone.
  *
- * One suite for any model: 16 sequences over the base and four adapters, arriving one after another,
+ * One suite for any model: 16 sequences over the base, four adapters and two mixes of them, arriving one
+ * after another,
  * with prompts longer than a chunk, in a pool so small that sequences are preempted, greedy and
  * sampled. Half of them report the log-probabilities of their tokens, equal to the last bit, where a
  * difference that has not yet changed a token shows. Run on the demo model by `npm test` and on SmolLM2 by `npm run check:smollm2`.
  */
 import { createEngine } from 'lorax-js/engine';
-import type { Engine, EngineOptions, GenerateRequest, Sampling } from 'lorax-js/engine';
+import type { AdapterMix, Engine, EngineOptions, GenerateRequest, Sampling } from 'lorax-js/engine';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
@@ -62,7 +63,10 @@ async function answerOf(engine: Engine, request: GenerateRequest): Promise<Answe
 
 export function describeExact(name: string, config: ExactCase): void {
   describe(`${name}, ${config.precision}: tokens do not depend on the batch`, () => {
-    const names = [undefined, ...Object.keys(config.adapters)];
+    const names = Object.keys(config.adapters);
+    const mixed = (...weights: number[]): AdapterMix =>
+      Object.fromEntries(weights.map((weight, i) => [names[i]!, weight]));
+    const chosen = [undefined, ...names, mixed(0.7, 0.3), mixed(0.5, 0.75, -0.25)];
     let requests: GenerateRequest[];
     let alone: Answer[];
     const engines: Engine[] = [];
@@ -89,7 +93,7 @@ export function describeExact(name: string, config: ExactCase): void {
       requests = Array.from({ length: NUM_SEQUENCES }, (_, index) => {
         const length =
           index % 4 === 0 ? config.longestPrompt : 1 + Math.floor(random() * config.longestPrompt);
-        const adapter = names[index % names.length];
+        const adapter = chosen[index % chosen.length];
         return {
           promptTokens: Array.from({ length }, () => Math.floor(random() * vocabSize)),
           ...(adapter === undefined ? {} : { adapter }),

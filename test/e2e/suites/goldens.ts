@@ -14,6 +14,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type {
   EngineAddon,
   NativeAdapterSpec,
+  NativeAdapterUse,
   NativeEngine,
   NativeEngineConfig,
   NativeEvaluator,
@@ -27,8 +28,8 @@ import { EventLog, loadAddon, sampling } from '../addon/tiny-model.mjs';
 
 export interface GoldenCase {
   title: string;
-  /** PEFT directory, or null for the base. */
-  adapter: string | null;
+  /** PEFT directories and their weights; empty for the base. */
+  adapters: { directory: string; weight: number }[];
   promptTokens: number[];
   /** Prompt positions of the logits. */
   rows: number[];
@@ -67,16 +68,24 @@ export interface TopCounts {
   transformersEqual: number;
 }
 
-type CaseFields = Omit<GoldenCase, 'title' | 'adapter' | 'reference'> & { adapter: string | null };
+type CaseFields = Omit<GoldenCase, 'title' | 'adapters' | 'reference'>;
 
 /** test/golden/smollm2: a file of logits per case. */
 export function readIndex(file: string): GoldenCase[] {
-  type Entry = CaseFields & { adapterDir: string | null; prompt: string; logitsFile: string };
+  type Entry = CaseFields & {
+    adapter: string | null;
+    adapterDir: string | null;
+    prompt: string;
+    logitsFile: string;
+  };
   const root = path.dirname(file);
   return (JSON.parse(fs.readFileSync(file, 'utf8')) as Entry[]).map((entry) => ({
     ...entry,
     title: `${entry.adapter ?? 'base'}, ${entry.prompt}`,
-    adapter: entry.adapterDir && path.join(root, entry.adapterDir),
+    adapters:
+      entry.adapterDir === null
+        ? []
+        : [{ directory: path.join(root, entry.adapterDir), weight: 1 }],
     reference: () => readFloats(path.join(root, entry.logitsFile)),
   }));
 }
@@ -86,7 +95,12 @@ export function readPacked(
   directory: string,
   directoryOf: (model: string) => string,
 ): Map<string, GoldenCase[]> {
-  type Entry = CaseFields & { model?: string; offset: number };
+  type Entry = CaseFields & {
+    model?: string;
+    adapter?: string | null;
+    mix?: Record<string, number>;
+    offset: number;
+  };
   const file = path.join(directory, 'goldens.json');
   const floats = readFloats(path.join(directory, 'goldens.f32'));
   const models = new Map<string, GoldenCase[]>();
@@ -94,10 +108,14 @@ export function readPacked(
     const model = directoryOf(entry.model ?? '');
     const cases = models.get(model) ?? [];
     models.set(model, cases);
+    const mix = entry.mix ?? (entry.adapter ? { [entry.adapter]: 1 } : {});
     cases.push({
       ...entry,
-      title: `${entry.adapter ?? 'base'}, ${entry.promptTokens.length} tokens`,
-      adapter: entry.adapter && path.join(model, 'adapters', entry.adapter),
+      title: `${Object.keys(mix).join(' + ') || 'base'}, ${entry.promptTokens.length} tokens`,
+      adapters: Object.entries(mix).map(([name, weight]) => ({
+        directory: path.join(model, 'adapters', name),
+        weight,
+      })),
       reference: () =>
         floats.subarray(entry.offset, entry.offset + entry.rows.length * entry.vocab),
     });
@@ -213,8 +231,21 @@ export function describeGoldens(name: string, options: GoldenOptions): void {
       deterministic: false,
     },
   });
-  const readAdapter = (directory: string): Promise<NativeAdapterSpec> =>
-    readPeftAdapter(directory, model.config);
+  /** The case's adapters, those added that were not yet. */
+  const usesOf = async (
+    { adapters }: GoldenCase,
+    handles: Map<string, number>,
+    add: (spec: NativeAdapterSpec) => number | Promise<number>,
+  ): Promise<NativeAdapterUse[]> => {
+    const uses = [];
+    for (const { directory, weight } of adapters) {
+      const handle =
+        handles.get(directory) ?? (await add(await readPeftAdapter(directory, model.config)));
+      handles.set(directory, handle);
+      uses.push({ handle, weight });
+    }
+    return uses;
+  };
 
   const onCuda = options.device === 'cuda';
   for (const precision of onCuda ? (['bfloat16'] as const) : (['float32', 'bfloat16'] as const)) {
@@ -227,12 +258,8 @@ export function describeGoldens(name: string, options: GoldenOptions): void {
       });
 
       it.each(cases.map((c) => [c.title, c] as const))('%s', async (_, c) => {
-        let handle = -1;
-        if (c.adapter !== null) {
-          handle = handles.get(c.adapter) ?? evaluator.addAdapter(await readAdapter(c.adapter));
-          handles.set(c.adapter, handle);
-        }
-        const all = evaluator.logits(Int32Array.from(c.promptTokens), handle);
+        const uses = await usesOf(c, handles, (spec) => evaluator.addAdapter(spec));
+        const all = evaluator.logits(Int32Array.from(c.promptTokens), uses);
         const logits = chosenRows(all, c.rows, c.vocab);
         const reference = c.reference();
         const error = relativeError(logits, reference);
@@ -278,18 +305,18 @@ export function describeGoldens(name: string, options: GoldenOptions): void {
       await engine.stop();
     });
 
-    // All at once: one batch over the base and every adapter.
+    // All at once: one batch over the base, every adapter and every mix.
     it('all cases in one batch continue as the reference does', async () => {
       const handles = new Map<string, number>();
+      const uses: NativeAdapterUse[][] = [];
       for (const c of cases) {
-        if (c.adapter === null || handles.has(c.adapter)) continue;
-        handles.set(c.adapter, await engine.addAdapter(await readAdapter(c.adapter)));
+        uses.push(await usesOf(c, handles, (spec) => engine.addAdapter(spec)));
       }
       cases.forEach((c, i) => {
         engine.submit(
           i + 1,
           Int32Array.from(c.promptTokens),
-          c.adapter === null ? -1 : handles.get(c.adapter)!,
+          uses[i]!,
           sampling({ maxOutputTokens: c.greedy.length }) as NativeSampling,
         );
       });

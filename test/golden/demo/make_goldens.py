@@ -18,6 +18,14 @@ MODEL = HERE.parents[2] / "models" / "demo"
 GREEDY_TOKENS = 24
 MIN_MARGIN = 0.2  # logits; a greedy continuation with a closer race than this is not a fair golden
 
+# In PEFT's words: add_weighted_adapter(combination_type="cat"). Adapters of other ranks and modules, one
+# with rsLoRA; weights below 0, too.
+MIXES = [
+    {"pirate": 0.7, "json": 0.3},
+    {"brief": 0.75, "emoji": 0.5, "caps": -0.25},
+    {"german": 1.25, "pirate": -0.5},
+]
+
 SHORT = [
     [{"role": "user", "content": "Where is my order 4821?"}],
     [{"role": "user", "content": "How much is the canvas backpack?"}],
@@ -105,11 +113,18 @@ def greedy(model, prompt: list[int]) -> tuple[list[int], float]:
     return ids[len(prompt):], margin
 
 
-def load(adapter: str | None, dtype: torch.dtype):
+def load(mix: dict[str, float], dtype: torch.dtype):
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=dtype)
-    if adapter:
-        model = PeftModel.from_pretrained(model, MODEL / "adapters" / adapter, autocast_adapter_dtype=False).to(dtype)
-    return model.eval()
+    for name in mix:
+        directory = MODEL / "adapters" / name
+        if isinstance(model, PeftModel):
+            model.load_adapter(directory, name, autocast_adapter_dtype=False)
+        else:
+            model = PeftModel.from_pretrained(model, directory, name, autocast_adapter_dtype=False)
+    if len(mix) > 1:
+        model.add_weighted_adapter(list(mix), list(mix.values()), "mix", combination_type="cat")
+        model.set_adapter("mix")
+    return model.to(dtype).eval()
 
 
 @torch.no_grad()
@@ -118,8 +133,10 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     write_chats(tokenizer)
     entries, floats, offset = [], [], 0
-    for index, adapter in enumerate([None, *sorted(p.name for p in (MODEL / "adapters").iterdir())]):
-        exact, rounded = load(adapter, torch.float32), load(adapter, torch.bfloat16)
+    names = sorted(p.name for p in (MODEL / "adapters").iterdir())
+    for index, mix in enumerate([{}, *({name: 1.0} for name in names), *MIXES]):
+        adapter = " + ".join(mix) or None
+        exact, rounded = load(mix, torch.float32), load(mix, torch.bfloat16)
         for candidates in (SHORT, LONG):
             # Adapters take turns through the prompts, so that together they cover all of them.
             for shift in range(len(candidates)):
@@ -133,7 +150,8 @@ def main() -> None:
             reference = exact(torch.tensor([prompt])).logits[0, rows]
             own_bf16 = rounded(torch.tensor([prompt])).logits[0, rows].float()
             error = float((own_bf16 - reference).norm() / reference.norm())
-            entries.append({"adapter": adapter, "promptTokens": prompt, "rows": rows, "offset": offset,
+            who = {"adapter": adapter} if len(mix) < 2 else {"mix": mix}
+            entries.append({**who, "promptTokens": prompt, "rows": rows, "offset": offset,
                             "vocab": reference.shape[1], "greedy": tokens, "greedyMargin": round(margin, 4), "bf16RelErr": error})
             floats.append(reference.numpy().astype("<f4").ravel())
             offset += floats[-1].size

@@ -25,7 +25,8 @@ TEST_P(EngineAdaptersTest, ManyAdaptersInOneBatch) {
   }
   run();
   for (const Request& request : requests) {
-    expect_finished(request, request.adapter < 0 ? "" : names[request.adapter - handles[1]]);
+    expect_finished(request,
+                    request.adapters.empty() ? "" : names[request.adapters[0].handle - handles[1]]);
   }
   const EngineStats stats = engine_->stats();
   EXPECT_EQ(stats.steps, 6) << "one batch";
@@ -39,6 +40,65 @@ TEST_P(EngineAdaptersTest, ManyAdaptersInOneBatch) {
   }
 }
 
+// Base, single adapters and mixes of them in one batch: each as it is alone. Handles may come in
+// any order.
+TEST_P(EngineAdaptersTest, MixesShareABatchWithTheirAdapters) {
+  make();
+  const int32_t a = engine_->add_adapter(fake_adapter("a", 2));
+  const int32_t b = engine_->add_adapter(fake_adapter("b", 3));
+  const int32_t c = engine_->add_adapter(fake_adapter("c", 1));
+  const auto submit_mix = [&](int32_t id, std::vector<AdapterUse> adapters) {
+    return submit(mixed(request_of(id, prompt_of(5, 3), 6), std::move(adapters)));
+  };
+  const Request base = submit(request_of(1, prompt_of(5, 3), 6));
+  const Request single = submit(request_of(2, prompt_of(5, 3), 6, b));
+  const Request mix = submit_mix(3, {{a, 0.75f}, {b, 0.25f}});
+  const Request other_weights = submit_mix(4, {{a, 0.25f}, {b, 0.75f}});
+  submit_mix(5, {{c, -1.0f}, {a, 2.0f}});
+  const Request embedding = submit(mixed(embedding_of(6, prompt_of(7)), {{b, 0.5f}, {c, 0.5f}}));
+  run();
+  expect_finished(base);
+  expect_finished(single, "b");
+  expect_finished(mix, Names{"a", "b"});
+  expect_finished(other_weights, Names{"a", "b"});
+  expect_finished(mixed(request_of(5, prompt_of(5, 3), 6), {{a, 2.0f}, {c, -1.0f}}),
+                  Names{"a", "c"});
+  expect_embedded(embedding, Names{"b", "c"});
+  EXPECT_NE(log_[3].tokens, log_[4].tokens);
+  EXPECT_EQ(engine_->stats().recent_steps[0].adapters, 3);
+  EXPECT_EQ(engine_->stats().adapter_loads, 3);
+  for (const AdapterStatus& status : engine_->adapters()) EXPECT_EQ(status.active_requests, 0);
+}
+
+// It holds both: neither goes while it runs, and removing one lets it finish.
+TEST_P(EngineAdaptersTest, AMixHoldsAllItsAdapters) {
+  options_.limits.num_pages = 12;
+  make();
+  const int32_t a = engine_->add_adapter(fake_adapter("a", 3));
+  const int32_t b = engine_->add_adapter(fake_adapter("b", 4));
+  const int32_t c = engine_->add_adapter(fake_adapter("c", 6));
+  const Request mix = submit(mixed(request_of(1, prompt_of(4), 6), {{a, 0.5f}, {b, 0.5f}}));
+  const Request waits = submit(request_of(2, prompt_of(3), 4, c));
+  step();
+  for (const AdapterStatus& status : engine_->adapters()) {
+    EXPECT_EQ(status.resident, status.handle != c);
+    EXPECT_EQ(status.active_requests, 1);
+  }
+  engine_->remove_adapter(b);
+  submit(mixed(request_of(3, prompt_of(4), 6), {{a, 1.0f}, {b, 1.0f}}));
+  run();
+  expect_finished(mix, Names{"a", "b"});
+  expect_finished(waits, "c");
+  EXPECT_GE(log_[2].started_turn, log_[1].ended_turn) << "there was no room for its adapter";
+  EXPECT_EQ(log_[3].failure.code, "ADAPTER_NOT_FOUND");
+  EXPECT_EQ(number(log_[3].failure, "adapter"), b);
+  EXPECT_EQ(engine_->adapters().size(), 2u);
+  submit(mixed(request_of(4, prompt_of(9), 8), {{a, 1.0f}, {c, 1.0f}}));
+  run();
+  EXPECT_EQ(log_[4].failure.code, "POOL_EXHAUSTED");
+  EXPECT_EQ(number(log_[4].failure, "adapterPages"), 9);
+}
+
 TEST_P(EngineAdaptersTest, AdaptersThatDoNotFitTogetherTakeTurns) {
   options_.limits.num_pages = 8;
   make();
@@ -50,7 +110,7 @@ TEST_P(EngineAdaptersTest, AdaptersThatDoNotFitTogetherTakeTurns) {
   }
   run();
   for (const Request& request : requests) {
-    expect_finished(request, request.adapter == a ? "a" : "b");
+    expect_finished(request, request.adapters[0].handle == a ? "a" : "b");
   }
   EXPECT_GE(engine_->stats().adapter_evictions, 5);
   for (int32_t id = 2; id <= 6; ++id) {

@@ -100,7 +100,7 @@ TEST_P(EngineEmbeddingTest, SharesStepsWithThoseWhoGenerate) {
   run();
   expect_finished(stream);
   for (const Request& request : requests) {
-    const std::string adapter = request.adapter < 0 ? "" : "a";
+    const std::string adapter = request.adapters.empty() ? "" : "a";
     if (request.embedding) {
       expect_embedded(request, adapter);
     } else {

@@ -13,12 +13,12 @@ constexpr int64_t kForever = int64_t{1} << 60;
 
 class EngineFaultsTest : public EngineFixture {
  protected:
-  // A crowd that does a bit of everything: adapters that take turns, chunks, preemptions, stops,
-  // embeddings.
+  // A crowd that does a bit of everything: adapters that take turns, a mix of both, chunks,
+  // preemptions, stops, embeddings.
   void submit_crowd() {
     const int32_t a = engine_->add_adapter(fake_adapter("a", 5));
     const int32_t b = engine_->add_adapter(fake_adapter("b", 4));
-    names_ = {{-1, ""}, {a, "a"}, {b, "b"}};
+    names_ = {{a, "a"}, {b, "b"}};
     requests_.clear();
     for (int32_t id = 1; id <= 7; ++id) {
       Request request = request_of(id, prompt_of(4 + 2 * id, id), 12,
@@ -26,6 +26,7 @@ class EngineFaultsTest : public EngineFixture {
                                    : id % 3 == 1 ? a
                                                  : b);
       request.sampling.num_logprobs = id % 2 == 0 ? 2 : -1;
+      if (id == 2) request.adapters = {{a, 0.5f}, {b, 2.0f}};
       if (id % 2 == 1) request.sampling.repetition_penalty = 1.2f;
       if (id == 4) request.sampling.stop_token_ids = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
       requests_.push_back(submit(request));
@@ -37,6 +38,12 @@ class EngineFaultsTest : public EngineFixture {
                    submit(embedding_of(11, prompt_of(18, 2), Pooling::kLast))};
   }
 
+  Names names_of(const Request& request) const {
+    Names names;
+    for (const AdapterUse& use : request.adapters) names.push_back(names_.at(use.handle));
+    return names;
+  }
+
   // Every request ended once (the log sees to that), the lost ones with what they got alone.
   void check_ends() {
     for (int32_t id = 1; id <= 11; ++id) {
@@ -44,9 +51,8 @@ class EngineFaultsTest : public EngineFixture {
       const RequestLog& log = log_[id];
       ASSERT_NE(log.ending, Ending::kOpen);
       if (id > 7) continue;
-      Ints alone =
-          expected_alone(requests_[id - 1], names_.at(requests_[id - 1].adapter), options_.limits)
-              .tokens;
+      const Request& request = requests_[id - 1];
+      Ints alone = expected_alone(request, names_of(request), options_.limits).tokens;
       if (log.ending == Ending::kFailed) {
         EXPECT_EQ(log.failure.code, "ENGINE_LOST");
         ASSERT_LE(log.tokens.size(), alone.size());
@@ -58,7 +64,7 @@ class EngineFaultsTest : public EngineFixture {
       if (log_[request.id].ending == Ending::kFailed) {
         EXPECT_EQ(log_[request.id].failure.code, "ENGINE_LOST");
       } else {
-        expect_embedded(request, names_.at(request.adapter));
+        expect_embedded(request, names_of(request));
       }
     }
     expect_all_free();

@@ -16,6 +16,7 @@
 namespace lorax {
 
 using Ints = std::vector<int32_t>;
+using Names = std::vector<std::string>;
 
 inline Ints prompt_of(int32_t length, int32_t salt = 0) {
   Ints prompt(length);
@@ -28,9 +29,15 @@ inline Request request_of(int32_t id, Ints prompt, int32_t max_output_tokens,
   Request request;
   request.id = id;
   request.prompt = std::move(prompt);
-  request.adapter = adapter;
+  if (adapter >= 0) request.adapters = {{adapter, 1.0f}};
   request.sampling.max_output_tokens = max_output_tokens;
   request.sampling.seed = static_cast<uint64_t>(id);
+  return request;
+}
+
+// With a mix of adapters instead of the one it has.
+inline Request mixed(Request request, std::vector<AdapterUse> adapters) {
+  request.adapters = std::move(adapters);
   return request;
 }
 
@@ -39,7 +46,7 @@ inline Request embedding_of(int32_t id, Ints prompt, Pooling pooling = Pooling::
   Request request;
   request.id = id;
   request.prompt = std::move(prompt);
-  request.adapter = adapter;
+  if (adapter >= 0) request.adapters = {{adapter, 1.0f}};
   request.embedding = {pooling, normalize};
   return request;
 }
@@ -79,7 +86,12 @@ class EngineFixture : public testing::TestWithParam<int32_t> {
   }
 
   void expect_finished(const Request& request, const std::string& adapter = "") {
-    const Expected expected = expected_alone(request, adapter, options_.limits);
+    expect_finished(request, Names{adapter});
+  }
+
+  // `adapters`: the names of its adapters, ascending by handle.
+  void expect_finished(const Request& request, const Names& adapters) {
+    const Expected expected = expected_alone(request, adapters, options_.limits);
     const RequestLog& log = log_[request.id];
     EXPECT_EQ(log.ending, Ending::kFinished) << log.failure.message;
     EXPECT_EQ(log.reason, expected.reason);
@@ -87,9 +99,13 @@ class EngineFixture : public testing::TestWithParam<int32_t> {
   }
 
   void expect_embedded(const Request& request, const std::string& adapter = "") {
+    expect_embedded(request, Names{adapter});
+  }
+
+  void expect_embedded(const Request& request, const Names& adapters) {
     const RequestLog& log = log_[request.id];
     EXPECT_EQ(log.ending, Ending::kEmbedded) << log.failure.message;
-    EXPECT_EQ(log.embedding, embedding_alone(request, adapter, options_.limits))
+    EXPECT_EQ(log.embedding, embedding_alone(request, adapters, options_.limits))
         << "request " << request.id;
   }
 

@@ -62,7 +62,7 @@ class EngineGrammarTest : public EngineFixture {
 
   void expect_governed(const Request& request, const std::string& adapter = "") {
     SCOPED_TRACE("request " + std::to_string(request.id));
-    const Expected expected = expected_governed(request, adapter, options_.limits);
+    const Expected expected = expected_governed(request, {adapter}, options_.limits);
     EXPECT_EQ(log_[request.id].ending, Ending::kFinished) << log_[request.id].failure.message;
     EXPECT_EQ(log_[request.id].reason, expected.reason);
     EXPECT_EQ(log_[request.id].tokens, expected.tokens) << text_of(request.id);
@@ -99,7 +99,7 @@ TEST_P(EngineGrammarTest, GovernedAndFreeInOneBatch) {
   }
   run();
   for (const Request& request : all) {
-    const std::string adapter = request.adapter < 0 ? "" : "a";
+    const std::string adapter = request.adapters.empty() ? "" : "a";
     if (request.grammar == nullptr) {
       expect_finished(request, adapter);
     } else {

@@ -18,7 +18,7 @@ class EngineInFlightTest : public EngineFixture {
     for (uint64_t seed = 1;; ++seed) {
       Request request = request_of(id, prompt_of(5, id), 30);
       request.sampling.seed = seed;
-      const Ints alone = expected_alone(request, "", options_.limits).tokens;
+      const Ints alone = expected_alone(request, {}, options_.limits).tokens;
       const int32_t stop = alone[outputs - 1];
       if (std::find(alone.begin(), alone.end(), stop) - alone.begin() != outputs - 1) continue;
       request.sampling.stop_token_ids = {stop};

@@ -1,7 +1,7 @@
 // 100,000 random steps on the fake model: arrivals, aborts, embeddings among them, adapters that
-// come and go, grammars that govern some outputs, pools too small for all of it. After every step
-// the invariants hold; every request ends exactly once, with the tokens or the embedding it gets
-// alone; nobody starves.
+// come and go, alone or mixed, grammars that govern some outputs, pools too small for all of it.
+// After every step the invariants hold; every request ends exactly once, with the tokens or the
+// embedding it gets alone; nobody starves.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -24,7 +24,7 @@ struct Tally {
   int64_t embedded = 0, chunked_embeddings = 0;
   std::map<std::string, int64_t> failures;
   std::map<FinishReason, int64_t> reasons;
-  int64_t chunked_prefills = 0, longest_wait = 0, governed = 0;
+  int64_t chunked_prefills = 0, longest_wait = 0, governed = 0, mixed = 0;
   double worst_wait_of_bound = 0.0;
 };
 
@@ -72,7 +72,7 @@ class Episode {
  private:
   struct Submitted {
     Request request;
-    std::string adapter_name;
+    std::vector<std::string> adapter_names;
     int32_t adapter_pages = 0;
     bool adapter_known = true;
     int64_t turn = 0;
@@ -106,14 +106,9 @@ class Episode {
       request.sampling = {};
       request.embedding = {static_cast<Pooling>(between(0, 2)), chance(0.5)};
     }
-    if (!adapters_.empty() && chance(0.7)) {
-      auto adapter = adapters_.begin();
-      std::advance(adapter, between(0, static_cast<int32_t>(adapters_.size()) - 1));
-      request.adapter = adapter->first;
-      submitted.adapter_name = adapter->second.hash;
-      submitted.adapter_pages = static_cast<int32_t>(adapter->second.modules.size());
-    } else if (chance(0.02)) {
-      request.adapter = 1000000;
+    if (!adapters_.empty() && chance(0.7)) use_adapters(&submitted);
+    if (chance(0.01)) {
+      request.adapters.push_back({1000000, 1.0f});
       submitted.adapter_known = false;
     }
     if (!request.embedding && chance(0.35)) request.grammar = some_grammar();
@@ -122,6 +117,20 @@ class Episode {
     open_.insert(request.id);
     engine_->submit(request);
     requests_[request.id] = std::move(submitted);
+  }
+
+  // One adapter, or a mix of some.
+  void use_adapters(Submitted* submitted) {
+    const bool mixes = chance(0.4);
+    const auto first = between(0, static_cast<int32_t>(adapters_.size()) - 1);
+    int32_t index = 0;
+    for (const auto& [handle, spec] : adapters_) {
+      if (index++ != first && !(mixes && chance(0.4))) continue;
+      const float weight = mixes ? static_cast<float>(between(-8, 8)) / 4 : 1.0f;
+      submitted->request.adapters.push_back({handle, weight});
+      submitted->adapter_names.push_back(spec.hash);
+      submitted->adapter_pages += static_cast<int32_t>(spec.modules.size());
+    }
   }
 
   // "a", "b", and what can be made of them, for any number of tokens.
@@ -262,16 +271,17 @@ class Episode {
   Expected expected_alone_or_empty(const Submitted& submitted) const {
     if (!expected_refusal(submitted).empty() || submitted.request.embedding) return {};
     if (submitted.request.grammar != nullptr) {
-      return expected_governed(submitted.request, submitted.adapter_name, options_.limits,
+      return expected_governed(submitted.request, submitted.adapter_names, options_.limits,
                                submitted.adapter_pages);
     }
-    return expected_alone(submitted.request, submitted.adapter_name, options_.limits);
+    return expected_alone(submitted.request, submitted.adapter_names, options_.limits);
   }
 
   void check_finished(const Submitted& submitted, const RequestLog& log, const Expected& alone) {
     const auto prompt = static_cast<int32_t>(submitted.request.prompt.size());
     if (prompt > limits_.max_batch_tokens) ++tally_->chunked_prefills;
     if (submitted.request.grammar != nullptr) ++tally_->governed;
+    if (submitted.request.adapters.size() > 1) ++tally_->mixed;
     if (log.reason == FinishReason::kPool && submitted.request.grammar == nullptr) {
       ASSERT_EQ(submitted.request.sampling.max_output_tokens, 0);
       const int32_t tokens = prompt + static_cast<int32_t>(log.tokens.size());
@@ -287,7 +297,7 @@ class Episode {
   void check_embedded(const Submitted& submitted, const RequestLog& log) {
     const Request& request = submitted.request;
     ASSERT_TRUE(request.embedding.has_value());
-    ASSERT_EQ(log.embedding, embedding_alone(request, submitted.adapter_name, options_.limits));
+    ASSERT_EQ(log.embedding, embedding_alone(request, submitted.adapter_names, options_.limits));
     ++tally_->embedded;
     const bool chunked = static_cast<int32_t>(request.prompt.size()) > limits_.max_batch_tokens;
     if (chunked && request.embedding->pooling == Pooling::kMean) ++tally_->chunked_embeddings;
@@ -374,6 +384,7 @@ TEST_P(EngineSteady, AHundredThousandRandomSteps) {
     EXPECT_GT(tally.failures[code], 20) << code;
   }
   EXPECT_GT(tally.governed, 1000);
+  EXPECT_GT(tally.mixed, 300);
   for (const FinishReason reason :
        {FinishReason::kStopToken, FinishReason::kMaxOutputTokens, FinishReason::kContext,
         FinishReason::kPool, FinishReason::kGrammar}) {
@@ -386,6 +397,7 @@ TEST_P(EngineSteady, AHundredThousandRandomSteps) {
   record("finished", tally.finished);
   record("preemptions", tally.preemptions);
   record("adapter_evictions", tally.evictions);
+  record("mixed", tally.mixed);
   record("longest_wait_steps", tally.longest_wait);
   record("longest_wait_percent_of_bound", std::lround(100 * tally.worst_wait_of_bound));
 }
@@ -407,8 +419,10 @@ TEST_P(EngineSteady, AThousandAbortsLeaveTheOthersAlone) {
   std::map<int32_t, Request> requests;
   std::map<int32_t, size_t> abort_at;  // tokens seen
   int32_t last_id = 0;
-  const auto name_of = [&](const Request& request) {
-    return request.adapter < 0 ? std::string() : names[request.adapter - handles[0]];
+  const auto names_of = [&](const Request& request) {
+    std::vector<std::string> out;
+    for (const AdapterUse& use : request.adapters) out.push_back(names[use.handle - handles[0]]);
+    return out;
   };
   bool worked = true;
   for (int64_t turn = 0; worked || last_id < 2000; ++turn) {
@@ -417,7 +431,8 @@ TEST_P(EngineSteady, AThousandAbortsLeaveTheOthersAlone) {
       request.id = ++last_id;
       request.prompt.resize(1 + random() % 30);
       for (int32_t& token : request.prompt) token = static_cast<int32_t>(random() % 97);
-      request.adapter = random() % 4 == 0 ? -1 : handles[random() % 3];
+      if (random() % 4 != 0) request.adapters.push_back({handles[random() % 3], 1.0f});
+      if (random() % 4 == 0) request.adapters = {{handles[0], 0.5f}, {handles[2], -1.0f}};
       request.sampling.max_output_tokens = 12;
       request.sampling.seed = random();
       engine.submit(request);
@@ -440,7 +455,7 @@ TEST_P(EngineSteady, AThousandAbortsLeaveTheOthersAlone) {
   int32_t aborted = 0;
   for (const auto& [id, request] : requests) {
     const RequestLog& entry = log[id];
-    std::vector<int32_t> alone = expected_alone(request, name_of(request), options.limits).tokens;
+    std::vector<int32_t> alone = expected_alone(request, names_of(request), options.limits).tokens;
     if (id % 2 == 1) {
       ASSERT_EQ(entry.ending, Ending::kFinished);
       ASSERT_EQ(entry.tokens, alone) << "request " << id;

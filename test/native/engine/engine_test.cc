@@ -41,7 +41,7 @@ TEST_P(EngineTest, DoesNothingWhenIdle) {
 TEST_P(EngineTest, StopTokenIsTheLastReported) {
   make();
   Request request = request_of(1, prompt_of(5), 20);
-  const Ints alone = expected_alone(request, "", options_.limits).tokens;
+  const Ints alone = expected_alone(request, {}, options_.limits).tokens;
   request.sampling.stop_token_ids = {alone[3], 96};
   submit(request);
   run();
@@ -67,7 +67,7 @@ TEST_P(EngineTest, WithoutAMaximumTheFullPoolEndsIt) {
   EXPECT_EQ(log_[1].ending, Ending::kFinished);
   EXPECT_EQ(log_[1].reason, FinishReason::kPool);
   ASSERT_EQ(log_[1].tokens.size(), 16u) << "20 stored and one that needs no room";
-  Ints alone = expected_alone(request, "", options_.limits).tokens;
+  Ints alone = expected_alone(request, {}, options_.limits).tokens;
   alone.resize(16);
   EXPECT_EQ(log_[1].tokens, alone);
   expect_all_free();
@@ -248,7 +248,7 @@ TEST_P(EngineTest, CancelsInEveryState) {
   engine_->cancel(2);  // preempted
   step();
   EXPECT_EQ(log_[2].ending, Ending::kAborted);
-  Ints alone = expected_alone(other, "", options_.limits).tokens;
+  Ints alone = expected_alone(other, {}, options_.limits).tokens;
   alone.resize(log_[2].tokens.size());
   EXPECT_EQ(log_[2].tokens, alone);
   submit(request_of(6, prompt_of(3), 30));
@@ -329,6 +329,14 @@ TEST_P(EngineTest, UnusableLogitsEndOnlyTheirRequest) {
   expect_finished(sound);
   EXPECT_EQ(log_[2].failure.code, "ADAPTER_INVALID");
   EXPECT_EQ(number(log_[2].failure, "adapter"), a);
+  const int32_t b = engine_->add_adapter(fake_adapter("b", 3));
+  Request mix = mixed(request_of(5, prompt_of(3), 5), {{b, 0.5f}, {a, 0.5f}});
+  mix.sampling.seed = 2;
+  submit(mix);
+  run();
+  EXPECT_EQ(log_[5].failure.code, "ADAPTER_INVALID");
+  EXPECT_EQ(std::get<std::string>(log_[5].failure.data.at("adapters")),
+            std::to_string(a) + ", " + std::to_string(b));
   Request base = request_of(3, prompt_of(3), 5);
   base.sampling.seed = 2;
   submit(base);

@@ -60,7 +60,7 @@ Request random_request(std::mt19937& random, int32_t id, int32_t adapter) {
   request.id = id;
   request.prompt.resize(1 + random() % 20);
   for (int32_t& token : request.prompt) token = static_cast<int32_t>(random() % 97);
-  request.adapter = adapter;
+  if (adapter >= 0) request.adapters = {{adapter, 1.0f}};
   request.sampling.max_output_tokens = 1 + static_cast<int32_t>(random() % 20);
   request.sampling.seed = random();
   return request;
@@ -92,7 +92,7 @@ TEST_P(EngineThreadsTest, ManyThreadsSubmitAndCancel) {
   engine_->start();  // once is enough
   const int32_t shared = engine_->add_adapter(fake_adapter("shared", 3));
   std::vector<std::map<int32_t, Request>> requests(kThreads);
-  std::vector<std::map<int32_t, std::string>> names(kThreads);
+  std::vector<std::map<int32_t, std::vector<std::string>>> names(kThreads);
   std::atomic<bool> done = false;
   std::vector<std::thread> threads;
   for (int32_t t = 0; t < kThreads; ++t) {
@@ -102,9 +102,13 @@ TEST_P(EngineThreadsTest, ManyThreadsSubmitAndCancel) {
       int32_t own = engine_->add_adapter(fake_adapter(own_name, 2));
       for (int32_t i = 0; i < kEach; ++i) {
         const int32_t id = 1 + t + i * kThreads;
-        const int32_t which = static_cast<int32_t>(random() % 3);
-        Request request = random_request(random, id, which == 0 ? -1 : which == 1 ? shared : own);
-        names[t][id] = which == 0 ? "" : which == 1 ? "shared" : own_name;
+        const int32_t which = static_cast<int32_t>(random() % 4);
+        Request request = random_request(random, id, which == 1 ? shared : which == 2 ? own : -1);
+        names[t][id] = {which == 1 ? "shared" : own_name};
+        if (which == 3) {
+          request.adapters = {{own, 0.5f}, {shared, 1.5f}};  // taken in order of their handles
+          names[t][id] = {"shared", own_name};
+        }
         requests[t][id] = request;
         engine_->submit(std::move(request));
         if (random() % 4 == 0) {
@@ -137,7 +141,9 @@ TEST_P(EngineThreadsTest, ManyThreadsSubmitAndCancel) {
     for (const auto& [id, request] : requests[t]) {
       const RequestLog& log = log_[id];
       ASSERT_NE(log.ending, Ending::kFailed) << log.failure.message;
-      std::vector<int32_t> alone = expected_alone(request, names[t][id], options_.limits).tokens;
+      Request taken = request;
+      if (taken.adapters.size() == 2) std::swap(taken.adapters[0], taken.adapters[1]);
+      std::vector<int32_t> alone = expected_alone(taken, names[t][id], options_.limits).tokens;
       if (log.ending == Ending::kAborted) {
         alone.resize(log.tokens.size());
       } else {

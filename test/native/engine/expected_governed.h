@@ -14,13 +14,13 @@ namespace lorax {
 
 class GovernedRun {
  public:
-  GovernedRun(const Request& request, const std::string& adapter_name, const ModelLimits& limits,
-              int32_t max_tokens)
+  GovernedRun(const Request& request, const std::vector<std::string>& adapter_names,
+              const ModelLimits& limits, int32_t max_tokens)
       : sampling_(request.sampling),
         limits_(limits),
         max_tokens_(max_tokens),
         num_prompt_(static_cast<int32_t>(request.prompt.size())),
-        adapter_(request.adapter < 0 ? 0 : adapter_value(adapter_name)),
+        adapters_(adapters_value(request.adapters, adapter_names)),
         matcher_(request.grammar),
         jumps_(request.sampling.num_logprobs < 0) {
     for (const int32_t token : request.prompt) see(token);
@@ -76,7 +76,7 @@ class GovernedRun {
     const auto& stops = sampling_.stop_token_ids;
     return std::find(stops.begin(), stops.end(), token) != stops.end();
   }
-  void see(int32_t token) { hash_ = mix(hash_, kv_word(token, position_++, adapter_)); }
+  void see(int32_t token) { hash_ = mix(hash_, kv_word(token, position_++, adapters_)); }
   void count(int32_t token, int32_t outputs) {
     const auto seen = std::find_if(history_.begin(), history_.end(),
                                    [&](const TokenCount& c) { return c.token == token; });
@@ -120,7 +120,7 @@ class GovernedRun {
   const SamplingParams sampling_;
   const ModelLimits limits_;
   const int32_t max_tokens_, num_prompt_;
-  const uint64_t adapter_;
+  const uint64_t adapters_;
   grammar::Matcher matcher_;
   const bool jumps_;
   uint64_t hash_ = 1;
@@ -130,10 +130,11 @@ class GovernedRun {
 };
 
 // `adapter_pages` as in admission.h.
-inline Expected expected_governed(const Request& request, const std::string& adapter_name,
+inline Expected expected_governed(const Request& request,
+                                  const std::vector<std::string>& adapter_names,
                                   const ModelLimits& limits, int32_t adapter_pages = 0) {
   const int32_t max_tokens = max_sequence_tokens(request, limits, adapter_pages);
-  return GovernedRun(request, adapter_name, limits, max_tokens).run();
+  return GovernedRun(request, adapter_names, limits, max_tokens).run();
 }
 
 }  // namespace lorax

@@ -1,15 +1,17 @@
-// A model whose next token is a pure hash of the sequence's history, its adapter and its sampling
-// key, computed by really storing one word per position and page; and whose hidden states are
-// hashes of the same history.
+// A model whose next token is a pure hash of the sequence's history, its adapters with their
+// weights, and its sampling key, computed by really storing one word per position and page; and
+// whose hidden states are hashes of the same history.
 //
 // A wrong block table, a page reused while it is live, a lost KV entry, an adapter in the wrong
-// segment or an overwritten adapter page: each gives wrong tokens. Malformed plans throw, and so do
-// pages and adapters that are given away while a step in flight uses them.
+// segment, missing or weighted wrongly, or an overwritten adapter page: each gives wrong tokens.
+// Malformed plans throw, and so do pages and adapters that are given away while a step in flight
+// uses them.
 #pragma once
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <deque>
@@ -40,8 +42,23 @@ inline uint64_t adapter_value(const std::string& name) {
   return value;
 }
 
-inline uint64_t kv_word(int32_t token, int32_t position, uint64_t adapter) {
-  return mix(mix(static_cast<uint32_t>(token), static_cast<uint32_t>(position)), adapter);
+// What a row's adapters come to, one after the other; 0 = base.
+inline uint64_t add_adapter(uint64_t before, uint64_t adapter, float weight) {
+  return mix(mix(before, adapter), std::bit_cast<uint32_t>(weight));
+}
+
+// Of adapters ascending by handle. `names` [adapters.size()]; those of the base are not looked at.
+inline uint64_t adapters_value(const std::vector<AdapterUse>& adapters,
+                               const std::vector<std::string>& names) {
+  uint64_t value = 0;
+  for (size_t i = 0; i < adapters.size(); ++i) {
+    value = add_adapter(value, adapter_value(names.at(i)), adapters[i].weight);
+  }
+  return value;
+}
+
+inline uint64_t kv_word(int32_t token, int32_t position, uint64_t adapters) {
+  return mix(mix(static_cast<uint32_t>(token), static_cast<uint32_t>(position)), adapters);
 }
 
 inline int32_t token_of(uint64_t history_hash, const SampleRow& row, int32_t vocab) {
@@ -270,11 +287,12 @@ class FakeModel : public Model {
 
   void compute(const InFlight& step, std::span<SampleResult> results) {
     const StepPlan& plan = *step.plan;
-    std::vector<uint64_t> row_adapter(plan.num_rows(), 0);
+    std::vector<uint64_t> row_adapters(plan.num_rows(), 0);
     for (const LoraSegment& segment : plan.segments) {
       const auto& resident = static_cast<const Resident&>(*segment.adapter);
       for (int32_t i = segment.rows_begin; i < segment.rows_end; ++i) {
-        row_adapter[plan.segment_rows[i]] = resident.read();
+        uint64_t& of_row = row_adapters[plan.segment_rows[i]];
+        of_row = add_adapter(of_row, resident.read(), plan.segment_weights[i]);
       }
     }
     size_t next = 0;
@@ -283,7 +301,7 @@ class FakeModel : public Model {
         const int32_t row = span.first_row + i;
         uint64_t& stored = word(plan, span, plan.positions[row]);
         if (stored != mark(plan, row)) fault("KV of a step in flight was overwritten");
-        stored = kv_word(known(plan.token_ids[row]), plan.positions[row], row_adapter[row]);
+        stored = kv_word(known(plan.token_ids[row]), plan.positions[row], row_adapters[row]);
         if (next == plan.logits_rows.size() || plan.logits_rows[next] != row) continue;
         sample(history(plan, span, plan.positions[row]), plan.samples[next], step.masks.at(next),
                &results[next]);
@@ -395,16 +413,17 @@ struct Expected {
   FinishReason reason = FinishReason::kContext;
 };
 
-inline Expected expected_alone(const Request& request, const std::string& adapter_name,
+inline Expected expected_alone(const Request& request,
+                               const std::vector<std::string>& adapter_names,
                                const ModelLimits& limits) {
-  const uint64_t adapter = request.adapter < 0 ? 0 : adapter_value(adapter_name);
+  const uint64_t adapters = adapters_value(request.adapters, adapter_names);
   const SamplingParams& sampling = request.sampling;
   const bool repeats = sampling.repetition_penalty != 1.0f;
   const bool penalises =
       repeats || sampling.frequency_penalty != 0.0f || sampling.presence_penalty != 0.0f;
   uint64_t hash = 1;
   int32_t position = 0;
-  for (const int32_t token : request.prompt) hash = mix(hash, kv_word(token, position++, adapter));
+  for (const int32_t token : request.prompt) hash = mix(hash, kv_word(token, position++, adapters));
   Expected expected;
   while (true) {
     std::vector<TokenCount> history;  // counted anew each time, unlike SamplerState does
@@ -441,21 +460,22 @@ inline Expected expected_alone(const Request& request, const std::string& adapte
       return expected;
     }
     if (position + 1 >= limits.context_tokens) return expected;
-    hash = mix(hash, kv_word(token, position++, adapter));
+    hash = mix(hash, kv_word(token, position++, adapters));
   }
 }
 
 // The embedding a request gets when it is alone.
-inline std::vector<float> embedding_alone(const Request& request, const std::string& adapter_name,
+inline std::vector<float> embedding_alone(const Request& request,
+                                          const std::vector<std::string>& adapter_names,
                                           const ModelLimits& limits) {
-  const uint64_t adapter = request.adapter < 0 ? 0 : adapter_value(adapter_name);
+  const uint64_t adapters = adapters_value(request.adapters, adapter_names);
   const auto num_prompt = static_cast<int32_t>(request.prompt.size());
   const Pooling pooling = request.embedding->pooling;
   std::vector<float> out(limits.hidden_size, 0.0f);
   float count = 0.0f;
   uint64_t hash = 1;
   for (int32_t position = 0; position < num_prompt; ++position) {
-    hash = mix(hash, kv_word(request.prompt[position], position, adapter));
+    hash = mix(hash, kv_word(request.prompt[position], position, adapters));
     if (pooling == Pooling::kLast && position + 1 < num_prompt) continue;
     if (pooling == Pooling::kCls && position > 0) continue;
     ++count;

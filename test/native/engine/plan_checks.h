@@ -2,11 +2,13 @@
 // and of a plan against those of the steps in flight.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "backend/step_plan.h"
 #include "memory/block_table.h"
@@ -40,7 +42,8 @@ inline void check_spans(const StepPlan& plan, const ModelLimits& limits) {
 }
 
 inline void check_segments(const StepPlan& plan) {
-  int32_t last_first_row = -1, next_segment_row = 0;
+  int32_t next_segment_row = 0;
+  std::vector<int32_t> num_segments(plan.num_rows(), 0);  // of each row
   std::set<const ResidentAdapter*> adapters;
   for (const LoraSegment& segment : plan.segments) {
     if (segment.rows_begin != next_segment_row || segment.rows_end <= segment.rows_begin) {
@@ -48,14 +51,19 @@ inline void check_segments(const StepPlan& plan) {
     }
     next_segment_row = segment.rows_end;
     if (!adapters.insert(segment.adapter).second) fault("an adapter has two segments");
-    if (plan.segment_rows[segment.rows_begin] <= last_first_row) fault("segments do not ascend");
-    last_first_row = plan.segment_rows[segment.rows_begin];
     for (int32_t i = segment.rows_begin; i < segment.rows_end; ++i) {
-      if (plan.segment_weights.at(i) != 1.0f) fault("weights");
+      if (!std::isfinite(plan.segment_weights.at(i))) fault("weights");
+      if (++num_segments.at(plan.segment_rows[i]) > kMaxSegmentsPerRow) {
+        fault("a row is in too many segments");
+      }
       if (i > segment.rows_begin && plan.segment_rows[i] <= plan.segment_rows[i - 1]) {
         fault("segment rows do not ascend");
       }
     }
+  }
+  if (plan.segment_rows.size() != static_cast<size_t>(next_segment_row) ||
+      plan.segment_weights.size() != plan.segment_rows.size()) {
+    fault("rows of no segment");
   }
 }
 

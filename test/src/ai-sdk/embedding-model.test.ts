@@ -70,7 +70,7 @@ describe('embed', () => {
   it('passes pooling and normalize on', async () => {
     const providerOptions = { lorax: { pooling: 'cls', normalize: false } };
     await embed({ model: lorax.embeddingModel(), value: 'x', providerOptions });
-    expect(sent()[0]).toMatchObject({ pooling: 'cls', normalize: false, adapter: null });
+    expect(sent()[0]).toMatchObject({ pooling: 'cls', normalize: false, adapters: [] });
   });
 
   it('refuses what it does not know or cannot do, before anything is asked', async () => {

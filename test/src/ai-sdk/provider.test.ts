@@ -106,7 +106,7 @@ describe('generateText', () => {
       ...{ repetitionPenalty: 1.1, logitBias: { 5: -100 }, logprobs: 2, stopTokenIds: [9] },
       ignoreEos: true,
     });
-    expect(sent().adapter).toBeNull();
+    expect(sent().adapters).toEqual([]);
   });
 
   it('gives logprobs in the metadata', async () => {

@@ -352,6 +352,42 @@ describe('identity', () => {
     expect(await asked({ adapter: 'pirate' })).toBe(0);
   });
 
+  it('of a mix is its name and the hash of what is in it', async () => {
+    const cache = new InMemoryCache();
+    const mix = { pirate: 0.7, json: 0.3 };
+    const { llm, engine } = setUp({ adapter: mix, cache });
+    engine.declareAdapter('json', '/json');
+    const shown = '0.7*pirate + 0.3*json';
+    expect(llm._identifyingParams()).toMatchObject({ adapter: shown });
+    expect(llm._identifyingParams()).not.toHaveProperty('adapter_hash');
+    const { response_metadata: told } = await llm.invoke('x');
+    expect(told).toMatchObject({ adapter: shown, model_name: shown });
+    expect(llm._identifyingParams()).toMatchObject({
+      ...{ adapter: shown, adapter_hash: told.adapter_hash as string },
+    });
+    expect(llm.getLsParams({})).toMatchObject({ ls_model_name: shown });
+    const asked = async (fields: ChatLoraxFields, options = {}) => {
+      const before = engine.requests.length;
+      await new ChatLorax({ engine, cache, ...fields }).invoke('x', options);
+      return engine.requests.length - before;
+    };
+    expect(await asked({ adapter: mix })).toBe(0);
+    expect(await asked({}, { adapter: mix })).toBe(0);
+    expect(await asked({ adapter: { pirate: 0.7, json: 0.4 } })).toBe(1);
+    engine.declareAdapter('json', '/other/content');
+    expect(await asked({ adapter: mix })).toBe(1);
+    await expect(llm.invoke('x', { adapter: { pirate: 0 } })).rejects.toMatchObject({
+      ...{ code: 'INVALID_OPTIONS', data: { field: 'options.adapter["pirate"]' } },
+    });
+    const loaded = await load<ChatLorax>(
+      JSON.stringify(new ChatLorax({ model: './m', adapter: mix })),
+      {
+        importMap: { chat_models__lorax: { ChatLorax } },
+      },
+    );
+    expect(loaded.adapter).toEqual(mix);
+  });
+
   it('is told to LangSmith', () => {
     const { llm } = setUp({ adapter: 'pirate', temperature: 0, maxTokens: 100, stop: ['x'] });
     expect(llm.getLsParams({})).toEqual({

@@ -11,7 +11,7 @@ const json = (schema: unknown): WireConstraint => ({
 function ask(client: Client, id: number, constraint: WireConstraint): void {
   const sampling = { maxOutputTokens: 2 };
   const prompt = { kind: 'text' as const, text: 'x' };
-  client.send({ type: 'generate', id, prompt, adapter: null, sampling, constraint });
+  client.send({ type: 'generate', id, prompt, adapters: [], sampling, constraint });
 }
 
 describe('a request with a constraint', () => {
