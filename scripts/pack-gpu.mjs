@@ -28,16 +28,8 @@ const BENCHES = ['decode_bench', 'engine_bench', 'load_bench'];
 /** devDependencies that end-to-end tests import. */
 const TEST_PACKAGES = [
   ...['vitest', 'ai', 'ai6', '@ai-sdk/provider', '@opentelemetry/api', 'zod', 'ajv', 'ajv-formats'],
-  ...[
-    '@langchain/core',
-    '@langchain/langgraph',
-    'langchain',
-    'express',
-    'hono',
-    '@hono/node-server',
-    '@huggingface/tokenizers',
-    '@huggingface/jinja',
-  ],
+  ...['@langchain/core', '@langchain/langgraph', 'langchain', 'express', 'hono'],
+  ...['@hono/node-server', '@huggingface/tokenizers', '@huggingface/jinja'],
 ];
 const NEEDLESS = ['*.map', '*.md', '*.d.ts', '*.d.mts', '*.d.cts', '*.o', '*.a', 'CMakeFiles'];
 

@@ -7,11 +7,10 @@
  * a name may be given to other weights while requests on the old ones are on their way. Called by
  * engine-port.ts.
  */
-import { adaptersIdentity } from '../src/adapter-mix.js';
+import { adaptersIdentity, type WeightedAdapter } from '../src/adapter-mix.js';
 import { LoraxError } from '../src/errors.js';
 import type { AdapterIdentity, AdapterInfo } from '../src/types.js';
 import type { NativeAdapterInfo, NativeAdapterSpec, NativeAdapterUse } from './addon.js';
-import type { WireAdapter } from './protocol.js';
 
 export interface AdapterBackend {
   read(directory: string): Promise<NativeAdapterSpec>;
@@ -47,10 +46,8 @@ interface Entry {
 }
 
 /** One adapter of a lease. */
-interface Held {
-  name: string;
+interface Held extends WeightedAdapter {
   hash: string;
-  weight: number;
   handle: number;
   rank: number;
   release(): void;
@@ -107,7 +104,7 @@ export class AdapterRegistry {
    * The contents that the names stand for now, i.e. after every change asked for before: all of them
    * or none.
    */
-  async lease(adapters: readonly WireAdapter[]): Promise<AdapterLease> {
+  async lease(adapters: readonly WeightedAdapter[]): Promise<AdapterLease> {
     const results = await Promise.allSettled(adapters.map((adapter) => this.hold(adapter)));
     const held = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
     let released = false;
@@ -127,7 +124,7 @@ export class AdapterRegistry {
     return { uses: usesOf(held), identity: adaptersIdentity(parts), release };
   }
 
-  private async hold({ name, weight }: WireAdapter): Promise<Held> {
+  private async hold({ name, weight }: WeightedAdapter): Promise<Held> {
     await this.changes.get(name);
     const backend = await this.backend();
     const entry = this.entries.get(name);

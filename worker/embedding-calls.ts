@@ -8,19 +8,20 @@
  * by engine-port.ts.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { WeightedAdapter } from '../src/adapter-mix.js';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import type { AdapterIdentity } from '../src/types.js';
 import type { AdapterLease } from './adapter-registry.js';
 import type { NativeAdapterUse, NativeEngine, NativeFailure } from './addon.js';
 import { encodeInput } from './encode-prompt.js';
 import type { LoadedEngine } from './load-engine.js';
-import type { EmbedCommand, WireAdapter, WireError, WorkerEvent } from './protocol.js';
+import type { EmbedCommand, WireError, WorkerEvent } from './protocol.js';
 import { wireError } from './wire-error.js';
 
 /** What the engine's port does for its calls. */
 export interface EmbeddingHost {
   engine(): Promise<LoadedEngine>;
-  lease(adapters: readonly WireAdapter[]): Promise<AdapterLease>;
+  lease(adapters: readonly WeightedAdapter[]): Promise<AdapterLease>;
   nextNativeId(): number;
   emit(event: WorkerEvent): void;
   /** A call failed with it. */

@@ -6,6 +6,7 @@
  * Every `generate` ends in exactly one of finish, aborted, failed, every `embed` in exactly one of
  * embedded, aborted, failed.
  */
+import type { WeightedAdapter } from '../src/adapter-mix.js';
 import type {
   AdapterIdentity,
   AdapterInfo,
@@ -77,18 +78,12 @@ export interface WireTools {
   parallel: boolean;
 }
 
-/** One of the adapters of a request. */
-export interface WireAdapter {
-  name: string;
-  weight: number;
-}
-
 export interface GenerateCommand {
   type: 'generate';
   id: number;
   prompt: WirePrompt;
   /** Empty = the base model. */
-  adapters: WireAdapter[];
+  adapters: WeightedAdapter[];
   sampling: Sampling;
   constraint?: WireConstraint;
   tools?: WireTools;
@@ -100,7 +95,7 @@ export interface EmbedCommand {
   id: number;
   input: string[];
   /** Empty = the base model. */
-  adapters: WireAdapter[];
+  adapters: WeightedAdapter[];
   pooling: Pooling;
   normalize: boolean;
 }

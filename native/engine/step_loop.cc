@@ -266,8 +266,8 @@ void StepLoop::sample_newest() {
     try {
       fill_mask(*sequence, mask);
     } catch (const grammar::Fault&) {
-      // Nothing is sampled then, and accept() asks why: the plan points into the sequence till
-      // then.
+      // Nothing is sampled then, and accept() asks why; till then the plan points into the
+      // sequence.
       std::fill(mask.begin(), mask.end(), 0u);
     }
   }

@@ -74,8 +74,9 @@ Matcher::Forced Matcher::only_continuation() {
   Forced forced;
   if (states().has_only_token(state_)) {
     const int32_t token = states().named_tokens(state_)[0];
-    if (token < grammar_->vocabulary()->size())
+    if (token < grammar_->vocabulary()->size()) {
       forced = {token, states().step_token(state_, token)};
+    }
     return forced;
   }
   const TokenTrie& trie = grammar_->vocabulary()->all();

@@ -9,11 +9,11 @@ import type {
   ClientCommand,
   ClientMessage,
   ServeOptions,
-  WireAdapter,
   WireError,
   WorkerEvent,
 } from '../../worker/protocol.js';
 import { adaptersIdentity } from '../../src/adapter-mix.js';
+import type { WeightedAdapter } from '../../src/adapter-mix.js';
 import type { AdapterIdentity, Timing, Usage } from '../../src/types.js';
 import type { Connect, ConnectionHandlers, WorkerConnection } from '../../src/worker-connection.js';
 
@@ -275,7 +275,7 @@ function hashOf(text: string): string {
   return `hash-${text.length}`;
 }
 
-function identityOf(adapters: WireAdapter[]): AdapterIdentity | null {
+function identityOf(adapters: WeightedAdapter[]): AdapterIdentity | null {
   const shown = (name: string) => name.slice(name.lastIndexOf('\0') + 1);
   return adaptersIdentity(
     adapters.map(({ name, weight }) => ({ name: shown(name), hash: hashOf(name), weight })),
