@@ -285,7 +285,7 @@ void StepLoop::fill_mask(Sequence& sequence, std::span<uint32_t> mask) {
       grammar::insert(mask, token);
     } else if (grammar::contains(mask, token)) {
       of_grammar.push_back(token);
-      grammar::erase(mask, token);
+      grammar::remove(mask, token);
     }
   }
   if (grammar::any(mask)) return;

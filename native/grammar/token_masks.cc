@@ -50,29 +50,35 @@ TokenMasks::TokenMasks(StateTable& states, const Vocabulary& vocabulary, size_t 
 
 // ---- what is kept ----
 
-void TokenMasks::fill(StateId state, Cost most, std::span<uint32_t> mask) {
-  const std::shared_ptr<const Kept> all = kept(state);
-  if (all->highest <= most) {
-    std::copy(all->allowed.begin(), all->allowed.end(), mask.begin());
-  } else {
-    find(state, most, mask);
+bool TokenMasks::Kept::admits(Cost cost, Cost most) {
+  if (cost > most) {
+    below = std::min(below, cost);
+    return false;
   }
+  from = std::max(from, cost);
+  return true;
 }
 
-std::shared_ptr<const TokenMasks::Kept> TokenMasks::kept(StateId state) {
-  if (const auto found = recent_.find(state); found != recent_.end()) return found->second;
-  std::shared_ptr<const Kept> kept;
-  if (const auto found = older_.find(state); found != older_.end()) {
-    kept = found->second;
-  } else {
-    auto made = std::make_shared<Kept>();
-    made->allowed.resize(vocabulary_.num_words());
-    made->highest = find(state, kNever - 1, made->allowed);
-    kept = std::move(made);
-  }
+void TokenMasks::fill(StateId state, Cost most, std::span<uint32_t> mask) {
+  const std::shared_ptr<const Kept> found = kept(state, std::min(most, kNever - 1));
+  std::copy(found->allowed.begin(), found->allowed.end(), mask.begin());
+}
+
+std::shared_ptr<const TokenMasks::Kept> TokenMasks::kept(StateId state, Cost most) {
+  const auto look_in = [&](const KeptMasks& masks) -> std::shared_ptr<const Kept> {
+    const auto [begin, end] = masks.equal_range(state);
+    for (auto at = begin; at != end; ++at) {
+      if (at->second->from <= most && most < at->second->below) return at->second;
+    }
+    return nullptr;
+  };
+  std::shared_ptr<const Kept> mask = look_in(recent_);
+  if (mask != nullptr) return mask;
+  mask = look_in(older_);
+  if (mask == nullptr) mask = find(state, most);
   if (recent_.size() >= max_kept_) older_ = std::exchange(recent_, {});
-  recent_.emplace(state, kept);
-  return kept;
+  recent_.emplace(state, mask);
+  return mask;
 }
 
 void TokenMasks::clear() {
@@ -82,46 +88,42 @@ void TokenMasks::clear() {
 
 // ---- finding ----
 
-Cost TokenMasks::find(StateId state, Cost most, std::span<uint32_t> mask) {
-  std::fill(mask.begin(), mask.end(), 0u);
-  Cost highest = 0;
+std::shared_ptr<const TokenMasks::Kept> TokenMasks::find(StateId state, Cost most) {
+  const auto mask = std::make_shared<Kept>();
+  mask->allowed.resize(vocabulary_.num_words());
   const PlainText plain = plain_text(state);
   if (plain.all_up_to == 0) {
-    highest = walk(vocabulary_.all(), state, most, mask);
+    walk(vocabulary_.all(), state, most, mask.get());
   } else {
-    highest = walk(vocabulary_.not_plain(), state, most, mask);
+    walk(vocabulary_.not_plain(), state, most, mask.get());
     for (int32_t length = 1; length <= Vocabulary::kMaxPlain; ++length) {
       const Vocabulary::Plain& group = vocabulary_.plain(length);
       const bool longer_too = length == Vocabulary::kMaxPlain;
       if (group.empty || length >= plain.none_from) continue;
       if (longer_too ? plain.all_up_to < kEndless : length > plain.all_up_to) {
-        highest = std::max(highest, walk(group.trie, state, most, mask));
+        walk(group.trie, state, most, mask.get());
         continue;
       }
-      const Cost cost = plain.costs[static_cast<size_t>(length)];
-      if (cost > most) continue;
-      highest = std::max(highest, cost);
-      for (size_t i = 0; i < mask.size(); ++i) mask[i] |= group.set[i];
+      if (!mask->admits(plain.costs[static_cast<size_t>(length)], most)) continue;
+      for (size_t i = 0; i < mask->allowed.size(); ++i) mask->allowed[i] |= group.set[i];
     }
   }
   const bool is_free = states_.is_free(state);
-  for (size_t i = 0; is_free && i < mask.size(); ++i) mask[i] |= vocabulary_.silent()[i];
+  for (size_t i = 0; is_free && i < mask->allowed.size(); ++i) {
+    mask->allowed[i] |= vocabulary_.silent()[i];
+  }
   for (const int32_t token : states_.named_tokens(state)) {
     if (token >= vocabulary_.size()) continue;
-    if (is_free) erase(mask, token);  // a trigger is nothing else
+    if (is_free) remove(mask->allowed, token);  // a trigger is nothing else
     const Cost cost = states_.cost(states_.step_token(state, token));
-    if (cost > most || cost >= kNever) continue;
-    highest = std::max(highest, cost);
-    insert(mask, token);
+    if (mask->admits(cost, most)) insert(mask->allowed, token);
   }
-  return highest;
+  return mask;
 }
 
-Cost TokenMasks::walk(const TokenTrie& trie, StateId state, Cost most, std::span<uint32_t> mask) {
+void TokenMasks::walk(const TokenTrie& trie, StateId state, Cost most, Kept* mask) {
   const std::span<const TokenTrie::Node> nodes = trie.nodes();
   const auto num_nodes = static_cast<uint32_t>(nodes.size());
-  most = std::min(most, kNever - 1);
-  Cost highest = 0;
   reached_[0] = state;
   for (uint32_t i = 1; i < num_nodes;) {
     const TokenTrie::Node& node = nodes[i];
@@ -132,13 +134,9 @@ Cost TokenMasks::walk(const TokenTrie& trie, StateId state, Cost most, std::span
     }
     reached_[node.depth] = next;
     const std::span<const int32_t> tokens = trie.tokens(i++);
-    if (tokens.empty()) continue;
-    const Cost cost = states_.cost(next);
-    if (cost > most) continue;
-    highest = std::max(highest, cost);
-    for (const int32_t token : tokens) insert(mask, token);
+    if (tokens.empty() || !mask->admits(states_.cost(next), most)) continue;
+    for (const int32_t token : tokens) insert(mask->allowed, token);
   }
-  return highest;
 }
 
 TokenMasks::PlainText TokenMasks::plain_text(StateId state) {

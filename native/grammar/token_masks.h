@@ -1,6 +1,7 @@
 // Which tokens may come next in a state: the vocabulary's tree walked along with the states.
 //
-// Masks of recent states are kept, so the inside of a string costs nothing after its first token.
+// Masks of recent states are kept, each for all budgets that it is the mask of, so the inside of a
+// string costs nothing after its first token, however much is left.
 // Where a state allows any plain text, the tokens of plain text are taken as a whole. One thread at
 // a time.
 #pragma once
@@ -30,11 +31,15 @@ class TokenMasks {
   void clear();
 
  private:
+  // The mask where from <= most < below: nothing costs as much as lies between.
   struct Kept {
     TokenSet allowed;
-    Cost highest = 0;  // cost after any of them
+    Cost from = 0;        // the highest cost after any of them
+    Cost below = kNever;  // the lowest cost after any other
+    // Whether a token after which it costs so much is allowed with `most`.
+    bool admits(Cost cost, Cost most);
   };
-  using KeptMasks = std::unordered_map<StateId, std::shared_ptr<const Kept>>;
+  using KeptMasks = std::unordered_multimap<StateId, std::shared_ptr<const Kept>>;
 
   // What plain text of so many characters meets: everything, or nothing at all.
   struct PlainText {
@@ -44,10 +49,9 @@ class TokenMasks {
   };
   static constexpr int32_t kEndless = 1 << 30;
 
-  std::shared_ptr<const Kept> kept(StateId state);
-  // Returns the highest cost after any of the allowed.
-  Cost find(StateId state, Cost most, std::span<uint32_t> mask);
-  Cost walk(const TokenTrie& trie, StateId state, Cost most, std::span<uint32_t> mask);
+  std::shared_ptr<const Kept> kept(StateId state, Cost most);
+  std::shared_ptr<const Kept> find(StateId state, Cost most);
+  void walk(const TokenTrie& trie, StateId state, Cost most, Kept* mask);
   PlainText plain_text(StateId state);
   bool after_any_character(const std::vector<StateId>& before, bool only_whether_all,
                            std::vector<StateId>* after);

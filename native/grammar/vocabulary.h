@@ -26,7 +26,7 @@ inline bool contains(std::span<const uint32_t> set, int32_t token) {
 inline void insert(std::span<uint32_t> set, int32_t token) {
   set[static_cast<size_t>(token) / 32] |= 1u << (token % 32);
 }
-inline void erase(std::span<uint32_t> set, int32_t token) {
+inline void remove(std::span<uint32_t> set, int32_t token) {
   set[static_cast<size_t>(token) / 32] &= ~(1u << (token % 32));
 }
 inline bool any(std::span<const uint32_t> set) {

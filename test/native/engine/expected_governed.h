@@ -102,7 +102,7 @@ class GovernedRun {
     for (const int32_t token : sampling_.stop_token_ids) {
       if (token >= limits_.vocab_size) continue;
       if (matcher_.may_end()) grammar::insert(without, token);
-      if (!matcher_.may_end()) grammar::erase(without, token);
+      if (!matcher_.may_end()) grammar::remove(without, token);
     }
     SampleRow row;
     row.seed = sampling_.seed;
