@@ -2,7 +2,8 @@
 // and positions in rings.
 //
 // Every barrier has one phase per use of what it guards; who uses a ring counts its rounds
-// (RingPosition). Included by the producers, the shrink and the kernel.
+// (RingPosition). For what its own loads and stores touched every thread arrives, not one of its
+// warp: so racecheck follows. Included by the producers, the shrink and the kernel.
 #pragma once
 
 #include "cuda/device_ops.cuh"
@@ -111,8 +112,8 @@ struct StreamBlock {
     }
 #pragma unroll 1
     for (int i = 0; i < p.lora_sets; ++i) {
-      ptx::barrier_init(barriers.lora_full + 8 * i, 1 + kShrinkWarps);
-      ptx::barrier_init(barriers.lora_empty + 8 * i, kTileWarps);
+      ptx::barrier_init(barriers.lora_full + 8 * i, 32 * (1 + kShrinkWarps));
+      ptx::barrier_init(barriers.lora_empty + 8 * i, 32 * kTileWarps);
     }
     ptx::fence_barrier_init();
   }

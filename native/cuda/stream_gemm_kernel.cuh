@@ -117,7 +117,7 @@ struct StreamConsumer {
       ptx::barrier_wait(block.barriers.lora_full + 8 * lora_ring.index, lora_ring.parity);
       add_chunks();
       __syncwarp();
-      if (lane == 0) ptx::barrier_arrive(block.barriers.lora_empty + 8 * lora_ring.index);
+      ptx::barrier_arrive(block.barriers.lora_empty + 8 * lora_ring.index);
       lora_ring.next(block.p.lora_sets);
     }
   }

@@ -106,8 +106,9 @@ struct SharedLayout {
   int32_t barriers_at = 0;
   int32_t bytes = 0;
 
-  static constexpr int32_t kParkedBytes = 32;
-  static constexpr int32_t kShrinkBytes = 4096 + kParkedBytes;
+  static constexpr int32_t kShrinkSumBytes = 4096;
+  static constexpr int32_t kParkedBytes = 32;  // of a shrinking warp, behind the sums
+  static constexpr int32_t kShrinkBytes = kShrinkSumBytes + 4 * kParkedBytes;
 
   // lora_sets 0: no adapters.
   LORAX_HOST_DEVICE SharedLayout(int32_t columns, int32_t block_atoms, int32_t w_stages,

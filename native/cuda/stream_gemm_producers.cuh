@@ -129,8 +129,9 @@ __device__ void produce_b(const StreamBlock<kColumns>& block) {
                                        groups.x | groups.y << 16, 0));
     }
     __syncwarp();
-    if (lane == 0) ptx::barrier_expect(full, set.num_chunks * bytes);
+    if (lane == 0) ptx::barrier_expect_more(full, set.num_chunks * bytes);
     __syncwarp();
+    ptx::barrier_arrive(full);
     if (lane < set.num_chunks) {
       ptx::load_bytes(block.lora_slot(ring.index, lane), chunk.b + int64_t{first} * kBGroupBytes,
                       bytes, full);

@@ -79,8 +79,8 @@ class StreamShrink {
     ptx::store_shared_int4(parked() + 16, reinterpret_cast<const int4&>(ahead.set));
   }
   __device__ uint32_t parked() const {
-    return block_.shared + block_.layout.shrink_at + SharedLayout::kShrinkBytes -
-           SharedLayout::kParkedBytes;
+    return block_.shared + block_.layout.shrink_at + SharedLayout::kShrinkSumBytes +
+           warp_ * SharedLayout::kParkedBytes;
   }
   __device__ int k_blocks() const { return (block_.p.k + 31) / 32; }
 
@@ -323,7 +323,7 @@ class StreamShrink {
                       bf16_pair(sum.z * row.factor, sum.w * row.factor)));
       }
       __syncwarp();
-      if (lane == 0) ptx::barrier_arrive(block_.barriers.lora_full + 8 * ring.index);
+      ptx::barrier_arrive(block_.barriers.lora_full + 8 * ring.index);
       if (thread_ == 0) trace(block_.p, TraceEvent::kFilled);
       ring.next(block_.p.lora_sets);
       cursor.next();
