@@ -80,7 +80,7 @@ class Step {
       span.num_rows = chunk.num_rows;
       span.first_position = chunk.first_position;
       span.block_table_begin = pages;
-      span.num_blocks = (chunk.first_position + chunk.num_rows + 15) / 16;
+      span.num_stored = chunk.first_position;
       for (int i = 0; i < chunk.num_rows; ++i) {
         positions.push_back(chunk.first_position + i);
         row_span.push_back(static_cast<int32_t>(spans.size()));
@@ -88,7 +88,7 @@ class Step {
         flops_ += 4.0 * keys * shape.head_dim * shape.num_heads;
       }
       spans.push_back(span);
-      pages += span.num_blocks;
+      pages += (chunk.first_position + chunk.num_rows + 15) / 16;
       rows_ += chunk.num_rows;
       tokens_ += chunk.first_position + chunk.num_rows;
     }

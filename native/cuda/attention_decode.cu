@@ -100,9 +100,9 @@ __global__ void __maxnreg__(kMaxRegisters<kDim>) attention_decode_kernel(DecodeA
     --free_stages;
     next.pass();
   };
-  // Before the wait: pages that earlier steps have completed, that is, not a context's last.
+  // Before the wait: pages that earlier steps have completed.
 #pragma unroll 1
-  while (free_stages > 0 && next.find(item_limit) && next.page() < (next.item().len - 1) / kPage) {
+  while (free_stages > 0 && next.find(item_limit) && next.page() < next.item().stored_pages) {
     fetch_next();
   }
   wait_for_previous();

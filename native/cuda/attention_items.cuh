@@ -173,7 +173,8 @@ struct Item {
   int width;       // warps that share the item: a power of two, from a multiple of itself on
   int first_page;  // this warp takes first_page + i * width < end_page, perhaps none
   int end_page;
-  int lo;  // the row sees positions [lo, len)
+  int stored_pages;  // the context's first that no kernel of this step writes to
+  int lo;            // the row sees positions [lo, len)
   int len;
   int block_table_begin;
 };
@@ -249,6 +250,7 @@ class BlockItems {
     item.first_page = begin_page + (warp & (width - 1));
     item.end_page =
         min(begin_page + context.pages_per_split, context.first_page + context.num_pages);
+    item.stored_pages = span.num_stored / kPage;
     item.block_table_begin = span.block_table_begin;
     return item;
   }

@@ -1,7 +1,8 @@
 // The CUDA implementation of backend/backend.h: bf16 on one GPU of compute capability 8.0 or newer.
 //
-// Steps are enqueued on one stream and collected later; decode steps are recorded as CUDA graphs.
-// Plain C++: the addon includes it for CudaOptions, and reaches the function through plugin.h.
+// Steps are enqueued on one stream and collected later; steps of few rows are recorded as CUDA
+// graphs. Plain C++: the addon includes it for CudaOptions, and reaches the function through
+// plugin.h.
 #pragma once
 
 #include <cstdint>

@@ -136,7 +136,7 @@ class CudaBackend final : public Backend {
     int32_t logits_rows = 0;  // likewise
     int32_t num_spans = 0;
     int32_t num_pooled = 0;  // spans; then it is not recorded
-    bool decodes = false;    // every row is a sequence of its own
+    bool decodes = false;    // every row is a span of its own
     bool adapters = false;
     bool few_adapter_rows = false;  // the lists of lora_items.h hold them
     int32_t bucket = 0;             // 0: not recorded

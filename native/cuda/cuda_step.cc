@@ -142,7 +142,7 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   issue_.logits_rows = std::max(static_cast<int32_t>(plan.logits_rows.size()), bucket);
   issue_.num_spans = static_cast<int32_t>(plan.spans.size());
   issue_.num_pooled = static_cast<int32_t>(plan.pooled.size());
-  issue_.decodes = static_cast<int32_t>(plan.spans.size()) == plan.num_rows();
+  issue_.decodes = bucket > 0 || static_cast<int32_t>(plan.spans.size()) == plan.num_rows();
   issue_.adapters = !plan.segments.empty();
   issue_.few_adapter_rows = few_adapter_rows && plan.num_rows() <= kMaxRecordedRows;
   upload_samples(plan);
@@ -261,11 +261,10 @@ Activation CudaBackend::rms_norm(const Activation& residual, const Vector& gain,
 
 Activation CudaBackend::add_rms_norm(Activation& residual, const Activation& delta,
                                      const Vector& gain, float eps, bool sampled_rows) {
-  const bool gathers = sampled_rows && issue_.bucket == 0;
   const auto* pending = static_cast<const Pending*>(delta.pending);
   if (pending != nullptr && pending->site != nullptr) {
     auto* values = static_cast<__nv_bfloat16*>(delta.data);
-    if (!gathers) {
+    if (!sampled_rows) {
       LoraNormArguments fused;
       fused.residual = static_cast<float*>(residual.data);
       fused.delta = values;
@@ -292,8 +291,7 @@ Activation CudaBackend::add_rms_norm(Activation& residual, const Activation& del
   arguments.eps = eps;
   arguments.rows = residual.rows;
   arguments.hidden = residual.cols;
-  // In a recorded step every row is sampled, in order.
-  if (gathers) {
+  if (sampled_rows) {
     arguments.rows = issue_.logits_rows;
     arguments.gather = issue_.arrays.logits_rows;
     arguments.gather_count = &issue_.arrays.counts->num_logits_rows;

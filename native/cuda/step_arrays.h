@@ -20,13 +20,13 @@ struct StepCounts {
   int32_t mark = 0;         // 1 .. kMaxMark in turns, a step's own (stream_gemm_shrink.cuh)
 };
 
-// The rows of one sequence (backend/step_plan.h, SequenceSpan).
+// The rows of one sequence (backend/step_plan.h, SequenceSpan); in a recorded step one of them.
 struct DeviceSpan {
   int32_t first_row = 0;
   int32_t num_rows = 0;
   int32_t first_position = 0;
   int32_t block_table_begin = 0;
-  int32_t num_blocks = 0;
+  int32_t num_stored = 0;  // positions whose KV earlier steps have stored
 };
 
 // 16 ranks of one module of a resident adapter: where they lie in pages (adapter_image.h).

@@ -1,4 +1,4 @@
-// Recorded decode steps: one CUDA graph per number of rows, with and without adapters.
+// Recorded steps of few rows: one CUDA graph per number of rows, with and without adapters.
 //
 // A graph knows nothing of a step but its rows: all else is read from StepArrays, so one graph
 // serves any sequences and any adapters. It ends with the logits. Used by the backend alone.

@@ -64,11 +64,27 @@ StepUpload::StepUpload(int32_t max_rows, int32_t recorded_rows, int64_t max_bloc
 }
 
 bool StepUpload::fits_recorded(const StepPlan& plan) const {
-  const auto rows = static_cast<size_t>(plan.num_rows());
   const auto most = static_cast<size_t>(recorded_.segment_rows_capacity);
-  return rows > 0 && rows <= static_cast<size_t>(recorded_.rows) && plan.spans.size() == rows &&
-         plan.logits_rows.size() == rows && plan.segments.size() <= most &&
-         plan.segment_rows.size() <= most;
+  return plan.num_rows() <= recorded_.rows && !plan.logits_rows.empty() && plan.pooled.empty() &&
+         plan.segments.size() <= most && plan.segment_rows.size() <= most &&
+         std::ranges::all_of(plan.spans, [](const SequenceSpan& span) {
+           return span.num_rows <= kMaxRecordedChunk;
+         });
+}
+
+// Returns how many spans the device sees: a recorded step's attention takes rows one by one.
+int32_t StepUpload::lay_out_spans(const StepPlan& plan, bool by_row, int32_t* row_span,
+                                  DeviceSpan* spans) {
+  int32_t count = 0;
+  for (const SequenceSpan& span : plan.spans) {
+    const int32_t rows = by_row ? 1 : span.num_rows;
+    for (int32_t i = 0; i < span.num_rows; i += rows, ++count) {
+      spans[count] = {span.first_row + i, rows, span.first_position + i, span.block_table_begin,
+                      span.first_position};
+      std::fill_n(row_span + span.first_row + i, rows, count);
+    }
+  }
+  return count;
 }
 
 // Returns where they end.
@@ -96,7 +112,9 @@ const StepArrays& StepUpload::upload(
   uint8_t* to = staging_[next_slot_].as<uint8_t>();
   next_slot_ = (next_slot_ + 1) % kSlots;
 
-  const auto num_spans = static_cast<int32_t>(plan.spans.size());
+  int32_t* row_span = at<int32_t>(to, layout.row_span);
+  DeviceSpan* spans = at<DeviceSpan>(to, layout.spans);
+  const int32_t num_spans = lay_out_spans(plan, bucket_rows > 0, row_span, spans);
   mark_ = mark_ % StepCounts::kMaxMark + 1;
   *at<StepCounts>(to, 0) = {plan.num_rows(),
                             num_spans,
@@ -113,14 +131,6 @@ const StepArrays& StepUpload::upload(
   copy(layout.segment_rows, plan.segment_rows);
   copy(layout.segment_weights, plan.segment_weights);
   copy(layout.block_tables, plan.block_tables);
-  int32_t* row_span = at<int32_t>(to, layout.row_span);
-  DeviceSpan* spans = at<DeviceSpan>(to, layout.spans);
-  for (int32_t i = 0; i < num_spans; ++i) {
-    const SequenceSpan& span = plan.spans[i];
-    spans[i] = {span.first_row, span.num_rows, span.first_position, span.block_table_begin,
-                span.num_blocks};
-    std::fill_n(row_span + span.first_row, span.num_rows, i);
-  }
   DeviceSegment* segments = at<DeviceSegment>(to, layout.segments);
   for (size_t i = 0; i < plan.segments.size(); ++i) {
     const LoraSegment& segment = plan.segments[i];

@@ -26,7 +26,10 @@ class StepUpload {
   // A row may be in several segments, when adapters are mixed.
   static constexpr int32_t kSegmentRowsPerRow = kMaxSegmentsPerRow;
 
-  // Whether a recorded step could carry this plan: every row decodes and is sampled.
+  // Rows of one sequence in a recorded step: each reads the context for itself.
+  static constexpr int32_t kMaxRecordedChunk = 16;
+
+  // Whether a recorded step could carry this plan: it samples, and its chunks are short.
   bool fits_recorded(const StepPlan& plan) const;
 
   // Enqueues the copy. `bucket_rows` > 0: the recorded layout, padded to that many rows.
@@ -54,6 +57,8 @@ class StepUpload {
   };
 
   static Layout make_layout(int32_t rows, uint8_t* device);
+  static int32_t lay_out_spans(const StepPlan& plan, bool by_row, int32_t* row_span,
+                               DeviceSpan* spans);
   int64_t append_pooled(const StepPlan& plan, int64_t begin, uint8_t* to);
 
   int64_t max_blocks_ = 0;

@@ -39,7 +39,7 @@ struct Paged {
       span.num_rows = rows;
       span.first_position = first_position;
       span.block_table_begin = static_cast<int32_t>(tables.size());
-      span.num_blocks = blocks;
+      span.num_stored = first_position;
       for (int32_t i = 0; i < rows; ++i) {
         positions.push_back(first_position + i);
         row_span.push_back(static_cast<int32_t>(spans.size()));

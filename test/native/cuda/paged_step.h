@@ -50,9 +50,9 @@ struct UploadedStep {
       span.num_rows = chunks[s].num_rows;
       span.first_position = chunks[s].first_position;
       span.block_table_begin = static_cast<int32_t>(tables.size());
-      span.num_blocks = (span.first_position + span.num_rows + 15) / 16;
+      span.num_stored = span.first_position;
       tables.insert(tables.end(), block_tables[s].begin(),
-                    block_tables[s].begin() + span.num_blocks);
+                    block_tables[s].begin() + (span.first_position + span.num_rows + 15) / 16);
       for (int i = 0; i < span.num_rows; ++i) {
         positions.push_back(span.first_position + i);
         row_span.push_back(static_cast<int32_t>(s));
