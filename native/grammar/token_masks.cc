@@ -10,6 +10,9 @@ namespace {
 // Frontiers of more states are no plain text.
 constexpr size_t kMaxStates = 8;
 
+// A folded trie has so many times fewer nodes, or is not kept.
+constexpr size_t kWorthFolding = 4;
+
 void insert_state(StateId state, std::vector<StateId>* states) {
   if (std::find(states->begin(), states->end(), state) == states->end()) states->push_back(state);
 }
@@ -22,6 +25,7 @@ TokenMasks::TokenMasks(StateTable& states, const Vocabulary& vocabulary, size_t 
       max_kept_(std::max<size_t>(
           2, max_bytes / 2 / (sizeof(Kept) + vocabulary.num_words() * sizeof(uint32_t)))),
       reached_(static_cast<size_t>(vocabulary.all().depth()) + 1) {
+  fold_tries();
   using Range = std::pair<uint8_t, uint8_t>;
   constexpr Range kTrail = {0x80, 0xBF};
   const auto add = [&](const std::vector<std::vector<Range>>& bytes) {
@@ -46,6 +50,30 @@ TokenMasks::TokenMasks(StateTable& states, const Vocabulary& vocabulary, size_t 
   add({{{0xF0, 0xF0}}, {{0x90, 0xBF}}, {kTrail}, {kTrail}});
   add({{{0xF1, 0xF3}}, {kTrail}, {kTrail}, {kTrail}});
   add({{{0xF4, 0xF4}}, {{0x80, 0x8F}}, {kTrail}, {kTrail}});
+}
+
+void TokenMasks::fold_tries() {
+  std::array<int32_t, 256> first_of_class;
+  first_of_class.fill(-1);
+  std::array<uint8_t, 256> first_of = {};
+  for (int32_t byte = 0; byte < 256; ++byte) {
+    int32_t& first =
+        first_of_class[static_cast<size_t>(states_.class_of(static_cast<uint8_t>(byte)))];
+    if (first < 0) first = byte;
+    first_of[static_cast<size_t>(byte)] = static_cast<uint8_t>(first);
+  }
+  const auto fold = [&](const TokenTrie& trie) {
+    TokenTrie folded = trie.folded(first_of);
+    if (folded.nodes().size() * kWorthFolding > trie.nodes().size()) return &trie;
+    return &std::as_const(tries_.folded.emplace_back(std::move(folded)));
+  };
+  tries_.all = fold(vocabulary_.all());
+  const bool all_folded = tries_.all != &vocabulary_.all();
+  tries_.not_plain = all_folded ? fold(vocabulary_.not_plain()) : &vocabulary_.not_plain();
+  for (int32_t length = 1; length <= Vocabulary::kMaxPlain; ++length) {
+    const TokenTrie& trie = vocabulary_.plain(length).trie;
+    tries_.plain[static_cast<size_t>(length - 1)] = all_folded ? fold(trie) : &trie;
+  }
 }
 
 // ---- what is kept ----
@@ -93,15 +121,15 @@ std::shared_ptr<const TokenMasks::Kept> TokenMasks::find(StateId state, Cost mos
   mask->allowed.resize(vocabulary_.num_words());
   const PlainText plain = plain_text(state);
   if (plain.all_up_to == 0) {
-    walk(vocabulary_.all(), state, most, mask.get());
+    walk(*tries_.all, state, most, mask.get());
   } else {
-    walk(vocabulary_.not_plain(), state, most, mask.get());
+    walk(*tries_.not_plain, state, most, mask.get());
     for (int32_t length = 1; length <= Vocabulary::kMaxPlain; ++length) {
       const Vocabulary::Plain& group = vocabulary_.plain(length);
       const bool longer_too = length == Vocabulary::kMaxPlain;
       if (group.empty || length >= plain.none_from) continue;
       if (longer_too ? plain.all_up_to < kEndless : length > plain.all_up_to) {
-        walk(group.trie, state, most, mask.get());
+        walk(*tries_.plain[static_cast<size_t>(length - 1)], state, most, mask.get());
         continue;
       }
       if (!mask->admits(plain.costs[static_cast<size_t>(length)], most)) continue;

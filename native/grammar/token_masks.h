@@ -2,12 +2,14 @@
 //
 // Masks of recent states are kept, each for all budgets that it is the mask of, so the inside of a
 // string costs nothing after its first token, however much is left.
-// Where a state allows any plain text, the tokens of plain text are taken as a whole. One thread at
-// a time.
+// Where a state allows any plain text, the tokens of plain text are taken as a whole; where the
+// grammar tells few bytes apart, tokens that are alike to it are walked as one. One thread at a
+// time.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <unordered_map>
@@ -22,6 +24,8 @@ class TokenMasks {
  public:
   // Both outlive it. It keeps at most about `max_bytes` of masks.
   TokenMasks(StateTable& states, const Vocabulary& vocabulary, size_t max_bytes = 8 << 20);
+  TokenMasks(const TokenMasks&) = delete;
+  TokenMasks& operator=(const TokenMasks&) = delete;
 
   // Tokens after which the output can be closed with `most` more: mask [num_words]. Throws Fault as
   // StateTable::step does.
@@ -41,6 +45,15 @@ class TokenMasks {
   };
   using KeptMasks = std::unordered_multimap<StateId, std::shared_ptr<const Kept>>;
 
+  // The vocabulary's, or folded to the grammar's classes of bytes where that makes them much
+  // smaller.
+  struct Tries {
+    const TokenTrie* all = nullptr;
+    const TokenTrie* not_plain = nullptr;
+    std::array<const TokenTrie*, Vocabulary::kMaxPlain> plain = {};
+    std::deque<TokenTrie> folded;
+  };
+
   // What plain text of so many characters meets: everything, or nothing at all.
   struct PlainText {
     int32_t all_up_to = 0;  // every text of so many characters is allowed
@@ -51,6 +64,7 @@ class TokenMasks {
 
   std::shared_ptr<const Kept> kept(StateId state, Cost most);
   std::shared_ptr<const Kept> find(StateId state, Cost most);
+  void fold_tries();
   void walk(const TokenTrie& trie, StateId state, Cost most, Kept* mask);
   PlainText plain_text(StateId state);
   bool after_any_character(const std::vector<StateId>& before, bool only_whether_all,
@@ -58,6 +72,7 @@ class TokenMasks {
 
   StateTable& states_;
   const Vocabulary& vocabulary_;
+  Tries tries_;
   const size_t max_kept_;
   KeptMasks recent_, older_;
   std::vector<StateId> reached_;  // [depth + 1] of the walk

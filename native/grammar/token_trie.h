@@ -28,6 +28,10 @@ class TokenTrie {
   TokenTrie() : TokenTrie(std::vector<Entry>()) {}
   explicit TokenTrie(std::vector<Entry> entries);
 
+  // The same tokens where every byte stands for all of its class, `first_of` [256] the lowest of
+  // each byte's: what differs only within classes is one node.
+  TokenTrie folded(std::span<const uint8_t> first_of) const;
+
   // nodes[0] is the root.
   std::span<const Node> nodes() const { return {nodes_.data(), nodes_.size() - 1}; }
   // The tokens that are spelled by just this node's bytes, ascending.

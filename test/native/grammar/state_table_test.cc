@@ -103,6 +103,45 @@ TEST(StateTable, AGrammarTooAmbiguousIsAFault) {
   small.check_invariants();
 }
 
+// ---- tries ----
+
+// Every token is at the node of its bytes' classes, and the nodes lie as a trie's do.
+TEST(TokenTrie, FoldedHoldsTheSameTokens) {
+  std::vector<std::string> tokens = all_bytes();
+  RandomGrammar random(11);
+  for (int32_t i = 0; i < 2000; ++i) {
+    std::string token;
+    for (int32_t length = random.below(9); length >= 0; --length) {
+      token += static_cast<char>('a' + random.below(26));
+    }
+    tokens.push_back(token);
+  }
+  const auto vocabulary = vocabulary_of(tokens);
+  std::array<uint8_t, 256> first_of = {};
+  for (int32_t byte = 0; byte < 256; ++byte) {
+    first_of[byte] = static_cast<uint8_t>(byte / 16 * 16);
+  }
+  const TokenTrie folded = vocabulary->all().folded(first_of);
+  EXPECT_LT(folded.nodes().size() * 4, vocabulary->all().nodes().size());
+  size_t num_tokens = 0;
+  for (uint32_t i = 0; i < folded.nodes().size(); ++i) {
+    const TokenTrie::Node& node = folded.nodes()[i];
+    ASSERT_GT(node.after, i);
+    ASSERT_TRUE(i == 0 || node.byte % 16 == 0);
+    EXPECT_TRUE(std::ranges::is_sorted(folded.tokens(i)));
+    num_tokens += folded.tokens(i).size();
+  }
+  EXPECT_EQ(num_tokens, tokens.size());
+  for (int32_t token = 0; token < vocabulary->size(); ++token) {
+    uint32_t at = TokenTrie::kRoot;
+    for (const char byte : vocabulary->bytes(token)) {
+      at = folded.child(at, first_of[static_cast<uint8_t>(byte)]);
+      ASSERT_NE(at, TokenTrie::kNone);
+    }
+    EXPECT_EQ(std::ranges::count(folded.tokens(at), token), 1);
+  }
+}
+
 // ---- masks ----
 
 // Where plain text is taken as a whole the mask is what going through all tokens gives.
