@@ -111,6 +111,11 @@ ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_by
   layout.page_bytes = page_bytes;
   for (const AdapterModule& m : modules) {
     check_adapter_module(m);
+    if (groups_of(m) > kMaxRankGroups) {
+      fail_tensor("ADAPTER_UNSUPPORTED", m.a,
+                  "has rank " + std::to_string(m.rank) + "; on a GPU an adapter may have rank " +
+                      std::to_string(kMaxRankGroups * kRankGroup) + " at most");
+    }
     layout.num_layers = std::max(layout.num_layers, m.layer + 1);
     layout.num_modules = std::max(layout.num_modules, m.module + 1);
     layout.max_groups = std::max(layout.max_groups, groups_of(m));

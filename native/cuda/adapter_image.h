@@ -23,6 +23,8 @@
 namespace lorax::cuda {
 
 constexpr int32_t kRankGroup = 16;
+constexpr int32_t kMaxRankGroups =
+    64;  // of one row, over all its adapters: what steps have room for
 constexpr int32_t kABlockColumns = 32;    // k of a unit of A
 constexpr int64_t kABlockBytes = 1024;    // 16 ranks x 32 k
 constexpr int32_t kBTileRows = 16;        // outs of a unit of B

@@ -14,9 +14,6 @@
 namespace lorax::cuda {
 namespace {
 
-// Rank groups of one row, over all its adapters, that steps have room for: rank 1024.
-constexpr int64_t kGroupsPerRow = 64;
-
 GemmShape gemm_shape(const DeviceWeight& weight, bool head) {
   GemmShape out;
   out.n = static_cast<int32_t>(weight.n);
@@ -116,7 +113,7 @@ void CudaBackend::lay_out_row_lists() {
   LoraRowsCapacity& capacity = row_lists_.capacity;
   capacity.rows = max_rows_;
   capacity.segments = capacity.segment_rows = max_rows_ * StepUpload::kSegmentRowsPerRow;
-  capacity.row_groups = max_rows_ * kGroupsPerRow;
+  capacity.row_groups = max_rows_ * int64_t{kMaxRankGroups};
   Layout layout;
   const int64_t v_begin_at = layout.take(capacity.segments, sizeof(int64_t));
   const int64_t num_tiles_at = layout.take(1, sizeof(int32_t));

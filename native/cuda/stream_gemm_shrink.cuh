@@ -279,6 +279,7 @@ class StreamShrink {
     const int lane = thread_ % 32;
     const int t = lane % 4;
     RingPosition ring;
+    __syncwarp();  // all lanes have parked
     const int4 set_begin = ptx::load_shared_int4(parked());
     reinterpret_cast<int4&>(ahead.set) = ptx::load_shared_int4(parked() + 16);
     load_after(ahead, SetCursor(block_, set_begin));

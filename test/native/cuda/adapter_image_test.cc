@@ -273,6 +273,22 @@ TEST_P(AdapterImageTest, RefusesShapesThatAreNotTheRanks) {
   EXPECT_THROW(static_cast<void>(image_layout(modules_, 512)), std::logic_error);
 }
 
+// More than the steps' buffers have room for.
+TEST_P(AdapterImageTest, RefusesRanksBeyond1024) {
+  make({{0, 0, 1024, 64, 64}});
+  EXPECT_EQ(image_layout(modules_, 1 << 16).max_groups, 64);
+  make({{0, 0, 1025, 64, 64}});
+  try {
+    static_cast<void>(image_layout(modules_, 1 << 16));
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), "ADAPTER_UNSUPPORTED");
+    EXPECT_EQ(std::string(error.what()),
+              "adapter.safetensors: tensor " + std::get<std::string>(error.data().at("tensor")) +
+                  " has rank 1025; on a GPU an adapter may have rank 1024 at most");
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Host, AdapterImageTest,
                          ::testing::Values(DType::kF32, DType::kF16, DType::kBF16),
                          [](const auto& info) {
