@@ -8,7 +8,13 @@ import type { WireConstraint, WirePrompt, WireTools } from '../worker/protocol.j
 import { checkAdapterField } from './adapter-mix.js';
 import type { WeightedAdapter } from './adapter-mix.js';
 import { checkMessages } from './chat-messages.js';
-import { checkBoolean, checkFunction, checkObject, invalidOptions } from './check-shape.js';
+import {
+  checkBoolean,
+  checkFunction,
+  checkObject,
+  checkString,
+  invalidOptions,
+} from './check-shape.js';
 import { checkConstraint } from './constraint-options.js';
 import { checkSampling, checkTokenIds } from './sampling-options.js';
 import { checkTools } from './tool-options.js';
@@ -23,13 +29,14 @@ export interface CheckedRequest {
   /** Unset: nothing can be called. */
   tools?: WireTools;
   reasoning?: boolean;
+  cacheScope?: string;
 }
 
 /** What only a chat template can express. */
 const CHAT_KEYS = ['tools', 'toolChoice', 'parallelToolCalls', 'reasoning'];
 const KEYS = [
   ...['messages', 'prompt', 'promptTokens', 'adapter', 'sampling', 'signal', 'onUsage'],
-  'constraint',
+  ...['constraint', 'cacheScope'],
   ...CHAT_KEYS,
 ];
 
@@ -48,6 +55,8 @@ export function checkGenerateRequest(request: GenerateRequest): CheckedRequest {
   if (tools !== undefined) checked.tools = tools;
   const reasoning = checkBoolean(fields.reasoning, 'request.reasoning');
   if (reasoning !== undefined) checked.reasoning = reasoning;
+  const cacheScope = checkString(fields.cacheScope, 'request.cacheScope');
+  if (cacheScope !== undefined) checked.cacheScope = cacheScope;
   const chatOnly = CHAT_KEYS.find((key) => fields[key] !== undefined);
   if (chatOnly !== undefined && checked.prompt.kind !== 'messages') {
     const field = `request.${chatOnly}`;

@@ -172,6 +172,11 @@ interface GenerateRequestBase {
   parallelToolCalls?: boolean;
   /** Whether a model that can think before it answers does. Default: as its chat template has it. */
   reasoning?: boolean;
+  /**
+   * The KV of a prompt's beginning is reused by requests of the same adapters that begin alike and
+   * have the same scope. Unset: by all that have none.
+   */
+  cacheScope?: string;
   signal?: AbortSignal;
   /** Fires exactly once, also for aborted and failed requests. */
   onUsage?: (usage: Usage, timing: Timing) => void;
@@ -294,14 +299,34 @@ export interface AdapterInfo extends Omit<AdapterIdentity, 'mix'> {
 }
 
 export interface EngineStats {
-  pages: { total: number; free: number; kv: number; adapter: number; retiring: number };
+  /**
+   * `kv`: of running requests; `cold`: prefixes that none of them has; `adapter`: in use or idle.
+   * Cold and idle ones are cache: they go when pages are wanted.
+   */
+  pages: {
+    total: number;
+    free: number;
+    kv: number;
+    cold: number;
+    adapter: number;
+    retiring: number;
+  };
   requests: { running: number; waiting: number };
   /** Since start. */
   totals: {
     steps: number;
     promptTokens: number;
+    /** Of the prompt tokens, those whose KV was reused. */
+    cachedTokens: number;
     outputTokens: number;
     preemptions: number;
+    /** Requests that found a part of their prompt, and that found none. Not embeddings. */
+    prefixHits: number;
+    prefixMisses: number;
+    /** Pages of prefixes that were given up. */
+    prefixEvictions: number;
+    /** Times a request needed an adapter and it was in the pool; `adapterLoads`: it was not. */
+    adapterHits: number;
     adapterLoads: number;
     adapterEvictions: number;
     finished: number;

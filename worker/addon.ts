@@ -209,13 +209,25 @@ export interface NativeAdapterInfo {
 }
 
 export interface NativeStats {
-  pages: { total: number; free: number; kv: number; adapter: number; retiring: number };
+  pages: {
+    total: number;
+    free: number;
+    kv: number;
+    cold: number;
+    adapter: number;
+    retiring: number;
+  };
   running: number;
   waiting: number;
   steps: number;
   promptTokens: number;
+  cachedTokens: number;
   outputTokens: number;
   preemptions: number;
+  prefixHits: number;
+  prefixMisses: number;
+  prefixEvictions: number;
+  adapterHits: number;
   adapterLoads: number;
   adapterEvictions: number;
   finished: number;
@@ -291,7 +303,8 @@ export interface NativeEngine {
   /**
    * `request`: the caller's id, unique among open ones, 1..2^31-1. `adapters`: distinct handles, at
    * most 8; empty for the base. Refusals (CONTEXT_TOO_LONG, POOL_EXHAUSTED, QUEUE_FULL; INVALID_OPTIONS where
-   * maxOutputTokens is below the grammar's shortestTokens) arrive as Failed events.
+   * maxOutputTokens is below the grammar's shortestTokens) arrive as Failed events. `cacheScope`: KV is
+   * shared with requests of the same one; '' or unset is one too.
    */
   submit(
     request: number,
@@ -299,6 +312,7 @@ export interface NativeEngine {
     adapters: readonly NativeAdapterUse[],
     sampling: NativeSampling,
     constraint?: NativeConstraint,
+    cacheScope?: string,
   ): void;
   /** As submit(), but the prompt is embedded and nothing generated. */
   embed(

@@ -218,7 +218,7 @@ export class EnginePort {
           sampling,
           atMs: request.elapsedMs(),
         };
-        this.submit(engine, request, nativeId, prepared, lease.uses);
+        this.submit(engine, request, nativeId, prepared, lease.uses, command.cacheScope);
       } finally {
         lease.release();
       }
@@ -233,11 +233,12 @@ export class EnginePort {
     nativeId: number,
     { tokens, sampling, constraint }: PreparedRequest,
     adapters: readonly NativeAdapterUse[],
+    cacheScope: string | undefined,
   ): void {
     this.numPreparing--;
     this.submitted.set(nativeId, request);
     try {
-      engine.native.submit(nativeId, tokens, adapters, sampling.native, constraint);
+      engine.native.submit(nativeId, tokens, adapters, sampling.native, constraint, cacheScope);
     } catch (error) {
       this.submitted.delete(nativeId);
       throw error;

@@ -5,8 +5,9 @@ import type { NativeStats } from './addon.js';
 /** `preparing`: requests that native code has not been given yet. */
 export function engineStats(stats: NativeStats, preparing: number): EngineStats {
   const { pages, running, waiting, recentSteps } = stats;
-  const { steps, promptTokens, outputTokens, preemptions, adapterLoads } = stats;
-  const { adapterEvictions, finished, aborted, failed } = stats;
+  const { steps, promptTokens, cachedTokens, outputTokens, preemptions } = stats;
+  const { prefixHits, prefixMisses, prefixEvictions } = stats;
+  const { adapterHits, adapterLoads, adapterEvictions, finished, aborted, failed } = stats;
   const recent: EngineStats['recentSteps'] = [];
   // [prefillTokens, decodeTokens, adapters, microseconds] each
   for (let i = 0; i + 3 < recentSteps.length; i += 4) {
@@ -21,8 +22,9 @@ export function engineStats(stats: NativeStats, preparing: number): EngineStats 
     pages,
     requests: { running, waiting: waiting + preparing },
     totals: {
-      ...{ steps, promptTokens, outputTokens, preemptions, adapterLoads, adapterEvictions },
-      ...{ finished, aborted, failed },
+      ...{ steps, promptTokens, cachedTokens, outputTokens, preemptions },
+      ...{ prefixHits, prefixMisses, prefixEvictions },
+      ...{ adapterHits, adapterLoads, adapterEvictions, finished, aborted, failed },
     },
     recentSteps: recent,
   };

@@ -88,6 +88,7 @@ export interface GenerateCommand {
   constraint?: WireConstraint;
   tools?: WireTools;
   reasoning?: boolean;
+  cacheScope?: string;
 }
 
 export interface EmbedCommand {

@@ -176,6 +176,9 @@ class Backend {
   virtual std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                          std::span<const int32_t> pages) = 0;
 
+  // Nanoseconds that a page of an adapter took to load, of late; 0: none was. Step thread.
+  virtual int64_t page_load_ns() = 0;
+
   // ---- one step: begin, replay or issue, sample, end; then collect ----
 
   // Steps that may have begun when one more begins, before the oldest is collected. 0: operations

@@ -84,6 +84,7 @@ Napi::Object stats_value(Napi::Env env, const EngineStats& stats) {
   set_number(pages, "total", stats.pages.total);
   set_number(pages, "free", stats.pages.free);
   set_number(pages, "kv", stats.pages.kv);
+  set_number(pages, "cold", stats.pages.cold);
   set_number(pages, "adapter", stats.pages.adapter);
   set_number(pages, "retiring", stats.pages.retiring);
   Napi::Object out = Napi::Object::New(env);
@@ -92,8 +93,13 @@ Napi::Object stats_value(Napi::Env env, const EngineStats& stats) {
   set_number(out, "waiting", stats.waiting);
   set_number(out, "steps", static_cast<double>(stats.steps));
   set_number(out, "promptTokens", static_cast<double>(stats.prompt_tokens));
+  set_number(out, "cachedTokens", static_cast<double>(stats.cached_tokens));
   set_number(out, "outputTokens", static_cast<double>(stats.output_tokens));
   set_number(out, "preemptions", static_cast<double>(stats.preemptions));
+  set_number(out, "prefixHits", static_cast<double>(stats.prefix_hits));
+  set_number(out, "prefixMisses", static_cast<double>(stats.prefix_misses));
+  set_number(out, "prefixEvictions", static_cast<double>(stats.prefix_evictions));
+  set_number(out, "adapterHits", static_cast<double>(stats.adapter_hits));
   set_number(out, "adapterLoads", static_cast<double>(stats.adapter_loads));
   set_number(out, "adapterEvictions", static_cast<double>(stats.adapter_evictions));
   set_number(out, "finished", static_cast<double>(stats.finished));

@@ -1,5 +1,6 @@
 // Creation, load-time packing, the page arena and the small operations of a step.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 
@@ -96,7 +97,11 @@ std::unique_ptr<AdapterImage> CpuBackend::pack_adapter(std::span<const AdapterMo
 
 std::unique_ptr<ResidentAdapter> CpuBackend::place_adapter(const AdapterImage& image,
                                                            std::span<const int32_t> pages) {
-  return cpu::place_adapter(static_cast<const PackedAdapter&>(image), pages, arena());
+  const auto begin = std::chrono::steady_clock::now();
+  auto placed = cpu::place_adapter(static_cast<const PackedAdapter&>(image), pages, arena());
+  const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - begin;
+  page_loads_.add(image.num_pages, took.count());
+  return placed;
 }
 
 void CpuBackend::begin_step(const StepPlan& plan) {

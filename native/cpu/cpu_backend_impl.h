@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/recent_rate.h"
 #include "cpu/adapter_pages.h"
 #include "cpu/cpu_backend.h"
 #include "cpu/host_buffer.h"
@@ -39,6 +40,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> modules) override;
   std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                  std::span<const int32_t> pages) override;
+  int64_t page_load_ns() override { return page_loads_.ns_each(); }
 
   int32_t steps_ahead() const override { return 0; }
   void begin_step(const StepPlan& plan) override;
@@ -108,6 +110,7 @@ class CpuBackend final : public Backend {
   RopeConfig rope_;
   HostBuffer arena_;  // [num_pages, page_bytes]
   int32_t num_pages_ = 0;
+  RecentRate page_loads_{1 << 12};
 
   const StepPlan* plan_ = nullptr;
   std::vector<BlockRows> block_rows_;  // of the step, longest KV first

@@ -23,13 +23,14 @@
 namespace lorax::cuda {
 
 constexpr int32_t kRankGroup = 16;
-constexpr int32_t kMaxRankGroups =
-    64;  // of one row, over all its adapters: what steps have room for
 constexpr int32_t kABlockColumns = 32;    // k of a unit of A
 constexpr int64_t kABlockBytes = 1024;    // 16 ranks x 32 k
 constexpr int32_t kBTileRows = 16;        // outs of a unit of B
 constexpr int64_t kBTileBytes = 512;      // 16 outs x 16 ranks
 constexpr int64_t kSliceAlignment = 128;  // in a page
+
+// Of one row, over all its adapters: what steps have room for.
+constexpr int32_t kMaxRankGroups = 64;
 
 constexpr int64_t a_slice_bytes(int64_t d_in) {
   return (d_in + kABlockColumns - 1) / kABlockColumns * kABlockBytes;

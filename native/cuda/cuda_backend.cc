@@ -144,6 +144,7 @@ std::unique_ptr<ResidentAdapter> CudaBackend::place_adapter(const AdapterImage& 
   const auto page_at = [&](int32_t page) {
     return arena_->data() + pages[page] * layout.page_bytes;
   };
+  load_timer_.begin(copies_);
   for (int32_t page = 0; page < layout.num_pages; ++page) {
     const int64_t begin = page * layout.page_bytes;
     const int64_t bytes = std::min(layout.page_bytes, layout.bytes - begin);
@@ -157,9 +158,12 @@ std::unique_ptr<ResidentAdapter> CudaBackend::place_adapter(const AdapterImage& 
                                cudaMemcpyHostToDevice, copies_));
   }
   LORAX_CUDA(cudaEventRecord(out->arrived, copies_));
+  load_timer_.end(copies_, layout.num_pages);
   out->table = reinterpret_cast<const AdapterTable*>(page_at(0));
   return out;
 }
+
+int64_t CudaBackend::page_load_ns() { return load_timer_.page_ns(); }
 
 }  // namespace cuda
 

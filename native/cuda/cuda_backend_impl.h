@@ -21,6 +21,7 @@
 #include "cuda/cuda_backend.h"
 #include "cuda/device_memory.h"
 #include "cuda/kv_pages.h"
+#include "cuda/load_timer.h"
 #include "cuda/lora_items.h"
 #include "cuda/lora_rows.h"
 #include "cuda/pinned_heap.h"
@@ -103,6 +104,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> modules) override;
   std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                  std::span<const int32_t> pages) override;
+  int64_t page_load_ns() override;
 
   int32_t steps_ahead() const override { return 1; }
   void begin_step(const StepPlan& plan) override;
@@ -189,6 +191,7 @@ class CudaBackend final : public Backend {
   Stream stream_;  // of steps
   Stream copies_;  // of adapters into pages
   Stream mask_copies_;
+  LoadTimer load_timer_;
   const std::string device_name_;
   const int num_sms_;
   bool streams_;  // the device and every weight have what the streaming GEMM needs

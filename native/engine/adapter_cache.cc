@@ -18,14 +18,14 @@ const AdapterCache::Entry* AdapterCache::find(int32_t handle) const {
 }
 
 void AdapterCache::add(int32_t handle, std::shared_ptr<const AdapterImage> image) {
-  entries_[handle].image = std::move(image);
+  entries_.try_emplace(handle, *this, std::move(image));
 }
 
 void AdapterCache::remove(int32_t handle) {
   Entry* entry = find(handle);
   if (entry == nullptr) return;
   entry->removed = true;
-  free_if_drained(*entry);
+  free_if_drained(handle, *entry);
 }
 
 std::optional<int32_t> AdapterCache::num_pages(int32_t handle) const {
@@ -44,12 +44,15 @@ void AdapterCache::close_request(int32_t handle) {
   Entry& entry = entries_.at(handle);
   --entry.num_open;
   entry.changed = true;
-  free_if_drained(entry);
+  free_if_drained(handle, entry);
 }
 
 void AdapterCache::place(int32_t handle) {
   Entry& entry = entries_.at(handle);
-  if (entry.resident != nullptr) return;
+  if (entry.resident != nullptr) {
+    ++num_hits_;
+    return;
+  }
   std::optional<PageRun> pages = pool_.take(PageKind::kAdapter, entry.image->num_pages);
   if (!pages) throw std::logic_error("adapter cache: no pages for what the schedule admitted");
   entry.resident = model_.place_adapter(*entry.image, pages->pages());
@@ -58,34 +61,34 @@ void AdapterCache::place(int32_t handle) {
   entry.changed = true;
 }
 
-void AdapterCache::start_running(int32_t handle, int64_t step) {
+void AdapterCache::start_running(int32_t handle) {
   Entry& entry = entries_.at(handle);
   ++entry.num_running;
-  entry.last_used_step = step;
+  queue_.use(entry);
 }
 
-void AdapterCache::stop_running(int32_t handle, int64_t step) {
+void AdapterCache::stop_running(int32_t handle) {
   Entry& entry = entries_.at(handle);
   --entry.num_running;
-  entry.last_used_step = step;
+  if (entry.num_running > 0 || entry.resident == nullptr) return;
+  queue_.rest(entry, entry.image->num_pages * model_.reload_costs().page_ns);
 }
 
 const std::shared_ptr<const ResidentAdapter>& AdapterCache::resident(int32_t handle) const {
   return entries_.at(handle).resident;
 }
 
-void AdapterCache::evict(int32_t handle) {
-  Entry* entry = find(handle);
-  if (entry == nullptr) return;
-  if (entry->num_running > 0) throw std::logic_error("adapter cache: evicting an adapter in use");
-  entry->resident.reset();
-  entry->pages.truncate(0);
-  ++num_evictions_;
-  entry->changed = true;
+void AdapterCache::Entry::evict() noexcept {
+  resident.reset();
+  pages.drop(last_step());
+  ++cache.num_evictions_;
+  changed = true;
 }
 
-void AdapterCache::free_if_drained(Entry& entry) {
+void AdapterCache::free_if_drained(int32_t handle, Entry& entry) {
   if (!entry.removed || entry.num_open > 0) return;
+  prefixes_.drop(handle);
+  queue_.forget(entry);
   entry.resident.reset();
   entry.pages.truncate(0);
   entry.image.reset();
@@ -99,8 +102,7 @@ void AdapterCache::describe(std::vector<ScheduledAdapter>* adapters,
   handles->clear();
   for (const auto& [handle, entry] : entries_) {
     if (entry.gone) continue;
-    adapters->push_back({entry.image->num_pages, entry.resident != nullptr, entry.num_running,
-                         entry.last_used_step});
+    adapters->push_back({entry.image->num_pages, entry.resident != nullptr, entry.num_running});
     handles->push_back(handle);
   }
 }
@@ -139,6 +141,8 @@ void AdapterCache::check_invariants(const std::map<int32_t, int32_t>& running,
     check(entry.num_running == count_in(running, handle), "miscounts running requests", handle);
     check(entry.num_open == count_in(open, handle), "miscounts open requests", handle);
     check(entry.num_running == 0 || entry.resident != nullptr, "runs but is not resident", handle);
+    check(entry.is_idle() == (entry.resident != nullptr && entry.num_running == 0),
+          "is idle or not, but should be otherwise", handle);
     check(!entry.removed || entry.num_open > 0, "was removed but is still held", handle);
     const int32_t expected = entry.resident != nullptr ? entry.image->num_pages : 0;
     check(entry.pages.size() == expected, "holds the wrong number of pages", handle);

@@ -1,18 +1,22 @@
 // The adapters of one engine: page images in host memory by handle, and those that lie in pool
 // pages.
 //
-// Always holds: an adapter with running sequences is resident; one that was removed takes no new
-// requests and is freed with the last it has. Changed by the engine thread alone, which reports
-// what changed to the status board.
+// Always holds: an adapter with running sequences is resident, one that is resident without them
+// waits in the eviction queue; one that was removed takes no new requests and is freed with the
+// last it has, and what was computed with it goes too. Changed by the engine thread alone, which
+// reports what changed to the status board.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/eviction_queue.h"
+#include "engine/prefix_cache.h"
 #include "engine/scheduler.h"
 #include "memory/page_pool.h"
 
@@ -20,7 +24,8 @@ namespace lorax {
 
 class AdapterCache {
  public:
-  AdapterCache(Model& model, PagePool& pool) : model_(model), pool_(pool) {}
+  AdapterCache(Model& model, PagePool& pool, EvictionQueue& queue, PrefixCache& prefixes)
+      : model_(model), pool_(pool), queue_(queue), prefixes_(prefixes) {}
 
   void add(int32_t handle, std::shared_ptr<const AdapterImage> image);
 
@@ -31,17 +36,15 @@ class AdapterCache {
   std::optional<int32_t> num_pages(int32_t handle) const;
 
   // A request is open from its submission to its terminal event, and running while it holds pages.
+  // One that starts to run keeps the adapter from being evicted, and has it placed.
   void open_request(int32_t handle);
   void close_request(int32_t handle);
+  void start_running(int32_t handle);
   void place(int32_t handle);  // unless it is resident; when it throws, nothing has changed
-  void start_running(int32_t handle, int64_t step);  // one that was placed
-  void stop_running(int32_t handle, int64_t step);
+  void stop_running(int32_t handle);
 
   // A step that uses it holds it until it is over, whatever becomes of the adapter meanwhile.
   const std::shared_ptr<const ResidentAdapter>& resident(int32_t handle) const;
-
-  // Its pages are dropped, its image stays. Nothing to do if it has gone meanwhile.
-  void evict(int32_t handle);
 
   // For the scheduler, ascending by handle: `handles[i]` is the adapter of index i.
   void describe(std::vector<ScheduledAdapter>* adapters, std::vector<int32_t>* handles) const;
@@ -53,6 +56,7 @@ class AdapterCache {
   };
   std::vector<Change> take_changes();  // when it throws, nothing was taken
 
+  int64_t num_hits() const { return num_hits_; }  // of requests that found one resident
   int64_t num_loads() const { return num_loads_; }
   int64_t num_evictions() const { return num_evictions_; }
 
@@ -61,14 +65,20 @@ class AdapterCache {
                         const std::map<int32_t, int32_t>& open) const;
 
  private:
-  struct Entry {
+  struct Entry final : Evictable {
+    Entry(AdapterCache& in_cache, std::shared_ptr<const AdapterImage> of)
+        : Evictable(in_cache.queue_, of->num_pages), cache(in_cache), image(std::move(of)) {}
+
+    // Its pages are dropped, its image stays.
+    void evict() noexcept override;
+
+    AdapterCache& cache;
     std::shared_ptr<const AdapterImage> image;
     PageRun pages;  // dropped after `resident`, which steps in flight may hold longer: the pages
                     // retire until they are over
     std::shared_ptr<const ResidentAdapter> resident;
     int32_t num_running = 0;
     int32_t num_open = 0;
-    int64_t last_used_step = 0;
     bool removed = false;
     bool changed = true;  // since the last take_changes()
     bool gone = false;    // freed; kept until that is told, for freeing may not allocate
@@ -76,11 +86,14 @@ class AdapterCache {
 
   Entry* find(int32_t handle);
   const Entry* find(int32_t handle) const;
-  void free_if_drained(Entry& entry);
+  void free_if_drained(int32_t handle, Entry& entry);
 
   Model& model_;
   PagePool& pool_;
+  EvictionQueue& queue_;
+  PrefixCache& prefixes_;
   std::map<int32_t, Entry> entries_;
+  int64_t num_hits_ = 0;
   int64_t num_loads_ = 0;
   int64_t num_evictions_ = 0;
 };

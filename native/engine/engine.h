@@ -34,6 +34,7 @@ struct Request {
   SamplingParams sampling;
   std::shared_ptr<grammar::Grammar> grammar = nullptr;  // that the output must match; null: free
   std::optional<EmbeddingParams> embedding;  // set: the prompt is embedded, and nothing generated
+  std::string cache_scope = {};              // KV is shared with requests of the same scope alone
 };
 
 struct EngineLimits {
@@ -63,15 +64,18 @@ struct StepEvents {
 
 struct EngineStats {
   struct Pages {
-    int32_t total = 0, free = 0, kv = 0, adapter = 0, retiring = 0;
-  } pages;
+    int32_t total = 0, free = 0, kv = 0, cold = 0, adapter = 0, retiring = 0;
+  } pages;  // kv: held by sequences; cold: prefixes that none holds
   struct Step {
     int32_t prefill_tokens = 0, decode_tokens = 0, adapters = 0, us = 0;
   };
   int32_t running = 0;
   int32_t waiting = 0;
   int64_t steps = 0, prompt_tokens = 0, output_tokens = 0, preemptions = 0;
-  int64_t adapter_loads = 0, adapter_evictions = 0;
+  int64_t cached_tokens = 0;                   // of the prompt tokens, those that were not computed
+  int64_t prefix_hits = 0, prefix_misses = 0;  // generating requests that found some, and none
+  int64_t prefix_evictions = 0;                // blocks
+  int64_t adapter_hits = 0, adapter_loads = 0, adapter_evictions = 0;
   int64_t finished = 0, aborted = 0, failed = 0;
   std::vector<Step> recent_steps;  // oldest first, at most 256
 };

@@ -19,8 +19,11 @@ Reporter::Reporter(CommandQueue& commands, Outbox& outbox, StatusBoard& board,
     : commands_(commands), outbox_(outbox), board_(board), notify_(std::move(notify)) {}
 
 void Reporter::started(const Sequence& sequence) {
-  events_.started(sequence.id, microseconds(Clock::now() - sequence.submitted), 0);
+  events_.started(sequence.id, microseconds(Clock::now() - sequence.submitted),
+                  sequence.num_cached);
   stats_.prompt_tokens += sequence.num_prompt;
+  stats_.cached_tokens += sequence.num_cached;
+  if (!sequence.embedding) ++(sequence.num_cached > 0 ? stats_.prefix_hits : stats_.prefix_misses);
 }
 
 void Reporter::token(const Sequence& sequence, const SampleResult& result) {
@@ -66,10 +69,13 @@ void Reporter::collected(const EngineStats::Step& step, Clock::time_point begin)
 
 void Reporter::tell(SequenceTable& sequences) {
   const PagePool::Counts pages = sequences.pool().counts();
-  stats_.pages = {pages.total, pages.free, pages.kv, pages.adapter, pages.retiring};
+  const int32_t cold = sequences.prefixes().num_cold();
+  stats_.pages = {pages.total, pages.free, pages.kv - cold, cold, pages.adapter, pages.retiring};
   stats_.running = sequences.num_running();
   stats_.waiting = sequences.num_waiting();
   stats_.preemptions = sequences.num_preemptions();
+  stats_.prefix_evictions = sequences.prefixes().num_evictions();
+  stats_.adapter_hits = sequences.adapters().num_hits();
   stats_.adapter_loads = sequences.adapters().num_loads();
   stats_.adapter_evictions = sequences.adapters().num_evictions();
   const std::vector<AdapterCache::Change> changes = sequences.adapters().take_changes();

@@ -12,82 +12,60 @@ namespace {
 // The pages and adapters as they will be once what was decided so far is applied.
 class Ledger {
  public:
-  Ledger(const SchedulerState& state, Schedule* schedule)
-      : schedule_(schedule),
-        free_(state.free_pages),
-        coming_(state.retiring_pages),
+  explicit Ledger(const SchedulerState& state)
+      : available_(state.available_pages),
+        coming_(state.coming_pages),
         in_flight_(state.in_flight),
         adapters_(state.adapters.begin(), state.adapters.end()) {}
 
-  int32_t free() const { return free_; }
-  // Free now or when the steps in flight are over.
-  int32_t expected() const { return free_ + coming_; }
+  int32_t available() const { return available_; }
+  // Now or when the steps in flight are over.
+  int32_t expected() const { return available_ + coming_; }
+  int32_t num_taken() const { return num_taken_; }
 
-  // Pages of those that are not resident.
-  int32_t pages_to_load(std::span<const int32_t> adapters) const {
-    int32_t pages = 0;
-    for (const int32_t i : adapters) {
-      if (!adapters_[i].resident) pages += adapters_[i].num_pages;
-    }
-    return pages;
+  void take(int32_t pages) {
+    available_ -= pages;
+    num_taken_ += pages;
   }
-
-  // Pages of idle adapters, without those of `except`.
-  int32_t evictable(std::span<const int32_t> except) const {
-    int32_t pages = 0;
-    for (int32_t i = 0; i < static_cast<int32_t>(adapters_.size()); ++i) {
-      if (idle(i) && !contains(except, i)) pages += adapters_[i].num_pages;
-    }
-    return pages;
-  }
-
-  // Evicts idle adapters, the least recently used first, until `pages` are expected; bringing one
-  // back is a copy, while a preempted sequence has to be computed again. False if that is not
-  // enough.
-  bool make_room(int32_t pages, std::span<const int32_t> except) {
-    while (expected() < pages) {
-      int32_t victim = -1;
-      for (int32_t i = 0; i < static_cast<int32_t>(adapters_.size()); ++i) {
-        if (!idle(i) || contains(except, i)) continue;
-        const bool older =
-            victim < 0 || adapters_[i].last_used_step < adapters_[victim].last_used_step;
-        if (older) victim = i;
-      }
-      if (victim < 0) return false;
-      adapters_[victim].resident = false;
-      give_up(adapters_[victim].num_pages);
-      schedule_->evicted.push_back(victim);
-    }
-    return true;
-  }
-
-  void take(int32_t pages) { free_ -= pages; }
   // Keeps later sequences from pages that an earlier one waits for.
   void set_aside(int32_t pages) { coming_ -= pages; }
 
-  void admit(const ScheduledSequence& sequence, int32_t kv_pages) {
-    take(kv_pages + pages_to_load(sequence.adapters));
+  struct Cost {
+    int32_t taken;    // pages that have to be free
+    int32_t claimed;  // pages that nobody uses and it will
+    int32_t pages() const { return taken + claimed; }
+  };
+
+  // What admitting a sequence takes that has `kv_pages` in all.
+  Cost cost_of(const ScheduledSequence& sequence, int32_t kv_pages) const {
+    Cost cost{kv_pages - sequence.num_blocks, sequence.num_first_blocks};
     for (const int32_t i : sequence.adapters) {
-      adapters_[i].resident = true;
-      ++adapters_[i].num_running;
+      const ScheduledAdapter& adapter = adapters_[i];
+      if (adapter.num_running > 0) continue;
+      (adapter.resident ? cost.claimed : cost.taken) += adapter.num_pages;
     }
+    return cost;
   }
 
+  void admit(const ScheduledSequence& sequence, Cost cost) {
+    take(cost.taken);
+    available_ -= cost.claimed;
+    for (const int32_t i : sequence.adapters) ++adapters_[i].num_running;
+  }
+
+  // All that came after it has been released.
   void release(const ScheduledSequence& sequence) {
-    give_up(sequence.num_blocks);
-    for (const int32_t i : sequence.adapters) --adapters_[i].num_running;
+    int32_t pages = sequence.num_first_blocks;
+    for (const int32_t i : sequence.adapters) {
+      if (--adapters_[i].num_running == 0) pages += adapters_[i].num_pages;
+    }
+    (in_flight_ ? coming_ : available_) += pages;
   }
 
  private:
-  static bool contains(std::span<const int32_t> adapters, int32_t i) {
-    return std::ranges::find(adapters, i) != adapters.end();
-  }
-  bool idle(int32_t i) const { return adapters_[i].resident && adapters_[i].num_running == 0; }
-  void give_up(int32_t pages) { (in_flight_ ? coming_ : free_) += pages; }
-
-  Schedule* schedule_;
-  int32_t free_;
+  int32_t available_;
   int32_t coming_;
+  int32_t num_taken_ = 0;
   bool in_flight_;
   std::vector<ScheduledAdapter> adapters_;
 };
@@ -109,10 +87,11 @@ int32_t max_running_sequences(int32_t max_sequences, int32_t max_batch_tokens) {
 Schedule make_schedule(const SchedulerState& state) {
   const SchedulerLimits& limits = state.limits;
   Schedule schedule;
-  Ledger ledger(state, &schedule);
+  Ledger ledger(state);
   int32_t budget = limits.max_batch_tokens;
   // Running sequences [0, num_running) stay; victims are taken from the end.
   int32_t num_running = static_cast<int32_t>(state.running.size());
+  int32_t num_waiting = static_cast<int32_t>(state.waiting.size());
 
   // Decodes. A sequence that finds no page preempts the newest, which is at worst itself. Each has
   // its row; what is left of their half goes to those with more tokens, the oldest first.
@@ -123,7 +102,7 @@ Schedule make_schedule(const SchedulerState& state) {
     if (!decodes(sequence)) continue;
     const int32_t missing =
         blocks_for(sequence.num_tokens, limits.block_tokens) - sequence.num_blocks;
-    while (i < num_running && !ledger.make_room(missing, {})) {
+    while (i < num_running && ledger.expected() < missing) {
       const int32_t newest = num_running - 1;
       if (newest == 0 && state.in_flight) break;
       ledger.release(state.running[newest]);
@@ -136,7 +115,7 @@ Schedule make_schedule(const SchedulerState& state) {
       --num_running;
     }
     if (i >= num_running) break;
-    if (ledger.free() < missing) {
+    if (ledger.available() < missing) {
       ledger.set_aside(missing);
       continue;
     }
@@ -157,17 +136,16 @@ Schedule make_schedule(const SchedulerState& state) {
 
   // Admissions, strictly in order: one that does not fit holds the others back, so it waits only
   // for those before it. Beside others a page is kept in reserve for each running sequence, or the
-  // newcomer would be preempted at once; and nobody comes in the step in which somebody had to go.
-  for (int32_t i = 0; schedule.preempted.empty() && i < static_cast<int32_t>(state.waiting.size());
-       ++i) {
-    if (budget <= 0 || num_running >= limits.max_running) break;
+  // newcomer would be preempted at once; and nobody comes in the step in which somebody had to go,
+  // who may have had what a newcomer found.
+  if (num_running < static_cast<int32_t>(state.running.size())) num_waiting = 0;
+  for (int32_t i = 0; i < num_waiting && budget > 0 && num_running < limits.max_running; ++i) {
     const ScheduledSequence& sequence = state.waiting[i];
     const int32_t kv_pages = blocks_for(sequence.num_tokens, limits.block_tokens);
-    const int32_t pages = kv_pages + ledger.pages_to_load(sequence.adapters);
-    if (pages + num_running > ledger.expected() + ledger.evictable(sequence.adapters)) break;
-    ledger.make_room(pages, sequence.adapters);
-    if (ledger.free() < pages) break;
-    ledger.admit(sequence, kv_pages);
+    const Ledger::Cost cost = ledger.cost_of(sequence, kv_pages);
+    if (cost.pages() + num_running > ledger.expected()) break;
+    if (ledger.available() < cost.pages()) break;
+    ledger.admit(sequence, cost);
     ++num_running;
     ++schedule.num_admitted;
     const int32_t tokens = std::min(remaining(sequence), budget);
@@ -175,6 +153,7 @@ Schedule make_schedule(const SchedulerState& state) {
     budget -= tokens;
   }
 
+  schedule.num_taken_pages = ledger.num_taken();
   const auto by_arrival = [](const Chunk& a, const Chunk& b) { return a.sequence < b.sequence; };
   std::sort(schedule.chunks.begin(), schedule.chunks.end(), by_arrival);
   return schedule;

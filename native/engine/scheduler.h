@@ -5,8 +5,9 @@
 // first; then requests are admitted in order of arrival. Always holds:
 // every running sequence arrived before every waiting one, so the oldest is never preempted and
 // finishes, whatever the others do: no deadlock, no livelock, no starvation. While a step is in
-// flight, pages that somebody gives up are nobody's until it is over: who needs one of them waits
-// for the schedule after this one.
+// flight, pages that a sequence gives up are nobody's until it is over: who needs one of them waits
+// for the schedule after this one. What nobody uses counts as free: adapters and prefixes stay in
+// pages until somebody takes those; which ones go, the eviction queue says.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +28,8 @@ int32_t max_running_sequences(int32_t max_sequences, int32_t max_batch_tokens);
 struct ScheduledSequence {
   int32_t num_tokens = 0;              // prompt and generated, those in flight too
   int32_t num_computed = 0;            // positions whose KV is in pages; < num_tokens
-  int32_t num_blocks = 0;              // held; 0 when waiting
+  int32_t num_blocks = 0;              // held or, where it waits, found in the prefix cache
+  int32_t num_first_blocks = 0;        // of those, the ones that no sequence before it has
   std::vector<int32_t> adapters = {};  // indices into SchedulerState::adapters; empty = base
   bool generates = false;              // what is not computed was generated since it was admitted
 };
@@ -35,18 +37,17 @@ struct ScheduledSequence {
 struct ScheduledAdapter {
   int32_t num_pages = 0;
   bool resident = false;
-  int32_t num_running = 0;  // running sequences that use it: not evictable while > 0
-  int64_t last_used_step = 0;
+  int32_t num_running = 0;  // running sequences that use it
 };
 
 struct SchedulerState {
   SchedulerLimits limits;
-  int32_t free_pages = 0;
+  int32_t available_pages = 0;                 // free, or what lies in them is given up at once
   std::span<const ScheduledSequence> running;  // in order of arrival
   std::span<const ScheduledSequence> waiting;  // in order of arrival; enough of the front
   std::span<const ScheduledAdapter> adapters;
-  bool in_flight = false;      // a step was submitted and is not over
-  int32_t retiring_pages = 0;  // free once it is over
+  bool in_flight = false;    // a step was submitted and is not over
+  int32_t coming_pages = 0;  // available once it is
 };
 
 // `sequence` counts the running ones first, then the waiting ones.
@@ -60,11 +61,11 @@ struct Schedule {
   int32_t pool_full = -1;          // running sequence that is alone and finds no page: it ends;
                                    // never with a step in flight, which may end it with a token
   std::vector<int32_t> preempted;  // running sequences that go back to wait, newest first
-  std::vector<int32_t> evicted;    // adapters whose pages are freed
-  int32_t num_admitted = 0;        // from the front of waiting; each gets pages for all its
-                                   // known tokens and those of its adapters that are not
-                                   // resident
-  std::vector<Chunk> chunks;       // in order of arrival
+  int32_t num_admitted = 0;  // from the front of waiting, where nobody leaves; each holds what was
+                             // found of it, gets pages for the rest of its known tokens and those
+                             // of its adapters that are not resident
+  int32_t num_taken_pages = 0;  // by them and by decodes: so many have to be free
+  std::vector<Chunk> chunks;    // in order of arrival
 };
 
 Schedule make_schedule(const SchedulerState& state);

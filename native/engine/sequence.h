@@ -4,7 +4,8 @@
 // Always holds: `tokens` is the prompt and then every token that was reported, or will be when it
 // starts; `num_in_flight` more were sampled by steps that were not collected yet. `matcher` has
 // seen every token of the output. KV of the first `num_computed` of all of them is in `blocks`,
-// once those steps are over. A waiting sequence holds no page. Owned by the engine.
+// once those steps are over; the first of these are those of `prefix`. A waiting sequence holds no
+// page. Owned by the engine.
 #pragma once
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/prefix_cache.h"
 #include "engine/sum_slots.h"
 #include "grammar/matcher.h"
 #include "memory/block_table.h"
@@ -25,7 +27,7 @@ using Clock = std::chrono::steady_clock;
 
 struct Sequence {
   Sequence(Request request, Clock::time_point submit_time, int64_t arrival_number,
-           int32_t most_tokens, const ModelLimits& model)
+           int32_t most_tokens, const ModelLimits& model, PrefixCache& prefixes)
       : id(request.id),
         arrival(arrival_number),
         adapters(std::move(request.adapters)),
@@ -37,7 +39,8 @@ struct Sequence {
                     ? nullptr
                     : std::make_unique<grammar::Matcher>(std::move(request.grammar))),
         sampler(std::move(request.sampling), request.prompt, model.vocab_size),
-        blocks(model.block_tokens) {
+        blocks(model.block_tokens),
+        prefix(prefixes, request.cache_scope, adapters) {
     tokens = std::move(request.prompt);
   }
 
@@ -66,11 +69,14 @@ struct Sequence {
   const std::unique_ptr<grammar::Matcher> matcher;  // null: its output is free
   SamplerState sampler;
   BlockTable blocks;
+  PrefixCache::Path prefix;
   SumSlots::Slot sum;  // held while it runs and is embedded
   std::vector<int32_t> tokens;
   int32_t num_computed = 0;
+  int32_t num_cached = 0;  // of the prompt, found when it started
   int32_t num_in_flight = 0;
   int32_t newest_sample = -1;  // index in the newest step that sampled it
+  bool uses_adapters = false;  // keeps them in pages
   bool started = false;        // was admitted once; preemption does not undo it
   bool generates = false;      // all it had when it was admitted is computed
 };

@@ -29,11 +29,14 @@ SequenceTable::SequenceTable(Model& model, SchedulerLimits limits)
       limits_(limits),
       pool_(model_limits_.num_pages),
       sums_(limits.max_running),
-      adapters_(model, pool_) {}
+      evictable_(pool_),
+      prefixes_(model, pool_, evictable_),
+      adapters_(model, pool_, evictable_, prefixes_),
+      seen_(model_limits_.num_pages, 0) {}
 
 Sequence& SequenceTable::add(Request request, Clock::time_point submitted, int32_t max_tokens) {
   waiting_.push_back(std::make_unique<Sequence>(std::move(request), submitted, ++num_arrivals_,
-                                                max_tokens, model_limits_));
+                                                max_tokens, model_limits_, prefixes_));
   Sequence& sequence = *waiting_.back();
   try {
     by_id_[sequence.id] = &sequence;
@@ -45,45 +48,82 @@ Sequence& SequenceTable::add(Request request, Clock::time_point submitted, int32
   return sequence;
 }
 
-Schedule SequenceTable::schedule() const {
-  std::vector<ScheduledAdapter> adapters;
-  std::vector<int32_t> handles;
-  adapters_.describe(&adapters, &handles);
-  const auto describe = [&](const SequencePtr& sequence) {
-    ScheduledSequence described{sequence->num_tokens_ahead(),
-                                sequence->num_computed,
-                                sequence->blocks.num_blocks(),
-                                {},
-                                sequence->generates};
-    for (const AdapterUse& use : sequence->adapters) {
-      const auto found = std::lower_bound(handles.begin(), handles.end(), use.handle);
-      described.adapters.push_back(static_cast<int32_t>(found - handles.begin()));
-    }
-    return described;
-  };
-  std::vector<ScheduledSequence> running, waiting;
-  for (const SequencePtr& sequence : running_) running.push_back(describe(sequence));
-  // No more than this can be admitted in one step.
-  const size_t num_waiting = std::min(waiting_.size(), static_cast<size_t>(limits_.max_running));
-  for (size_t i = 0; i < num_waiting; ++i) waiting.push_back(describe(waiting_[i]));
+// ---- schedules ----
 
+Schedule SequenceTable::schedule() {
+  evictable_.refresh();
+  ++num_schedules_;
+  std::vector<ScheduledAdapter> adapters;
+  adapters_.describe(&adapters, &handles_);
+  std::vector<ScheduledSequence> running, waiting;
+  for (const SequencePtr& sequence : running_) {
+    running.push_back(describe(*sequence, sequence->num_computed, sequence->blocks.pages()));
+  }
+  describe_waiting(&waiting);
   const bool in_flight = pool_.in_flight();
-  Schedule schedule = make_schedule(
-      {limits_, pool_.num_free(), running, waiting, adapters, in_flight, pool_.counts().retiring});
+  const int32_t available = pool_.num_free() + evictable_.num_ready_pages();
+  const int32_t coming = pool_.counts().retiring + evictable_.num_fresh_pages();
+  Schedule schedule =
+      make_schedule({limits_, available, running, waiting, adapters, in_flight, coming});
   if (schedule.chunks.empty() && schedule.pool_full < 0 && !by_id_.empty() && !in_flight) {
     broken("there are sequences but nothing to schedule");
   }
-  for (int32_t& adapter : schedule.evicted) adapter = handles[adapter];
   return schedule;
 }
 
-std::vector<Sequence*> SequenceTable::apply(const Schedule& schedule, int64_t step) {
+// Of pages that the sequences described so far have, those that come for the first time.
+int32_t SequenceTable::num_first(std::span<const int32_t> pages) {
+  int32_t count = 0;
+  for (const int32_t page : pages) {
+    count += seen_[page] != num_schedules_;
+    seen_[page] = num_schedules_;
+  }
+  return count;
+}
+
+ScheduledSequence SequenceTable::describe(const Sequence& sequence, int32_t num_computed,
+                                          std::span<const int32_t> pages) {
+  ScheduledSequence described{sequence.num_tokens_ahead(),
+                              num_computed,
+                              static_cast<int32_t>(pages.size()),
+                              num_first(pages),
+                              {},
+                              sequence.generates};
+  for (const AdapterUse& use : sequence.adapters) {
+    const auto found = std::ranges::lower_bound(handles_, use.handle);
+    described.adapters.push_back(static_cast<int32_t>(found - handles_.begin()));
+  }
+  return described;
+}
+
+// No more than the places that are left, or than have a token each to compute, can be admitted in
+// one step.
+void SequenceTable::describe_waiting(std::vector<ScheduledSequence>* waiting) {
+  found_.clear();
+  const size_t num_places = limits_.max_running - running_.size();
+  int32_t num_rows = 0;
+  for (const SequencePtr& sequence : waiting_) {
+    if (waiting->size() == num_places || num_rows >= limits_.max_batch_tokens) break;
+    found_.emplace_back();
+    // What is pooled has to be computed.
+    if (!sequence->embedding) found_.back() = prefixes_.find(sequence->prefix, sequence->tokens);
+    const auto num_blocks = static_cast<int32_t>(found_.back().pages.size());
+    waiting->push_back(describe(*sequence, num_blocks * limits_.block_tokens, found_.back().pages));
+    num_rows += waiting->back().num_tokens - waiting->back().num_computed;
+  }
+}
+
+std::vector<Sequence*> SequenceTable::apply(const Schedule& schedule) {
   // Chunks count the running sequences as they were before anyone left, then the waiting ones.
   const size_t num_left = schedule.preempted.size() + (schedule.pool_full >= 0 ? 1 : 0);
-  for (size_t i = 0; i < schedule.preempted.size(); ++i) preempt_newest(step);
-  for (const int32_t handle : schedule.evicted) adapters_.evict(handle);
+  for (size_t i = 0; i < schedule.preempted.size(); ++i) preempt_newest();
+  // Before anything is given up, those who come hold what they need of it.
+  for (int32_t i = 0; i < schedule.num_admitted; ++i) claim(*waiting_[i], found_[i]);
+  while (pool_.num_free() < schedule.num_taken_pages) {
+    if (!evictable_.evict_least()) broken("nothing is left to be given up");
+  }
   const size_t num_stayed = running_.size();
-  for (int32_t i = 0; i < schedule.num_admitted; ++i) admit_next(step);
+  for (int32_t i = 0; i < schedule.num_admitted; ++i) admit_next();
 
   std::vector<Sequence*> scheduled;
   for (const Chunk& chunk : schedule.chunks) {
@@ -96,50 +136,62 @@ std::vector<Sequence*> SequenceTable::apply(const Schedule& schedule, int64_t st
   return scheduled;
 }
 
-void SequenceTable::preempt_newest(int64_t step) {
+// ---- what sequences hold ----
+
+void SequenceTable::preempt_newest() {
   waiting_.emplace_front();  // what may throw comes before anything has moved
   waiting_.front() = std::move(running_.back());
   running_.pop_back();
-  Sequence& sequence = *waiting_.front();
-  sequence.blocks.truncate(0);
-  sequence.sum = {};
-  sequence.num_computed = 0;
-  sequence.generates = false;
-  stop_adapters(sequence, step);
+  let_go(*waiting_.front());
   ++num_preemptions_;
 }
 
-void SequenceTable::admit_next(int64_t step) {
+void SequenceTable::claim(Sequence& sequence, const PrefixCache::Found& found) {
+  prefixes_.hold(found, &sequence.prefix, &sequence.blocks);
+  sequence.num_computed = sequence.prefix.num_blocks() * limits_.block_tokens;
+  for (const AdapterUse& use : sequence.adapters) adapters_.start_running(use.handle);
+  sequence.uses_adapters = true;
+}
+
+void SequenceTable::admit_next() {
   Sequence& sequence = *waiting_.front();
   running_.reserve(running_.size() + 1);  // as above
   for (const AdapterUse& use : sequence.adapters) adapters_.place(use.handle);
-  for (const AdapterUse& use : sequence.adapters) adapters_.start_running(use.handle, step);
   running_.push_back(std::move(waiting_.front()));
   waiting_.pop_front();
   if (!sequence.blocks.append(pool_, sequence.num_tokens())) broken("a page is missing");
   if (sequence.embedding) sequence.sum = sums_.take();
 }
 
-void SequenceTable::expect_end(Sequence& sequence, int64_t step) {
+void SequenceTable::publish(Sequence& sequence) {
+  if (sequence.embedding) return;
+  const int32_t num_known = std::min(sequence.num_computed, sequence.num_tokens());
+  prefixes_.publish(sequence.tokens, num_known, &sequence.prefix, &sequence.blocks);
+}
+
+void SequenceTable::expect_end(Sequence& sequence) {
   ending_.reserve(ending_.size() + 1);  // as above
   const auto running = position_of(sequence, running_);
   ending_.push_back(std::move(*running));
   running_.erase(running);
+  let_go(sequence);
+}
+
+void SequenceTable::let_go(Sequence& sequence) noexcept {
   sequence.blocks.truncate(0);
+  sequence.prefix.release();
   sequence.sum = {};
-  stop_adapters(sequence, step);
+  sequence.num_computed = 0;
+  sequence.generates = false;
+  if (!std::exchange(sequence.uses_adapters, false)) return;
+  for (const AdapterUse& use : sequence.adapters) adapters_.stop_running(use.handle);
 }
 
-void SequenceTable::stop_adapters(const Sequence& sequence, int64_t step) {
-  for (const AdapterUse& use : sequence.adapters) adapters_.stop_running(use.handle, step);
-}
-
-void SequenceTable::close(Sequence& sequence, int64_t step) {
+void SequenceTable::close(Sequence& sequence) {
   by_id_.erase(sequence.id);
-  const auto running = position_of(sequence, running_);
-  if (running != running_.end()) stop_adapters(sequence, step);
+  let_go(sequence);
   for (const AdapterUse& use : sequence.adapters) adapters_.close_request(use.handle);
-  if (running != running_.end()) {
+  if (const auto running = position_of(sequence, running_); running != running_.end()) {
     running_.erase(running);
   } else if (const auto ending = position_of(sequence, ending_); ending != ending_.end()) {
     ending_.erase(ending);
@@ -165,8 +217,9 @@ void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight
   }
   if (running_.size() > static_cast<size_t>(limits_.max_running)) broken("too many sequences run");
   std::map<int32_t, int32_t> running_by_adapter, open_by_adapter;
-  std::vector<bool> seen(model_limits_.num_pages, false);
-  int32_t num_kv_pages = 0, num_sums = 0;
+  std::vector<int32_t> num_holders(model_limits_.num_pages, 0);  // paths
+  std::vector<int32_t> num_holds(model_limits_.num_pages, 0);    // all that hold pages of KV
+  int32_t num_sums = 0;
   int64_t last_arrival = 0;
   const auto check_open = [&](const Sequence& sequence) {
     if (find(sequence.id) != &sequence) broken("a sequence is not found by its id");
@@ -186,16 +239,22 @@ void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight
     if (sequence.num_computed >= sequence.num_tokens_ahead()) broken("all is computed already");
     if (sequence.num_computed > sequence.blocks.capacity()) broken("KV lies outside its pages");
     if (!runs && sequence.blocks.num_blocks() > 0) broken("a waiting sequence holds pages");
+    if (sequence.prefix.num_blocks() > sequence.blocks.num_blocks()) broken("a path has no pages");
     const bool has_sum = sequence.sum.index() >= 0;
     if (has_sum != (runs && sequence.embedding)) broken("a sum is missing, or held for nothing");
     num_sums += has_sum;
     if (!runs && sequence.generates) broken("a waiting sequence generates");
-    for (const int32_t page : sequence.blocks.pages()) {
+    if (sequence.uses_adapters != runs) broken("a sequence has its adapters, or has not");
+    const std::span<const int32_t> pages = sequence.blocks.pages();
+    for (const int32_t page : pages) {
       if (pool_.use_of(page) != PageKind::kKv) broken("a sequence holds a page that is not its");
-      if (seen[page]) broken("two sequences share a page");
-      seen[page] = true;
-      ++num_kv_pages;
+      ++num_holds[page];
     }
+    for (const int32_t page : pages.first(sequence.prefix.num_blocks())) ++num_holders[page];
+    if (sequence.prefix.num_blocks() * limits_.block_tokens > sequence.num_computed) {
+      broken("a block was published that is not computed");
+    }
+    prefixes_.check_path(sequence.prefix, sequence.tokens, pages);
   };
   for (const SequencePtr& sequence : running_) check(*sequence, true);
   for (const SequencePtr& sequence : waiting_) check(*sequence, false);
@@ -206,7 +265,11 @@ void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight
     if (sequence->sum.index() >= 0) broken("a sequence that ends holds a sum");
   }
   if (num_sums != sums_.num_taken()) broken("sums leaked");
-  if (num_kv_pages != pool_.counts().kv) broken("KV pages leaked");
+  prefixes_.check_invariants(num_holders, &num_holds);
+  for (int32_t page = 0; page < model_limits_.num_pages; ++page) {
+    if (pool_.use_of(page) == PageKind::kAdapter) continue;
+    if (num_holds[page] != pool_.num_holds(page)) broken("a hold on a page of KV leaked");
+  }
   adapters_.check_invariants(running_by_adapter, open_by_adapter);
 }
 

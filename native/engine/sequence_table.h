@@ -1,20 +1,24 @@
-// The open sequences of an engine and the pages they hold: who waits, who runs, with which
-// adapters.
+// The open sequences of an engine and the pages they hold: who waits, who runs, with which adapters
+// and prefixes.
 //
 // Always holds: running sequences are in order of arrival, and all of them arrived before every
 // waiting one; only running sequences hold pages, and a sum where they are embedded; an adapter is
 // resident while one of its sequences runs. A sequence whose last token is in flight ends: it holds
-// nothing and waits for that token. Changed by the engine thread alone.
+// nothing and waits for that token. free + held by sequences + cold + adapter + retiring = all
+// pages. Changed by the engine thread alone.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
 #include "engine/adapter_cache.h"
+#include "engine/eviction_queue.h"
+#include "engine/prefix_cache.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
 #include "memory/page_pool.h"
@@ -29,18 +33,21 @@ class SequenceTable {
   // `max_tokens` as in Sequence.
   Sequence& add(Request request, Clock::time_point submitted, int32_t max_tokens);
 
-  // What make_schedule says of the state as it is. `evicted` holds handles.
-  Schedule schedule() const;
+  // What make_schedule says of the state as it is.
+  Schedule schedule();
 
-  // Preempts, evicts and admits as `schedule` says (its pool_full was closed before). Returns the
-  // sequence of each chunk, with pages for all its tokens.
-  std::vector<Sequence*> apply(const Schedule& schedule, int64_t step);
+  // Preempts and admits as `schedule` says (its pool_full was closed before), the one just made.
+  // Returns the sequence of each chunk, with pages for all its tokens.
+  std::vector<Sequence*> apply(const Schedule& schedule);
+
+  // A running sequence's newest chunk was submitted: what it has computed may be found.
+  void publish(Sequence& sequence);
 
   // A running sequence whose last token is in flight gives up its place, pages and adapters.
-  void expect_end(Sequence& sequence, int64_t step);
+  void expect_end(Sequence& sequence);
 
   // Frees everything the sequence holds, and the sequence. Throws std::logic_error alone.
-  void close(Sequence& sequence, int64_t step);
+  void close(Sequence& sequence);
 
   Sequence* find(int32_t id) const;                   // null when no such request is open
   Sequence* find(int32_t id, int64_t arrival) const;  // null also when the id is another's by now
@@ -54,6 +61,7 @@ class SequenceTable {
 
   PagePool& pool() { return pool_; }
   AdapterCache& adapters() { return adapters_; }
+  const PrefixCache& prefixes() const { return prefixes_; }
 
   // Throws std::logic_error. `in_flight`: how many samples of each arrival are.
   void check_invariants(const std::map<int64_t, int32_t>& in_flight) const;
@@ -61,19 +69,31 @@ class SequenceTable {
  private:
   using SequencePtr = std::unique_ptr<Sequence>;
 
-  void preempt_newest(int64_t step);
-  void admit_next(int64_t step);
-  void stop_adapters(const Sequence& sequence, int64_t step);
+  ScheduledSequence describe(const Sequence& sequence, int32_t num_computed,
+                             std::span<const int32_t> pages);
+  void describe_waiting(std::vector<ScheduledSequence>* waiting);
+  int32_t num_first(std::span<const int32_t> pages);
+  void preempt_newest();
+  void claim(Sequence& sequence, const PrefixCache::Found& found);
+  void admit_next();
+  void let_go(Sequence& sequence) noexcept;
 
   const ModelLimits model_limits_;
   const SchedulerLimits limits_;
   PagePool pool_;
   SumSlots sums_;
+  EvictionQueue evictable_;
+  PrefixCache prefixes_;
   AdapterCache adapters_;
   std::vector<SequencePtr> running_;
   std::vector<SequencePtr> ending_;
   std::deque<SequencePtr> waiting_;
   std::unordered_map<int32_t, Sequence*> by_id_;
+  // Of the schedule being made; buffers are reused.
+  std::vector<int32_t> handles_;           // [adapters]
+  std::vector<PrefixCache::Found> found_;  // [waiting sequences described]
+  std::vector<int64_t> seen_;  // [pages]: the newest schedule in which a sequence had it
+  int64_t num_schedules_ = 0;
   int64_t num_arrivals_ = 0;
   int64_t num_preemptions_ = 0;
 };

@@ -113,7 +113,7 @@ void StepLoop::handle(CancelCommand& command) {
   Sequence* sequence = sequences_.find(command.id);
   if (sequence == nullptr) return;
   reporter_.aborted(*sequence);
-  sequences_.close(*sequence, step_number_);
+  sequences_.close(*sequence);
 }
 
 void StepLoop::handle(AddAdapterCommand& command) {
@@ -136,7 +136,7 @@ bool StepLoop::submit_next(Clock::time_point begin) {
   step.begin = begin;
   plan(schedule, &step);
   in_flight_.submit();
-  note_submitted(step);
+  note_submitted();
   if (step.masks.empty()) in_flight_.sample();
   return true;
 }
@@ -145,9 +145,10 @@ void StepLoop::apply(const Schedule& schedule) {
   if (schedule.pool_full >= 0) {
     finish(sequences_.running(schedule.pool_full), FinishReason::kPool);
   }
-  scheduled_ = sequences_.apply(schedule, step_number_);
+  scheduled_ = sequences_.apply(schedule);
   for (Sequence* sequence : scheduled_) {
     if (sequence->started) continue;
+    sequence->num_cached = std::min(sequence->num_computed, sequence->num_prompt);
     reporter_.started(*sequence);
     sequence->started = true;
     if (sequence->num_outputs() == 0) continue;
@@ -234,21 +235,22 @@ void StepLoop::make_masks(StepInFlight* step) {
 }
 
 // From here on the step counts as done, but for the tokens it samples and the sums it ends.
-void StepLoop::note_submitted(const StepInFlight& step) {
+void StepLoop::note_submitted() {
   for (size_t i = 0; i < scheduled_.size(); ++i) {
     scheduled_[i]->num_computed += planned_[i].num_rows;
+    sequences_.publish(*scheduled_[i]);
   }
   for (size_t i = 0; i < sampled_.size(); ++i) {
     Sequence& sequence = *scheduled_[sampled_[i]];
     ++sequence.num_in_flight;
     sequence.generates = true;
     sequence.newest_sample = static_cast<int32_t>(i);
-    if (sequence.is_complete()) sequences_.expect_end(sequence, step.plan.step);
+    if (sequence.is_complete()) sequences_.expect_end(sequence);
   }
   for (const int32_t chunk : embedded_) {
     Sequence& sequence = *scheduled_[chunk];
     ++sequence.num_in_flight;
-    sequences_.expect_end(sequence, step.plan.step);
+    sequences_.expect_end(sequence);
   }
 }
 
@@ -416,7 +418,7 @@ void StepLoop::accept(Sequence& sequence, std::span<const float> sum) {
     return;
   }
   reporter_.embedded(sequence, embedding_);
-  sequences_.close(sequence, step_number_);
+  sequences_.close(sequence);
 }
 
 // An engine that cannot say what it does is lost; what it has yet to say waits for memory.
@@ -434,12 +436,12 @@ void StepLoop::tell() noexcept {
 
 void StepLoop::finish(Sequence& sequence, FinishReason reason) {
   reporter_.finished(sequence, reason);
-  sequences_.close(sequence, step_number_);
+  sequences_.close(sequence);
 }
 
 void StepLoop::fail(Sequence& sequence, Failure failure) {
   reporter_.failed(sequence, std::move(failure));
-  sequences_.close(sequence, step_number_);
+  sequences_.close(sequence);
 }
 
 void StepLoop::fail_all(const Failure& failure) noexcept {

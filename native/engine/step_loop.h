@@ -54,7 +54,7 @@ class StepLoop {
   void plan(const Schedule& schedule, StepInFlight* step);
   void plan_adapters(StepInFlight* step);
   void make_masks(StepInFlight* step);
-  void note_submitted(const StepInFlight& step);
+  void note_submitted();
   void sample_newest();
   void fill_mask(Sequence& sequence, std::span<uint32_t> mask);
 

@@ -1,11 +1,13 @@
 // Which pages hold the KV of one sequence: page i holds positions [i, i + 1) * block_tokens.
 //
-// Always holds: no page is in two tables. Grown at admission and before a decode, truncated to
-// nothing at preemption. Used by the engine thread alone.
+// Always holds: a page that is in two tables is the same block of both, and neither writes to it.
+// Grown at admission and before a decode, truncated to nothing at preemption. Used by the engine
+// thread alone.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <utility>
 
 #include "memory/page_pool.h"
 
@@ -22,6 +24,12 @@ class BlockTable {
   // Appends pages until `num_tokens` positions are covered. False, and nothing is taken, when too
   // few are free.
   bool append(PagePool& pool, int64_t num_tokens);
+
+  // The first blocks, computed by others; it has none yet.
+  void share(PagePool& pool, std::span<const int32_t> pages) { run_ = pool.share(pages); }
+
+  // Another's page of the same block in the place of its own.
+  void replace(int32_t block, PageRun page) { run_.replace(block, std::move(page)); }
 
   // Keeps the pages that cover the first `num_tokens` positions.
   void truncate(int64_t num_tokens);

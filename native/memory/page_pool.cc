@@ -37,9 +37,13 @@ PageRun& PageRun::operator=(PageRun&& other) noexcept {
 void PageRun::truncate(int32_t size) {
   // Last first, so that a run taken again has its pages in the same order.
   while (static_cast<int32_t>(pages_.size()) > size) {
-    pool_->release(pages_.back());
+    pool_->release(pages_.back(), pool_->submitted_step_);
     pages_.pop_back();
   }
+}
+
+void PageRun::drop(int64_t last_step) {
+  for (; !pages_.empty(); pages_.pop_back()) pool_->release(pages_.back(), last_step);
 }
 
 void PageRun::append(PageRun other) {
@@ -48,7 +52,10 @@ void PageRun::append(PageRun other) {
   other.pages_.clear();
 }
 
-PagePool::PagePool(int32_t num_pages) : states_(num_pages, State::kFree), retired_(num_pages) {
+void PageRun::replace(int32_t index, PageRun other) { std::swap(pages_[index], other.pages_[0]); }
+
+PagePool::PagePool(int32_t num_pages)
+    : states_(num_pages, State::kFree), num_holds_(num_pages, 0), retired_(num_pages) {
   free_.reserve(num_pages);
   for (int32_t page = num_pages - 1; page >= 0; --page) free_.push_back(page);
   counts_.total = counts_.free = num_pages;
@@ -82,18 +89,30 @@ std::optional<PageRun> PagePool::take(PageKind kind, int32_t count) {
     page = free_.back();
     free_.pop_back();
     move_to(page, kind == PageKind::kKv ? State::kKv : State::kAdapter);
+    num_holds_[page] = 1;
   }
   return PageRun(this, std::move(pages));
 }
 
-void PagePool::release(int32_t page) {
+PageRun PagePool::share(std::span<const int32_t> pages) {
+  std::vector<int32_t> shared(pages.begin(), pages.end());
+  for (const int32_t page : pages) {
+    if (use_of(page) != PageKind::kKv) broken("page " + std::to_string(page) + " holds no KV");
+  }
+  for (const int32_t page : pages) ++num_holds_[page];
+  return PageRun(this, std::move(shared));
+}
+
+void PagePool::release(int32_t page, int64_t last_step) {
   const bool used = page >= 0 && page < counts_.total &&
                     (states_[page] == State::kKv || states_[page] == State::kAdapter);
   if (!used) {
     wrongly_released_ = page;
     return;
   }
-  if (in_flight()) {
+  if (--num_holds_[page] > 0) return;
+  if (last_step > completed_step_) {
+    // A later step than it need be, where they are in flight: the ring is in order of steps.
     retired(counts_.retiring) = {submitted_step_, page};
     move_to(page, State::kRetiring);
   } else {
@@ -131,9 +150,12 @@ void PagePool::check_invariants() const {
     broken("free + used + retiring is not all");
   }
   Counts seen;
-  for (const State state : states_) {
-    seen.kv += state == State::kKv;
-    seen.adapter += state == State::kAdapter;
+  for (int32_t page = 0; page < counts_.total; ++page) {
+    const bool kv = states_[page] == State::kKv, adapter = states_[page] == State::kAdapter;
+    seen.kv += kv;
+    seen.adapter += adapter;
+    const int32_t holds = num_holds_[page];
+    if (kv ? holds < 1 : holds != adapter) broken("holds of page " + std::to_string(page));
   }
   if (seen.kv != counts_.kv || seen.adapter != counts_.adapter) broken("counts are off");
 

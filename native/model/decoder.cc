@@ -104,6 +104,8 @@ std::unique_ptr<ResidentAdapter> Decoder::place_adapter(const AdapterImage& imag
   return backend_->place_adapter(image, pages);
 }
 
+ReloadCosts Decoder::reload_costs() { return {backend_->page_load_ns(), timer_.token_ns()}; }
+
 Decoder::Wants Decoder::wants_of(const StepPlan& plan) {
   return {!plan.logits_rows.empty(), !plan.pooled.empty()};
 }
@@ -146,6 +148,7 @@ std::optional<Activation> Decoder::issue(Wants wants) {
 int32_t Decoder::steps_ahead() const { return backend_->steps_ahead(); }
 
 void Decoder::submit(const StepPlan& plan) {
+  timer_.submitted(plan, StepTimer::Clock::now());
   backend_->begin_step(plan);
   logits_ = backend_->replay();
   if (!logits_) logits_ = issue(wants_of(plan));
@@ -156,7 +159,10 @@ void Decoder::sample() {
   backend_->end_step();
 }
 
-void Decoder::collect(std::span<SampleResult> results) { backend_->collect(results); }
+void Decoder::collect(std::span<SampleResult> results) {
+  backend_->collect(results);
+  timer_.collected(StepTimer::Clock::now());
+}
 
 void Decoder::forward_logits(const StepPlan& plan, std::span<float> out) {
   backend_->begin_step(plan);

@@ -15,6 +15,7 @@
 
 #include "lora/adapter_reader.h"
 #include "model/model.h"
+#include "model/step_timer.h"
 #include "model/weights.h"
 
 namespace lorax {
@@ -37,6 +38,7 @@ class Decoder : public Model {
   std::unique_ptr<AdapterImage> read_adapter(const AdapterSpec& spec) override;
   std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                  std::span<const int32_t> pages) override;
+  ReloadCosts reload_costs() override;
   int32_t steps_ahead() const override;
   void submit(const StepPlan& plan) override;
   void sample() override;
@@ -69,6 +71,7 @@ class Decoder : public Model {
   std::array<SitePart, 1> down_parts_;
   DecoderWeights weights_;
   ModelLimits limits_;
+  StepTimer timer_;
   std::optional<Activation> logits_;  // of the step submitted last, if it samples
   std::string device_reason_;
 };

@@ -24,6 +24,12 @@ struct ModelLimits {
   int32_t hidden_size = 0;       // of an embedding
 };
 
+// What it takes to bring back what was given up, as measured here; 0: nothing was measured yet.
+struct ReloadCosts {
+  int64_t page_ns = 0;   // a page of an adapter, copied from its image
+  int64_t token_ns = 0;  // the KV of a token, computed again in a step with others
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -35,6 +41,8 @@ class Model {
   virtual std::unique_ptr<AdapterImage> read_adapter(const AdapterSpec& spec) = 0;
   virtual std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                          std::span<const int32_t> pages) = 0;
+
+  virtual ReloadCosts reload_costs() = 0;
 
   // Steps that may be in flight when one more is submitted. 0: submit computes, and the plan must
   // live until collect; else the plan is copied, and may name samples of the step before by index.

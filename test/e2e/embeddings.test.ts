@@ -197,7 +197,7 @@ describe('embeddings', () => {
     await untilIdle(engine);
     const { totals, pages } = await engine.stats();
     expect(totals.aborted - before.aborted).toBeGreaterThanOrEqual(15);
-    expect(pages.free + pages.adapter).toBe(pages.total);
+    expect(pages.free + pages.cold + pages.adapter).toBe(pages.total);
   });
 
   it('of bad input fail by name and disturb nobody', async () => {

@@ -34,6 +34,7 @@ export interface FakeRequest {
   sampling: NativeSampling;
   embedding?: NativeEmbedding;
   constraint?: NativeConstraint;
+  cacheScope?: string;
   output: number[];
 }
 
@@ -169,9 +170,11 @@ export class FakeEngine implements NativeEngine {
     adapters: readonly NativeAdapterUse[],
     sampling: NativeSampling,
     constraint?: NativeConstraint,
+    cacheScope?: string,
   ): void {
     const request: FakeRequest = { id, prompt: prompt.slice(), adapters, sampling, output: [] };
     if (constraint !== undefined) request.constraint = constraint;
+    if (cacheScope !== undefined) request.cacheScope = cacheScope;
     this.enqueue(request);
   }
 
@@ -222,11 +225,12 @@ export class FakeEngine implements NativeEngine {
   stats(): NativeStats {
     const { steps, promptTokens, outputTokens, finished, aborted } = this.totals;
     return {
-      pages: { total: 1024, free: 1024, kv: 0, adapter: 0, retiring: 0 },
+      pages: { total: 1024, free: 1024, kv: 0, cold: 0, adapter: 0, retiring: 0 },
       running: this.running.length,
       waiting: this.waiting.length,
       ...{ steps, promptTokens, outputTokens, finished, aborted },
       ...{ preemptions: 0, adapterLoads: this.nextHandle, adapterEvictions: 0, failed: 0 },
+      ...{ cachedTokens: 0, prefixHits: 0, prefixMisses: 0, prefixEvictions: 0, adapterHits: 0 },
       recentSteps: Int32Array.of(0, this.running.length, 0, 1500),
     };
   }

@@ -254,11 +254,13 @@ export class FakeConnection implements WorkerConnection {
         );
       case 'stats':
         return result({
-          pages: { total: 8, free: 8, kv: 0, adapter: 0, retiring: 0 },
+          pages: { total: 8, free: 8, kv: 0, cold: 0, adapter: 0, retiring: 0 },
           requests: { running: this.open.size, waiting: 0 },
           totals: {
             ...{ steps: 0, promptTokens: 0, outputTokens: 0, preemptions: 0, adapterLoads: 0 },
             ...{ adapterEvictions: 0, finished: 0, aborted: 0, failed: 0 },
+            ...{ cachedTokens: 0, prefixHits: 0, prefixMisses: 0, prefixEvictions: 0 },
+            ...{ adapterHits: 0 },
           },
           recentSteps: [],
         });

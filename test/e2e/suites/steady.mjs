@@ -243,7 +243,9 @@ export async function runSteady({
         const known = stampede ? onBase : goldens;
         const { request, tokens } = known[between(0, known.length - 1)];
         const sampling = { ...greedy, maxOutputTokens };
-        return { request: { ...request, sampling }, golden: tokens, leave };
+        // What is asked for twice is computed once, and then they would not outgrow it.
+        const scope = stampede ? { cacheScope: `stampede ${index}` } : {};
+        return { request: { ...request, sampling, ...scope }, golden: tokens, leave };
       }
       // The first ones are asked for more often than the last.
       const popular = Math.floor(numAdapters * random() * random());
@@ -303,12 +305,14 @@ export async function runSteady({
     expected('onUsage calls', tally.usages, requests);
     expected('failed', since('failed') + tally.ends.failed, 0);
     expected('pages of KV', pages.kv, before.pages.kv);
-    expected('pages free or of adapters', pages.free + pages.adapter, pages.total);
+    expected('pages free or cache', pages.free + pages.cold + pages.adapter, pages.total);
     for (const name of names) await engine.adapters.remove(name);
     const { pages: last } = await settled(engine, ({ pages }) => pages.adapter);
-    expected('pages free at the end', last.free, last.total);
+    expected('pages free or cold at the end', last.free + last.cold, last.total);
     // Else the pool was large enough, and nothing was tried.
     if (since('adapterEvictions') === 0) tally.problem('no adapter was evicted');
+    if (since('prefixEvictions') === 0) tally.problem('no prefix was given up');
+    if (since('prefixHits') === 0) tally.problem('no prefix was found');
     if (since('preemptions') === 0) tally.problem('no sequence was preempted');
     if (tally.longestGapMs > stallMs) tally.problem(`a stall of ${tally.longestGapMs} ms`);
     if (grownBytes > 256 << 20) tally.problem(`${grownBytes >> 20} MiB more memory at the end`);
@@ -319,6 +323,8 @@ export async function runSteady({
       `${seconds.toFixed(1)} s: ${finished} finished, ${aborted} aborted, ${tally.ends.failed} ` +
       `failed; ${tally.checked} compared; ${since('preemptions')} preemptions, ` +
       `${since('adapterLoads')} adapter loads, ${since('adapterEvictions')} evictions; ` +
+      `${since('cachedTokens')} of ${since('promptTokens')} prompt tokens found, ` +
+      `${since('prefixEvictions')} pages of prefixes given up; ` +
       `${Math.round(tally.outputTokens / seconds)} tokens/s; longest silence ` +
       `${Math.round(tally.longestGapMs)} ms; memory ${(grownBytes / 2 ** 20).toFixed(0)} MiB; ` +
       `${tally.problems.length} problems`;

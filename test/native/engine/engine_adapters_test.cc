@@ -127,7 +127,7 @@ TEST_P(EngineAdaptersTest, EvictsTheLeastRecentlyUsed) {
   }
   int32_t id = 0;
   const auto use = [&](int32_t index) {
-    submit(request_of(++id, prompt_of(3), 2, handles[index]));
+    submit(request_of(++id, prompt_of(3), 1, handles[index]));
     run();
   };
   use(0), use(1), use(2), use(0);

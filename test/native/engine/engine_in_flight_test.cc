@@ -53,11 +53,11 @@ TEST_P(EngineInFlightTest, AnEndByLengthIsKnownBeforehand) {
   run();
   expect_finished(shorter);
   EXPECT_EQ(model_->num_rows, 5 + 5) << "nothing is computed past the end";
-  const Request one = submit(request_of(2, prompt_of(5), 1));
+  const Request one = submit(request_of(2, prompt_of(5, 1), 1));
   run();
   expect_finished(one);
   EXPECT_EQ(model_->num_rows, 10 + 5);
-  const Request to_the_end = submit(request_of(3, prompt_of(5), 0));
+  const Request to_the_end = submit(request_of(3, prompt_of(5, 2), 0));
   run();
   expect_finished(to_the_end);
   EXPECT_EQ(model_->num_rows, 15 + 63) << "the last token of the context is never computed";
@@ -95,7 +95,8 @@ TEST_P(EngineInFlightTest, PagesOfWhoStoppedRetireWithTheStepThatReadsThem) {
   const Request request = submit(stopping_request(1, 2));
   const Request other = submit(request_of(2, prompt_of(5), 20));
   while (log_[1].ending == Ending::kOpen) ASSERT_TRUE(step());
-  EXPECT_EQ(engine_->stats().pages.retiring, 2);
+  EXPECT_EQ(engine_->stats().pages.retiring, 1);
+  EXPECT_EQ(engine_->stats().pages.cold, 1) << "its full block";
   step();
   EXPECT_EQ(engine_->stats().pages.retiring, 0);
   run();
@@ -201,7 +202,8 @@ TEST_P(EngineInFlightTest, AnAdapterInFlightOutlivesItsEviction) {
   EXPECT_EQ(log_[3].ending, Ending::kAborted);
   run();
   EXPECT_EQ(engine_->adapters().size(), 1u);
-  EXPECT_EQ(engine_->stats().pages.free + engine_->stats().pages.adapter, 10);
+  const EngineStats::Pages pages = engine_->stats().pages;
+  EXPECT_EQ(pages.free + pages.cold + pages.adapter, 10);
 }
 
 TEST_P(EngineInFlightTest, AStepThatFailsEndsTheEngineAndTheStepAfterIt) {

@@ -1,9 +1,11 @@
 // 100,000 random steps on the fake model: arrivals, aborts, embeddings among them, adapters that
-// come and go, alone or mixed, grammars that govern some outputs, pools too small for all of it.
+// come and go, alone or mixed, prompts that begin as others did, grammars that govern some outputs,
+// pools too small for all of it.
 // After every step the invariants hold; every request ends exactly once, with the tokens or the
 // embedding it gets alone; nobody starves.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <random>
@@ -25,6 +27,7 @@ struct Tally {
   std::map<std::string, int64_t> failures;
   std::map<FinishReason, int64_t> reasons;
   int64_t chunked_prefills = 0, longest_wait = 0, governed = 0, mixed = 0;
+  int64_t cached = 0, cached_of_answers = 0, prefix_evictions = 0;
   double worst_wait_of_bound = 0.0;
 };
 
@@ -41,6 +44,7 @@ class Episode {
     limits_ = {.max_batch_tokens = between(1, 24),
                .max_queued = between(0, 12),
                .max_sequences = between(1, 9)};
+    options_.costs = {.page_ns = between(0, 2000), .token_ns = between(0, 2000)};
     options_.max_batch_tokens = limits_.max_batch_tokens;
     options_.max_logits_rows = limits_.max_sequences;
     auto model = std::make_unique<FakeModel>(options_);
@@ -90,7 +94,11 @@ class Episode {
     request.id = ++last_id_;
     const int32_t context = options_.limits.context_tokens;
     const int32_t longest = chance(0.03) ? context + 5 : chance(0.3) ? context - 1 : context / 4;
-    for (int32_t i = between(1, longest); i > 0; --i) {
+    const auto length = static_cast<size_t>(between(1, longest));
+    const char* scopes[] = {"", "", "", "one", "two"};
+    request.cache_scope = scopes[random_() % 5];
+    const bool same_adapters = chance(0.5) && begin_alike(length, &submitted);
+    while (request.prompt.size() < length) {
       request.prompt.push_back(between(0, options_.limits.vocab_size - 1));
     }
     SamplingParams& sampling = request.sampling;
@@ -106,7 +114,7 @@ class Episode {
       request.sampling = {};
       request.embedding = {static_cast<Pooling>(between(0, 2)), chance(0.5)};
     }
-    if (!adapters_.empty() && chance(0.7)) use_adapters(&submitted);
+    if (!same_adapters && !adapters_.empty() && chance(0.7)) use_adapters(&submitted);
     if (chance(0.01)) {
       request.adapters.push_back({1000000, 1.0f});
       submitted.adapter_known = false;
@@ -117,6 +125,33 @@ class Episode {
     open_.insert(request.id);
     engine_->submit(request);
     requests_[request.id] = std::move(submitted);
+  }
+
+  // As an earlier request and its answer, up to `length` tokens. True when it has that one's
+  // adapters too.
+  bool begin_alike(size_t length, Submitted* submitted) {
+    const auto earlier = requests_.find(last_id_ - between(1, 12));
+    if (earlier == requests_.end()) return false;
+    const Submitted& other = earlier->second;
+    submitted->request.prompt = whole_of(other);
+    if (submitted->request.prompt.size() > length) submitted->request.prompt.resize(length);
+    if (chance(0.7)) submitted->request.cache_scope = other.request.cache_scope;
+    const bool all_there = std::ranges::all_of(other.request.adapters, [&](const AdapterUse& use) {
+      return adapters_.contains(use.handle);
+    });
+    if (!all_there || chance(0.2)) return false;
+    submitted->request.adapters = other.request.adapters;
+    submitted->adapter_names = other.adapter_names;
+    submitted->adapter_pages = other.adapter_pages;
+    return true;
+  }
+
+  // Prompt and answer, as far as they are known.
+  std::vector<int32_t> whole_of(const Submitted& submitted) {
+    std::vector<int32_t> tokens = submitted.request.prompt;
+    const RequestLog& log = log_[submitted.request.id];
+    tokens.insert(tokens.end(), log.tokens.begin(), log.tokens.end());
+    return tokens;
   }
 
   // One adapter, or a mix of some.
@@ -203,6 +238,7 @@ class Episode {
       last_started_ = id;
     }
     for (auto id = open_.begin(); id != open_.end();) {
+      EXPECT_NE(log_[*id].failure.code, "ENGINE_LOST") << log_[*id].failure.message;
       id = log_[*id].ending == Ending::kOpen ? std::next(id) : open_.erase(id);
     }
   }
@@ -262,8 +298,11 @@ class Episode {
           check_embedded(submitted, log);
           break;
       }
-      if (log.started) check_wait(submitted, log);
+      if (!log.started) continue;
+      check_wait(submitted, log);
+      check_cached(submitted, log);
     }
+    tally_->prefix_evictions += engine_->stats().prefix_evictions;
     tally_->preemptions += engine_->stats().preemptions;
     tally_->evictions += engine_->stats().adapter_evictions;
   }
@@ -326,17 +365,51 @@ class Episode {
     }
   }
 
+  // Full blocks, never all of the prompt, and each was computed by another request of the same
+  // adapters and scope.
+  void check_cached(const Submitted& submitted, const RequestLog& log) {
+    const Request& request = submitted.request;
+    const auto num_prompt = static_cast<int32_t>(request.prompt.size());
+    ASSERT_LE(log.cached_tokens, num_prompt);
+    if (log.cached_tokens == 0) return;
+    ASSERT_FALSE(request.embedding);
+    const bool has_forced_tokens = request.grammar != nullptr && log.cached_tokens == num_prompt;
+    ASSERT_TRUE(has_forced_tokens || (log.cached_tokens < num_prompt &&
+                                      log.cached_tokens % options_.limits.block_tokens == 0));
+    ++tally_->cached;
+    const auto same = [](const AdapterUse& a, const AdapterUse& b) {
+      return a.handle == b.handle && a.weight == b.weight;
+    };
+    bool of_prompt = false, of_answer = false;
+    for (const auto& [id, other] : requests_) {
+      if (id >= request.id) break;
+      if (other.request.embedding || !log_[id].started ||
+          other.request.cache_scope != request.cache_scope ||
+          !std::ranges::equal(other.request.adapters, request.adapters, same)) {
+        continue;
+      }
+      const std::vector<int32_t> whole = whole_of(other);
+      const auto differs = std::ranges::mismatch(whole, request.prompt).in1 - whole.begin();
+      if (differs < log.cached_tokens) continue;
+      const bool in_prompt = static_cast<int32_t>(other.request.prompt.size()) >= log.cached_tokens;
+      (in_prompt ? of_prompt : of_answer) = true;
+    }
+    ASSERT_TRUE(of_prompt || of_answer) << "it was given what nobody computed";
+    tally_->cached_of_answers += !of_prompt;
+  }
+
   void check_no_leak() {
     EngineStats stats = engine_->stats();
     ASSERT_EQ(stats.running + stats.waiting, 0);
     ASSERT_EQ(stats.pages.kv, 0);
     ASSERT_EQ(stats.pages.retiring, 0);
-    ASSERT_EQ(stats.pages.free + stats.pages.adapter, stats.pages.total);
+    ASSERT_EQ(stats.pages.free + stats.pages.cold + stats.pages.adapter, stats.pages.total);
     ASSERT_EQ(engine_->adapters().size(), adapters_.size()) << "removed adapters are gone";
     for (const AdapterStatus& status : engine_->adapters()) ASSERT_EQ(status.active_requests, 0);
     for (const auto& [handle, spec] : adapters_) engine_->remove_adapter(handle);
     step();
-    ASSERT_EQ(engine_->stats().pages.free, stats.pages.total);
+    stats = engine_->stats();
+    ASSERT_EQ(stats.pages.free + stats.pages.cold, stats.pages.total);
     const auto ended = static_cast<int64_t>(requests_.size());
     ASSERT_EQ(stats.finished + stats.aborted + stats.failed, ended);
   }
@@ -385,6 +458,9 @@ TEST_P(EngineSteady, AHundredThousandRandomSteps) {
   }
   EXPECT_GT(tally.governed, 1000);
   EXPECT_GT(tally.mixed, 300);
+  EXPECT_GT(tally.cached, 500);
+  EXPECT_GT(tally.cached_of_answers, 100);
+  EXPECT_GT(tally.prefix_evictions, 10000);
   for (const FinishReason reason :
        {FinishReason::kStopToken, FinishReason::kMaxOutputTokens, FinishReason::kContext,
         FinishReason::kPool, FinishReason::kGrammar}) {
@@ -396,6 +472,8 @@ TEST_P(EngineSteady, AHundredThousandRandomSteps) {
   record("requests", tally.requests);
   record("finished", tally.finished);
   record("preemptions", tally.preemptions);
+  record("cached", tally.cached);
+  record("prefix_evictions", tally.prefix_evictions);
   record("adapter_evictions", tally.evictions);
   record("mixed", tally.mixed);
   record("longest_wait_steps", tally.longest_wait);
@@ -471,7 +549,7 @@ TEST_P(EngineSteady, AThousandAbortsLeaveTheOthersAlone) {
   EXPECT_EQ(engine.stats().pages.kv, 0);
   for (const int32_t handle : handles) engine.remove_adapter(handle);
   engine.step();
-  EXPECT_EQ(engine.stats().pages.free, 40) << "pages return to the start";
+  EXPECT_EQ(engine.stats().pages.free + engine.stats().pages.cold, 40) << "pages return";
 }
 
 }  // namespace

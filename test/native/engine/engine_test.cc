@@ -375,7 +375,7 @@ TEST_P(EngineTest, KeepsTheNewestStepsInOrder) {
   make();
   submit(request_of(1, prompt_of(7), 400));
   run();
-  submit(request_of(2, prompt_of(9), 3));
+  submit(request_of(2, prompt_of(9, 1), 3));
   run();
   const EngineStats stats = engine_->stats();
   ASSERT_EQ(stats.recent_steps.size(), 256u);

@@ -19,6 +19,7 @@ enum class Ending { kOpen, kFinished, kAborted, kFailed, kEmbedded };
 struct RequestLog {
   bool started = false;
   int32_t queue_us = -1;
+  int32_t cached_tokens = -1;
   std::vector<int32_t> tokens;
   std::vector<float> logprobs;
   std::vector<std::vector<int32_t>> top_tokens;
@@ -46,9 +47,10 @@ class EventLog {
       if (kind == 1) {
         EXPECT_FALSE(log.started) << "request " << id << " started twice";
         EXPECT_GE(ints.at(i + 2), 0);
-        EXPECT_EQ(ints.at(i + 3), 0);
+        EXPECT_GE(ints.at(i + 3), 0);
         log.started = true;
         log.queue_us = ints[i + 2];
+        log.cached_tokens = ints[i + 3];
         log.started_turn = turn;
         started.push_back(id);
         i += 4;

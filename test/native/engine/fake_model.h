@@ -92,6 +92,7 @@ struct FakeModelOptions {
   int32_t max_batch_tokens = 512;
   int32_t max_logits_rows = 256;
   int32_t steps_ahead = 0;
+  ReloadCosts costs = {.page_ns = 1000, .token_ns = 1000};
 };
 
 // The name says what it computes; as many pages as modules.
@@ -139,6 +140,7 @@ class FakeModel : public Model {
     EXPECT_EQ(problem_, "");
   }
 
+  ReloadCosts reload_costs() override { return options_.costs; }
   int32_t steps_ahead() const override { return options_.steps_ahead; }
 
   // The arena changes when a step is collected, as late as a device may do it; until then what it
@@ -389,7 +391,7 @@ class FakeModel : public Model {
     check_pooled(plan, options_.max_logits_rows);
     check_unknown_tokens(plan, in_flight_.empty() ? nullptr : in_flight_.back().plan);
     for (const InFlight& other : in_flight_) {
-      check_pages_against(*other.plan, plan);
+      check_pages_against(*other.plan, plan, options_.limits.block_tokens);
       for (const int32_t page : plan.block_tables) {
         if (other.adapter_pages.count(page)) fault("an adapter's page in flight became KV");
       }

@@ -20,9 +20,14 @@ namespace lorax {
   throw std::runtime_error("fake model: " + what);
 }
 
+// A page may be in several block tables, as the same block of all, where nobody writes to it.
 inline void check_spans(const StepPlan& plan, const ModelLimits& limits) {
   int32_t next_row = 0;
-  std::set<int32_t> pages;
+  struct Use {
+    int32_t block;
+    bool written;
+  };
+  std::map<int32_t, Use> pages;
   for (const SequenceSpan& span : plan.spans) {
     if (span.first_row != next_row || span.num_rows < 1) fault("spans are not contiguous");
     next_row += span.num_rows;
@@ -33,8 +38,11 @@ inline void check_spans(const StepPlan& plan, const ModelLimits& limits) {
       if (plan.positions.at(span.first_row + i) != span.first_position + i) fault("positions");
     }
     for (int32_t i = 0; i < span.num_blocks; ++i) {
-      if (!pages.insert(plan.block_tables.at(span.block_table_begin + i)).second) {
-        fault("a page is in two block tables");
+      const Use use{i, (i + 1) * limits.block_tokens > span.first_position};
+      const auto [other, first] =
+          pages.emplace(plan.block_tables.at(span.block_table_begin + i), use);
+      if (!first && (other->second.block != i || other->second.written || use.written)) {
+        fault("a page that is written to is in two block tables");
       }
     }
   }
@@ -91,22 +99,15 @@ inline void check_pooled(const StepPlan& plan, int32_t num_slots) {
   }
 }
 
-inline int32_t first_page(const StepPlan& plan, const SequenceSpan& span) {
-  return plan.block_tables.at(span.block_table_begin);
-}
-
-// Unknown tokens are samples of `before`, the newest step in flight (null = none): each the next
-// token of the very sequence it was sampled for.
+// Unknown tokens are samples of `before`, the newest step in flight (null = none): each where the
+// token sampled there comes next. That it is the same sequence's, its tokens show.
 inline void check_unknown_tokens(const StepPlan& plan, const StepPlan* before) {
   for (int32_t row = 0; row < plan.num_rows(); ++row) {
     if (plan.token_ids[row] >= 0) continue;
     const int32_t sample = -1 - plan.token_ids[row];
     if (before == nullptr || before->step != plan.step - 1) fault("a token of no step before");
     const int32_t sampled_row = before->logits_rows.at(sample);
-    const SequenceSpan& from = span_of(*before, sampled_row);
-    const SequenceSpan& to = span_of(plan, row);
-    if (first_page(*before, from) != first_page(plan, to) ||
-        plan.positions[row] != before->positions[sampled_row] + 1) {
+    if (plan.positions[row] != before->positions[sampled_row] + 1) {
       fault("an unknown token of another sequence");
     }
   }
@@ -118,26 +119,31 @@ inline void check_unknown_tokens(const StepPlan& plan, const StepPlan* before) {
   }
 }
 
-// A page of a step in flight is still its sequence's: who names it goes on where that step ends.
-inline void check_pages_against(const StepPlan& in_flight, const StepPlan& plan) {
+// A page of a step in flight is still its sequences': who names it goes on where one of them ends,
+// or only reads what is whole when that step is over.
+inline void check_pages_against(const StepPlan& in_flight, const StepPlan& plan,
+                                int32_t block_tokens) {
   struct Use {
     const SequenceSpan* span;
     int32_t block;
   };
-  std::map<int32_t, Use> uses;
+  std::multimap<int32_t, Use> uses;
   for (const SequenceSpan& span : in_flight.spans) {
     for (int32_t i = 0; i < span.num_blocks; ++i) {
-      uses[in_flight.block_tables[span.block_table_begin + i]] = {&span, i};
+      uses.insert({in_flight.block_tables[span.block_table_begin + i], {&span, i}});
     }
   }
   for (const SequenceSpan& span : plan.spans) {
     for (int32_t i = 0; i < span.num_blocks; ++i) {
-      const auto use = uses.find(plan.block_tables[span.block_table_begin + i]);
-      if (use == uses.end()) continue;
-      const SequenceSpan& before = *use->second.span;
-      if (use->second.block != i ||
-          span.first_position != before.first_position + before.num_rows) {
-        fault("a page of a step in flight was given to another sequence");
+      const int32_t page = plan.block_tables[span.block_table_begin + i];
+      const auto [first, last] = uses.equal_range(page);
+      for (auto use = first; use != last; ++use) {
+        const int32_t end = use->second.span->first_position + use->second.span->num_rows;
+        const int32_t block_end = (i + 1) * block_tokens;
+        const bool whole = block_end <= end && block_end <= span.first_position;
+        if (use->second.block != i || (!whole && span.first_position != end)) {
+          fault("a page of a step in flight was given to another sequence");
+        }
       }
     }
   }

@@ -14,12 +14,12 @@ struct Case {
   std::string name;
   int32_t budget;
   int32_t max_running;
-  int32_t free_pages;
+  int32_t available_pages;
   std::vector<ScheduledSequence> running;
   std::vector<ScheduledSequence> waiting;
   std::vector<ScheduledAdapter> adapters;
   std::string expected;
-  int32_t retiring = -1;  // 0 or more: a step is in flight, and so many pages retire
+  int32_t coming = -1;  // 0 or more: a step is in flight, and so many pages come with its end
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.name; }
@@ -28,8 +28,9 @@ std::string text(const Schedule& schedule) {
   std::string out;
   if (schedule.pool_full >= 0) out += "full " + std::to_string(schedule.pool_full) + "; ";
   for (const int32_t i : schedule.preempted) out += "preempt " + std::to_string(i) + "; ";
-  for (const int32_t i : schedule.evicted) out += "evict " + std::to_string(i) + "; ";
   if (schedule.num_admitted > 0) out += "admit " + std::to_string(schedule.num_admitted) + "; ";
+  if (schedule.num_taken_pages > 0)
+    out += "take " + std::to_string(schedule.num_taken_pages) + "; ";
   for (const Chunk& chunk : schedule.chunks) {
     out += std::to_string(chunk.sequence) + ":" + std::to_string(chunk.num_tokens) + " ";
   }
@@ -37,119 +38,138 @@ std::string text(const Schedule& schedule) {
 }
 
 // clang-format off: one case, two lines.
-// Pages hold 4 tokens. A sequence: {tokens known, tokens computed, pages held, adapters, generates}.
-// An adapter: {pages, resident, running, last used}.
+// Pages hold 4 tokens. A sequence: {tokens known, tokens computed, pages it has, those of them that
+// none before it has, adapters, generates}. An adapter: {pages, resident, running}.
 const Case kCases[] = {
     {"nothing", 16, 8, 10, {}, {}, {}, ""},
-    {"a decode", 16, 8, 10, {{5, 4, 2, {}}}, {}, {}, "0:1 "},
-    {"a prefill in chunks", 16, 8, 10, {{40, 0, 10, {}}}, {}, {}, "0:16 "},
-    {"the rest of a prefill", 16, 8, 10, {{40, 32, 10, {}}}, {}, {}, "0:8 "},
+    {"a decode", 16, 8, 10, {{5, 4, 2, 2, {}}}, {}, {}, "0:1 "},
+    {"a prefill in chunks", 16, 8, 10, {{40, 0, 10, 10, {}}}, {}, {}, "0:16 "},
+    {"the rest of a prefill", 16, 8, 10, {{40, 32, 10, 10, {}}}, {}, {}, "0:8 "},
     {"decodes first, prefill gets the rest", 16, 8, 10,
-     {{40, 0, 10, {}}, {5, 4, 2, {}}, {9, 8, 3, {}}}, {}, {}, "0:14 1:1 2:1 "},
-    {"prefills oldest first", 16, 8, 10, {{10, 0, 3, {}}, {40, 0, 10, {}}, {5, 4, 2, {}}}, {}, {},
+     {{40, 0, 10, 10, {}}, {5, 4, 2, 2, {}}, {9, 8, 3, 3, {}}}, {}, {}, "0:14 1:1 2:1 "},
+    {"prefills oldest first", 16, 8, 10, {{10, 0, 3, 3, {}}, {40, 0, 10, 10, {}}, {5, 4, 2, 2, {}}}, {}, {},
      "0:10 1:5 2:1 "},
-    {"forced tokens are decoded together", 16, 8, 10, {{9, 5, 3, {}, true}, {5, 4, 2, {}, true}},
+    {"forced tokens are decoded together", 16, 8, 10, {{9, 5, 3, 3, {}, true}, {5, 4, 2, 2, {}, true}},
      {}, {}, "0:4 1:1 "},
-    {"they take their pages", 16, 8, 2, {{12, 4, 1, {}, true}}, {}, {}, "0:8 "},
+    {"they take their pages", 16, 8, 2, {{12, 4, 1, 1, {}, true}}, {}, {}, "take 2; 0:8 "},
     {"at most half of a step, one row for each", 16, 8, 10,
-     {{30, 5, 8, {}, true}, {30, 5, 8, {}, true}, {5, 4, 2, {}, true}, {40, 0, 10, {}}}, {}, {},
+     {{30, 5, 8, 8, {}, true}, {30, 5, 8, 8, {}, true}, {5, 4, 2, 2, {}, true}, {40, 0, 10, 10, {}}}, {}, {},
      "0:6 1:1 2:1 3:8 "},
-    {"they do not wait for an older prompt", 16, 8, 10, {{40, 0, 10, {}}, {9, 6, 3, {}, true}}, {},
+    {"they do not wait for an older prompt", 16, 8, 10, {{40, 0, 10, 10, {}}, {9, 6, 3, 3, {}, true}}, {},
      {}, "0:13 1:3 "},
     {"for their pages the newest is preempted", 16, 8, 1,
-     {{12, 4, 1, {}, true}, {7, 6, 2, {}, true}}, {}, {}, "preempt 1; 0:8 "},
-    {"they give way themselves", 16, 8, 0, {{7, 6, 2, {}, true}, {12, 4, 1, {}, true}}, {}, {},
+     {{12, 4, 1, 1, {}, true}, {7, 6, 2, 2, {}, true}}, {}, {}, "preempt 1; take 2; 0:8 "},
+    {"they give way themselves", 16, 8, 0, {{7, 6, 2, 2, {}, true}, {12, 4, 1, 1, {}, true}}, {}, {},
      "preempt 1; 0:1 "},
     {"after a preemption all of it is a prefill", 16, 8, 10,
-     {{40, 0, 10, {}}, {9, 6, 3, {}, false}}, {}, {}, "0:16 "},
-    {"admission with what is left of the budget", 16, 8, 10, {{5, 4, 2, {}}}, {{30, 0, 0, {}}}, {},
-     "admit 1; 0:1 1:15 "},
-    {"two admissions", 16, 8, 11, {}, {{6, 0, 0, {}}, {30, 0, 0, {}}}, {}, "admit 2; 0:6 1:10 "},
-    {"no budget, no admission", 16, 8, 30, {{40, 0, 10, {}}}, {{6, 0, 0, {}}}, {}, "0:16 "},
-    {"all slots taken", 16, 1, 10, {{5, 4, 2, {}}}, {{6, 0, 0, {}}}, {}, "0:1 "},
-    {"alone it may take the last page", 16, 8, 2, {}, {{8, 0, 0, {}}}, {}, "admit 1; 0:8 "},
-    {"beside others a page each stays in reserve", 16, 8, 2, {{5, 4, 2, {}}}, {{8, 0, 0, {}}}, {},
+     {{40, 0, 10, 10, {}}, {9, 6, 3, 3, {}, false}}, {}, {}, "0:16 "},
+    {"admission with what is left of the budget", 16, 8, 10, {{5, 4, 2, 2, {}}}, {{30, 0, 0, 0, {}}}, {},
+     "admit 1; take 8; 0:1 1:15 "},
+    {"two admissions", 16, 8, 11, {}, {{6, 0, 0, 0, {}}, {30, 0, 0, 0, {}}}, {}, "admit 2; take 10; 0:6 1:10 "},
+    {"no budget, no admission", 16, 8, 30, {{40, 0, 10, 10, {}}}, {{6, 0, 0, 0, {}}}, {}, "0:16 "},
+    {"all slots taken", 16, 1, 10, {{5, 4, 2, 2, {}}}, {{6, 0, 0, 0, {}}}, {}, "0:1 "},
+    {"alone it may take the last page", 16, 8, 2, {}, {{8, 0, 0, 0, {}}}, {}, "admit 1; take 2; 0:8 "},
+    {"beside others a page each stays in reserve", 16, 8, 2, {{5, 4, 2, 2, {}}}, {{8, 0, 0, 0, {}}}, {},
      "0:1 "},
-    {"with the reserve it comes", 16, 8, 3, {{5, 4, 2, {}}}, {{8, 0, 0, {}}}, {},
-     "admit 1; 0:1 1:8 "},
-    {"one that does not fit holds back the next", 16, 8, 3, {{5, 4, 2, {}}},
-     {{20, 0, 0, {}}, {1, 0, 0, {}}}, {}, "0:1 "},
-    {"a decode takes the last page", 16, 8, 1, {{5, 4, 1, {}}}, {}, {}, "0:1 "},
-    {"the newest is preempted", 16, 8, 0, {{5, 4, 1, {}}, {7, 6, 2, {}}, {7, 6, 2, {}}}, {}, {},
-     "preempt 2; 0:1 1:1 "},
-    {"a prefilling newest too", 16, 8, 0, {{5, 4, 1, {}}, {40, 16, 10, {}}}, {}, {},
-     "preempt 1; 0:1 "},
-    {"as many as it takes", 16, 8, 0, {{5, 4, 1, {}}, {5, 4, 1, {}}, {3, 2, 1, {}}}, {}, {},
-     "preempt 2; preempt 1; 0:1 "},
-    {"the newest gives way itself", 16, 8, 0, {{7, 6, 2, {}}, {5, 4, 1, {}}}, {}, {},
+    {"with the reserve it comes", 16, 8, 3, {{5, 4, 2, 2, {}}}, {{8, 0, 0, 0, {}}}, {},
+     "admit 1; take 2; 0:1 1:8 "},
+    {"one that does not fit holds back the next", 16, 8, 3, {{5, 4, 2, 2, {}}},
+     {{20, 0, 0, 0, {}}, {1, 0, 0, 0, {}}}, {}, "0:1 "},
+    {"a decode takes the last page", 16, 8, 1, {{5, 4, 1, 1, {}}}, {}, {}, "take 1; 0:1 "},
+    {"the newest is preempted", 16, 8, 0, {{5, 4, 1, 1, {}}, {7, 6, 2, 2, {}}, {7, 6, 2, 2, {}}}, {}, {},
+     "preempt 2; take 1; 0:1 1:1 "},
+    {"a prefilling newest too", 16, 8, 0, {{5, 4, 1, 1, {}}, {40, 16, 10, 10, {}}}, {}, {},
+     "preempt 1; take 1; 0:1 "},
+    {"as many as it takes", 16, 8, 0, {{5, 4, 1, 1, {}}, {5, 4, 1, 1, {}}, {3, 2, 1, 1, {}}}, {}, {},
+     "preempt 2; preempt 1; take 1; 0:1 "},
+    {"the newest gives way itself", 16, 8, 0, {{7, 6, 2, 2, {}}, {5, 4, 1, 1, {}}}, {}, {},
      "preempt 1; 0:1 "},
     {"one in the middle preempts the newest, not itself", 16, 8, 0,
-     {{3, 2, 1, {}}, {5, 4, 1, {}}, {3, 2, 1, {}}}, {}, {}, "preempt 2; 0:1 1:1 "},
-    {"nobody comes when somebody had to go", 16, 8, 0, {{7, 6, 2, {}}, {5, 4, 1, {}}},
-     {{1, 0, 0, {}}}, {}, "preempt 1; 0:1 "},
-    {"alone in a full pool it ends, the next comes", 16, 8, 0, {{9, 8, 2, {}}}, {{5, 0, 0, {}}},
-     {}, "full 0; admit 1; 1:5 "},
-    {"all others preempted, still full", 16, 8, 0, {{9, 8, 2, {0}}, {3, 2, 0, {0}}}, {{1, 0, 0, {}}},
-     {{4, true, 2, 1}}, "full 0; preempt 1; "},
-    {"idle adapters go before sequences", 16, 8, 0, {{5, 4, 1, {}}, {7, 6, 2, {}}}, {},
-     {{3, true, 0, 5}}, "evict 0; 0:1 1:1 "},
-    {"the least recently used first, one at a time", 16, 8, 0, {{5, 4, 1, {}}}, {},
-     {{3, true, 0, 5}, {3, true, 0, 4}, {3, false, 0, 1}}, "evict 1; 0:1 "},
-    {"never one in use", 16, 8, 0, {{5, 4, 1, {0}}, {7, 6, 2, {1}}}, {},
-     {{3, true, 1, 1}, {3, true, 1, 1}}, "preempt 1; 0:1 "},
-    {"a preempted one's adapter becomes idle", 16, 8, 0, {{5, 4, 1, {0}}, {1, 0, 0, {1}}}, {},
-     {{3, true, 1, 1}, {3, true, 1, 1}}, "preempt 1; evict 1; 0:1 "},
-    {"a resident adapter costs nothing", 16, 8, 2, {}, {{8, 0, 0, {0}}}, {{9, true, 0, 1}},
-     "admit 1; 0:8 "},
-    {"an adapter and KV", 16, 8, 5, {}, {{8, 0, 0, {0}}}, {{3, false, 0, 1}}, "admit 1; 0:8 "},
-    {"an adapter that does not fit", 16, 8, 4, {}, {{8, 0, 0, {0}}}, {{3, false, 0, 1}}, ""},
-    {"room made by an idle adapter", 16, 8, 1, {}, {{8, 0, 0, {0}}},
-     {{3, false, 0, 1}, {4, true, 0, 1}}, "evict 1; admit 1; 0:8 "},
-    {"its own idle adapter is not room", 16, 8, 1, {}, {{8, 0, 0, {0}}}, {{3, true, 0, 1}}, ""},
-    {"taking turns: the other's adapter is in use", 16, 8, 1, {{5, 4, 2, {1}}}, {{4, 0, 0, {0}}},
-     {{3, false, 0, 1}, {3, true, 1, 1}}, "0:1 "},
-    {"two requests of one adapter load it once", 16, 8, 6, {}, {{4, 0, 0, {0}}, {4, 0, 0, {0}}},
-     {{3, false, 0, 1}}, "admit 2; 0:4 1:4 "},
+     {{3, 2, 1, 1, {}}, {5, 4, 1, 1, {}}, {3, 2, 1, 1, {}}}, {}, {}, "preempt 2; take 1; 0:1 1:1 "},
+    {"nobody comes when somebody had to go", 16, 8, 0, {{7, 6, 2, 2, {}}, {5, 4, 1, 1, {}}},
+     {{1, 0, 0, 0, {}}}, {}, "preempt 1; 0:1 "},
+    {"alone in a full pool it ends, the next comes later", 16, 8, 0, {{9, 8, 2, 2, {}}}, {{5, 0, 0, 0, {}}},
+     {}, "full 0; "},
+    {"all others preempted, still full", 16, 8, 0, {{9, 8, 2, 2, {0}}, {3, 2, 0, 0, {0}}}, {{1, 0, 0, 0, {}}},
+     {{4, true, 2}}, "full 0; preempt 1; "},
+    {"idle adapters go before sequences", 16, 8, 3, {{5, 4, 1, 1, {}}, {7, 6, 2, 2, {}}}, {},
+     {{3, true, 0}}, "take 1; 0:1 1:1 "},
+    {"never one in use", 16, 8, 0, {{5, 4, 1, 1, {0}}, {7, 6, 2, 2, {1}}}, {},
+     {{3, true, 1}, {3, true, 1}}, "preempt 1; take 1; 0:1 "},
+    {"a preempted one's adapter becomes idle", 16, 8, 0, {{5, 4, 1, 1, {0}}, {1, 0, 0, 0, {1}}}, {},
+     {{3, true, 1}, {3, true, 1}}, "preempt 1; take 1; 0:1 "},
+    {"a resident adapter costs what lies in its pages already", 16, 8, 11, {}, {{8, 0, 0, 0, {0}}}, {{9, true, 0}},
+     "admit 1; take 2; 0:8 "},
+    {"an adapter and KV", 16, 8, 5, {}, {{8, 0, 0, 0, {0}}}, {{3, false, 0}}, "admit 1; take 5; 0:8 "},
+    {"an adapter that does not fit", 16, 8, 4, {}, {{8, 0, 0, 0, {0}}}, {{3, false, 0}}, ""},
+    {"room made by an idle adapter", 16, 8, 5, {}, {{8, 0, 0, 0, {0}}},
+     {{3, false, 0}, {4, true, 0}}, "admit 1; take 5; 0:8 "},
+    {"its own idle adapter is not room", 16, 8, 4, {}, {{8, 0, 0, 0, {0}}}, {{3, true, 0}}, ""},
+    {"taking turns: the other's adapter is in use", 16, 8, 1, {{5, 4, 2, 2, {1}}}, {{4, 0, 0, 0, {0}}},
+     {{3, false, 0}, {3, true, 1}}, "0:1 "},
+    {"two requests of one adapter load it once", 16, 8, 6, {}, {{4, 0, 0, 0, {0}}, {4, 0, 0, 0, {0}}},
+     {{3, false, 0}}, "admit 2; take 5; 0:4 1:4 "},
     // Adapters of one request: all of them, or it waits.
-    {"both of a mix are brought", 16, 8, 8, {}, {{8, 0, 0, {0, 1}}},
-     {{3, false, 0, 1}, {3, false, 0, 1}}, "admit 1; 0:8 "},
-    {"there is room for one of them", 16, 8, 7, {}, {{8, 0, 0, {0, 1}}},
-     {{3, false, 0, 1}, {3, false, 0, 1}}, ""},
-    {"one is resident, the other is brought", 16, 8, 5, {}, {{8, 0, 0, {0, 1}}},
-     {{9, true, 0, 1}, {3, false, 0, 1}}, "admit 1; 0:8 "},
-    {"one is resident, the other does not fit", 16, 8, 4, {}, {{8, 0, 0, {0, 1}}},
-     {{9, true, 0, 1}, {3, false, 0, 1}}, ""},
-    {"neither of a mix is room for it", 16, 8, 1, {}, {{8, 0, 0, {0, 2}}},
-     {{3, true, 0, 1}, {4, true, 0, 9}, {3, true, 0, 2}}, "evict 1; admit 1; 0:8 "},
-    {"nor for its other adapter", 16, 8, 2, {}, {{8, 0, 0, {0, 1}}},
-     {{9, true, 0, 1}, {3, false, 0, 1}}, ""},
+    {"both of a mix are brought", 16, 8, 8, {}, {{8, 0, 0, 0, {0, 1}}},
+     {{3, false, 0}, {3, false, 0}}, "admit 1; take 8; 0:8 "},
+    {"there is room for one of them", 16, 8, 7, {}, {{8, 0, 0, 0, {0, 1}}},
+     {{3, false, 0}, {3, false, 0}}, ""},
+    {"one is resident, the other is brought", 16, 8, 14, {}, {{8, 0, 0, 0, {0, 1}}},
+     {{9, true, 0}, {3, false, 0}}, "admit 1; take 5; 0:8 "},
+    {"one is resident, the other does not fit", 16, 8, 13, {}, {{8, 0, 0, 0, {0, 1}}},
+     {{9, true, 0}, {3, false, 0}}, ""},
+    {"neither of a mix is room for it", 16, 8, 11, {}, {{8, 0, 0, 0, {0, 2}}},
+     {{3, true, 0}, {4, true, 0}, {3, true, 0}}, "admit 1; take 2; 0:8 "},
+    {"neither of a mix is room for it, and there is none", 16, 8, 7, {}, {{8, 0, 0, 0, {0, 1}}},
+     {{3, true, 0}, {3, true, 0}}, ""},
+    {"nor for its other adapter", 16, 8, 11, {}, {{8, 0, 0, 0, {0, 1}}},
+     {{9, true, 0}, {3, false, 0}}, ""},
     {"mixes that share an adapter bring it once", 16, 8, 12, {},
-     {{4, 0, 0, {0, 1}}, {4, 0, 0, {1, 2}}},
-     {{3, false, 0, 1}, {3, false, 0, 1}, {3, false, 0, 1}}, "admit 2; 0:4 1:4 "},
-    {"but each needs its other one too", 16, 8, 11, {}, {{4, 0, 0, {0, 1}}, {4, 0, 0, {1, 2}}},
-     {{3, false, 0, 1}, {3, false, 0, 1}, {3, false, 0, 1}}, "admit 1; 0:4 "},
+     {{4, 0, 0, 0, {0, 1}}, {4, 0, 0, 0, {1, 2}}},
+     {{3, false, 0}, {3, false, 0}, {3, false, 0}}, "admit 2; take 11; 0:4 1:4 "},
+    {"but each needs its other one too", 16, 8, 11, {}, {{4, 0, 0, 0, {0, 1}}, {4, 0, 0, 0, {1, 2}}},
+     {{3, false, 0}, {3, false, 0}, {3, false, 0}}, "admit 1; take 7; 0:4 "},
     {"what others use stays when a mix is preempted", 16, 8, 0,
-     {{5, 4, 1, {0}}, {1, 0, 0, {0, 1}}}, {}, {{3, true, 2, 1}, {3, true, 1, 1}},
-     "preempt 1; evict 1; 0:1 "},
-    {"a budget of one", 1, 1, 10, {{9, 4, 3, {}}}, {{1, 0, 0, {}}}, {}, "0:1 "},
+     {{5, 4, 1, 1, {0}}, {1, 0, 0, 0, {0, 1}}}, {}, {{3, true, 2}, {3, true, 1}},
+     "preempt 1; take 1; 0:1 "},
+    // Blocks that were found in the prefix cache.
+    {"who waits computes what was not found", 16, 8, 2, {}, {{8, 4, 1, 1, {}}}, {},
+     "admit 1; take 1; 0:4 "},
+    {"cold blocks are no room for who found them", 16, 8, 2, {}, {{12, 8, 2, 2, {}}}, {}, ""},
+    {"blocks that others hold cost nothing", 16, 8, 2, {{8, 7, 2, 2, {}}}, {{8, 4, 1, 0, {}}}, {},
+     "admit 1; take 1; 0:1 1:4 "},
+    {"but no less than the rest", 16, 8, 1, {{8, 7, 2, 2, {}}}, {{8, 4, 1, 0, {}}}, {}, "0:1 "},
+    {"two who found the same cold block", 16, 8, 4, {}, {{8, 4, 1, 1, {}}, {8, 4, 1, 0, {}}}, {},
+     "admit 2; take 2; 0:4 1:4 "},
+    {"what was found is not in the budget", 4, 2, 9, {}, {{40, 36, 9, 0, {}}, {4, 0, 0, 0, {}}}, {},
+     "admit 1; take 1; 0:4 "},
+    {"all but a token was found", 16, 8, 1, {}, {{9, 8, 2, 0, {}}}, {}, "admit 1; take 1; 0:1 "},
+    {"a preempted one gives up what it alone has", 16, 8, 0,
+     {{9, 8, 2, 2, {}}, {11, 10, 3, 1, {}}}, {}, {}, "preempt 1; take 1; 0:1 "},
+    {"preempting who shares everything gives nothing", 16, 8, 0,
+     {{5, 4, 1, 1, {}}, {9, 8, 2, 2, {}}, {7, 4, 2, 0, {}}}, {}, {},
+     "preempt 2; preempt 1; take 1; 0:1 "},
+    {"alone, when the other has shared all", 16, 8, 0, {{9, 8, 2, 2, {}}, {9, 6, 2, 0, {}}}, {}, {},
+     "full 0; preempt 1; "},
+    {"a budget of one", 1, 1, 10, {{9, 4, 3, 3, {}}}, {{1, 0, 0, 0, {}}}, {}, "0:1 "},
     // With a step in flight, what is given up comes one schedule later.
-    {"a decode waits for a page that retires", 16, 8, 0, {{5, 4, 1, {}}, {6, 5, 2, {}}}, {}, {},
+    {"a decode waits for a page that retires", 16, 8, 0, {{5, 4, 1, 1, {}}, {6, 5, 2, 2, {}}}, {}, {},
      "1:1 ", 1},
-    {"a page is waited for by one alone", 16, 8, 0, {{5, 4, 1, {}}, {5, 4, 1, {}}, {6, 5, 2, {}}},
+    {"a page is waited for by one alone", 16, 8, 0, {{5, 4, 1, 1, {}}, {5, 4, 1, 1, {}}, {6, 5, 2, 2, {}}},
      {}, {}, "preempt 2; ", 1},
-    {"preempted, and its pages come later", 16, 8, 0, {{5, 4, 1, {}}, {7, 6, 2, {}}}, {}, {},
+    {"preempted, and its pages come later", 16, 8, 0, {{5, 4, 1, 1, {}}, {7, 6, 2, 2, {}}}, {}, {},
      "preempt 1; ", 0},
-    {"evicted, and its pages come later", 16, 8, 0, {{5, 4, 1, {}}}, {}, {{3, true, 0, 5}},
-     "evict 0; ", 0},
-    {"alone with a full pool it waits: what is in flight may end it", 16, 8, 0, {{5, 4, 1, {}}}, {},
+    {"what idle adapters lie in is there at once", 16, 8, 3, {{5, 4, 1, 1, {}}}, {}, {{3, true, 0}},
+     "take 1; 0:1 ", 0},
+    {"alone with a full pool it waits: what is in flight may end it", 16, 8, 0, {{5, 4, 1, 1, {}}}, {},
      {}, "", 0},
-    {"an admission into pages that are free", 16, 8, 3, {{5, 4, 2, {}}}, {{8, 0, 0, {}}}, {},
-     "admit 1; 0:1 1:8 ", 9},
-    {"an admission waits for pages that retire", 16, 8, 1, {{5, 4, 2, {}}}, {{8, 0, 0, {}}},
-     {{3, true, 0, 1}}, "0:1 ", 9},
-    {"an admission makes room first", 16, 8, 1, {{5, 4, 2, {}}}, {{8, 0, 0, {}}},
-     {{3, true, 0, 1}}, "evict 0; 0:1 ", 0},
-    {"nothing to wait for", 16, 8, 1, {{5, 4, 2, {}}}, {{8, 0, 0, {}}}, {{1, true, 1, 1}}, "0:1 ",
+    {"an admission into pages that are free", 16, 8, 3, {{5, 4, 2, 2, {}}}, {{8, 0, 0, 0, {}}}, {},
+     "admit 1; take 2; 0:1 1:8 ", 9},
+    {"an admission waits for pages that retire", 16, 8, 1, {{5, 4, 2, 2, {}}}, {{8, 0, 0, 0, {}}}, {},
+     "0:1 ", 9},
+    {"pages that retire are no reserve for what is claimed now", 16, 8, 2, {},
+     {{12, 8, 2, 2, {}}}, {}, "", 9},
+    {"nothing to wait for", 16, 8, 1, {{5, 4, 2, 2, {}}}, {{8, 0, 0, 0, {}}}, {{1, true, 1}}, "0:1 ",
      1},
 };
 // clang-format on
@@ -158,9 +178,13 @@ class SchedulerTable : public testing::TestWithParam<Case> {};
 
 TEST_P(SchedulerTable, Schedules) {
   const Case& c = GetParam();
-  const SchedulerState state{
-      {c.budget, c.max_running, 4}, c.free_pages, c.running, c.waiting, c.adapters, c.retiring >= 0,
-      std::max(c.retiring, 0)};
+  const SchedulerState state{{c.budget, c.max_running, 4},
+                             c.available_pages,
+                             c.running,
+                             c.waiting,
+                             c.adapters,
+                             c.coming >= 0,
+                             std::max(c.coming, 0)};
   EXPECT_EQ(text(make_schedule(state)), c.expected);
 }
 
@@ -175,8 +199,8 @@ TEST(Scheduler, DecodesTakeAtMostHalfOfAStep) {
 
 // A prefill beside as many decodes as may run has half of every step.
 TEST(Scheduler, APrefillProgressesBesideAllDecodes) {
-  std::vector<ScheduledSequence> running(7, {5, 4, 2, {}});
-  running.push_back({100, 0, 25, {}});
+  std::vector<ScheduledSequence> running(7, {5, 4, 2, 2, {}});
+  running.push_back({100, 0, 25, 25, {}});
   const SchedulerState state{{16, max_running_sequences(100, 16), 4}, 0, running, {}, {}};
   const Schedule schedule = make_schedule(state);
   ASSERT_EQ(schedule.chunks.size(), 8u);

@@ -71,6 +71,68 @@ TEST(PagePool, WithNothingInFlightPagesAreFreeAtOnce) {
   EXPECT_EQ(pool.num_free(), 1);
 }
 
+TEST(PagePool, APageGoesBackWithTheLastRunThatHoldsIt) {
+  PagePool pool(4);
+  PageRun first = *pool.take(PageKind::kKv, 3);
+  const int32_t page = first.pages()[1];
+  PageRun second = pool.share(first.pages().subspan(1));
+  EXPECT_EQ(pool.num_holds(page), 2);
+  EXPECT_EQ(pool.counts().kv, 3) << "each is counted once";
+  pool.check_invariants();
+  first.truncate(0);
+  EXPECT_EQ(pool.counts().kv, 2);
+  EXPECT_EQ(pool.use_of(page), PageKind::kKv);
+  PageRun third = pool.share(second.pages());
+  second = PageRun();
+  EXPECT_EQ(pool.num_holds(page), 1);
+  third.truncate(1);
+  EXPECT_EQ(pool.num_free(), 3);
+  third.truncate(0);
+  EXPECT_EQ(pool.num_free(), 4);
+  pool.check_invariants();
+}
+
+TEST(PagePool, OnlyPagesOfKvAreShared) {
+  PagePool pool(4);
+  const PageRun adapter = *pool.take(PageKind::kAdapter, 1);
+  EXPECT_THROW(pool.share(adapter.pages()), std::logic_error);
+  const std::vector<int32_t> free = {3};
+  EXPECT_THROW(pool.share(free), std::logic_error);
+  pool.check_invariants();
+}
+
+TEST(PagePool, ARunTakesAnothersPageInThePlaceOfItsOwn) {
+  PagePool pool(4);
+  const PageRun other = *pool.take(PageKind::kKv, 1);
+  PageRun run = *pool.take(PageKind::kKv, 2);
+  const int32_t last = run.pages()[1];
+  run.replace(0, pool.share(other.pages()));
+  EXPECT_EQ(run.pages()[0], other.pages()[0]);
+  EXPECT_EQ(run.pages()[1], last);
+  EXPECT_EQ(pool.num_free(), 2) << "its own went back";
+  pool.check_invariants();
+}
+
+// Who knows that no later step touches them gets them back at once.
+TEST(PagePool, DroppedPagesWaitForTheLastStepThatTouchesThem) {
+  PagePool pool(4);
+  PageRun one = *pool.take(PageKind::kKv, 1), two = *pool.take(PageKind::kAdapter, 1);
+  PageRun three = *pool.take(PageKind::kKv, 1);
+  pool.submitted(1);
+  pool.submitted(2);
+  pool.completed(1);
+  one.drop(1);
+  EXPECT_EQ(pool.num_free(), 2);
+  two.drop(2);
+  three.drop(0);
+  EXPECT_EQ(pool.num_free(), 3);
+  EXPECT_EQ(pool.counts().retiring, 1);
+  pool.check_invariants();
+  pool.completed(2);
+  EXPECT_EQ(pool.num_free(), 4);
+  pool.check_invariants();
+}
+
 TEST(PagePool, StepsAscend) {
   PagePool pool(1);
   pool.submitted(3);
@@ -78,14 +140,14 @@ TEST(PagePool, StepsAscend) {
   EXPECT_THROW(pool.completed(4), std::logic_error);
 }
 
-// Whatever is taken and dropped, in whatever order: no page has two owners.
+// Whatever is taken, shared and dropped, in whatever order: a page is in use as long as it is held.
 TEST(PagePool, RandomUseKeepsItsInvariants) {
   std::mt19937 random(1);
   PagePool pool(37);
   std::vector<PageRun> runs;
   int64_t submitted = 0, completed = 0;
   for (int i = 0; i < 20000; ++i) {
-    switch (random() % 6) {
+    switch (random() % 7) {
       case 0:
       case 1: {
         auto taken = pool.take(random() % 2 ? PageKind::kKv : PageKind::kAdapter,
@@ -111,14 +173,25 @@ TEST(PagePool, RandomUseKeepsItsInvariants) {
       case 5:
         if (completed < submitted) pool.completed(++completed);
         break;
+      case 6: {
+        if (runs.empty() || runs.size() > 12) break;
+        const PageRun& run = runs[random() % runs.size()];
+        const auto size = static_cast<int32_t>(random() % (run.size() + 1));
+        if (size == 0 || pool.use_of(run.pages()[0]) != PageKind::kKv) break;
+        runs.push_back(pool.share(run.pages().first(size)));
+        break;
+      }
     }
     pool.check_invariants();
-    std::set<int32_t> owned;
+    std::map<int32_t, int32_t> owned;
     for (const PageRun& run : runs) {
       for (const int32_t page : run.pages()) {
-        ASSERT_TRUE(owned.insert(page).second) << "page " << page << " has two owners";
+        ++owned[page];
         ASSERT_TRUE(pool.use_of(page));
       }
+    }
+    for (const auto& [page, holds] : owned) {
+      ASSERT_EQ(pool.num_holds(page), holds) << "page " << page;
     }
     const PagePool::Counts counts = pool.counts();
     ASSERT_EQ(static_cast<int32_t>(owned.size()), counts.kv + counts.adapter);

@@ -35,6 +35,7 @@ class ReferenceBackend : public Backend {
   std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> modules) override;
   std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                  std::span<const int32_t> pages) override;
+  int64_t page_load_ns() override { return 0; }
 
   int32_t steps_ahead() const override { return 0; }
   void begin_step(const StepPlan& plan) override;

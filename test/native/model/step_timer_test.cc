@@ -1,0 +1,93 @@
+// What a token takes, from steps with made-up times; and that real backends measure what they do.
+#include "model/step_timer.h"
+
+#include <gtest/gtest.h>
+
+#include "backend_cases.h"
+#include "step_runner.h"
+#include "tiny_model.h"
+
+namespace lorax {
+namespace {
+
+using std::chrono::microseconds;
+
+class StepTimerTest : public testing::Test {
+ protected:
+  // One step of spans with so many rows, from `begin` to `end` in microseconds.
+  void step(const std::vector<int32_t>& spans, int64_t begin, int64_t end) {
+    submit(spans, begin);
+    timer_.collected(at(end));
+  }
+  void submit(const std::vector<int32_t>& spans, int64_t begin) {
+    StepPlan plan;
+    for (const int32_t rows : spans) {
+      plan.spans.push_back({.num_rows = rows});
+      plan.token_ids.resize(plan.token_ids.size() + rows);
+    }
+    timer_.submitted(plan, at(begin));
+  }
+  static StepTimer::Clock::time_point at(int64_t us) {
+    return StepTimer::Clock::time_point() + microseconds(1000000 + us);
+  }
+
+  StepTimer timer_;
+};
+
+TEST_F(StepTimerTest, CountsStepsThatMostlyPrefill) {
+  EXPECT_EQ(timer_.token_ns(), 0);
+  step({1, 1, 1}, 0, 5000);
+  EXPECT_EQ(timer_.token_ns(), 0) << "all of it decodes";
+  step({10}, 10000, 10100);
+  EXPECT_EQ(timer_.token_ns(), 10000);
+  step({3, 1, 1, 1}, 20000, 29000);
+  EXPECT_EQ(timer_.token_ns(), 10000) << "no more than half of it prefills";
+  step({25, 1, 4}, 30000, 30100);
+  EXPECT_EQ(timer_.token_ns(), 200000 / 40) << "the larger one counts for more";
+}
+
+// The second was submitted while the first ran: it takes from that one's end to its own.
+TEST_F(StepTimerTest, AStepBeginsWhenTheOneBeforeIsOver) {
+  submit({10}, 0);
+  submit({10}, 10);
+  timer_.collected(at(100));
+  EXPECT_EQ(timer_.token_ns(), 10000);
+  timer_.collected(at(400));
+  EXPECT_EQ(timer_.token_ns(), 20000);
+}
+
+TEST_F(StepTimerTest, WhatWasLongAgoFades) {
+  for (int32_t i = 0; i < 100; ++i) step({1000}, 10000 * i, 10000 * i + 1000);
+  EXPECT_EQ(timer_.token_ns(), 1000);
+  for (int32_t i = 100; i < 300; ++i) step({1000}, 10000 * i, 10000 * i + 4000);
+  EXPECT_GT(timer_.token_ns(), 3900);
+}
+
+class ReloadCostsTest : public testing::TestWithParam<BackendCase> {};
+
+TEST_P(ReloadCostsTest, AreMeasured) {
+  const TinyModel model(tiny_config());
+  StepRunner runner(GetParam().make(), model.write());
+  EXPECT_EQ(runner.decoder().reload_costs().token_ns, 0);
+  EXPECT_EQ(runner.decoder().reload_costs().page_ns, 0);
+  const auto* adapter = runner.add_adapter(
+      model.write_adapter(model.random_adapter(7, 4, {kQProj, kVProj}), "adapter.bin"));
+  // The steps that tests of logits take are timed by nobody: this one goes the engine's way.
+  TestSequence sequence{adapter, {}, 0};
+  StepPlan plan = runner.plan({{&sequence, std::vector<int32_t>(40, 3), false}});
+  for (plan.step = 1; plan.step <= 2; ++plan.step) {
+    runner.decoder().submit(plan);
+    runner.decoder().sample();
+    runner.decoder().collect({});
+  }
+  EXPECT_GT(runner.decoder().reload_costs().token_ns, 0);
+  const int64_t page_ns = runner.decoder().reload_costs().page_ns;
+  EXPECT_EQ(page_ns > 0, GetParam().name != "reference");
+  EXPECT_LT(page_ns, 1000000000);
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, ReloadCostsTest, testing::ValuesIn(all_backends()),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace lorax
