@@ -6,7 +6,13 @@
  * share an engine. Called by createEngine and shared-engines.ts.
  */
 import { randomUUID } from 'node:crypto';
-import type { CallResult, ClientCommand, WorkerEvent, WorkerMessage } from '../worker/protocol.js';
+import type {
+  CallResult,
+  ClientCommand,
+  ServeOptions,
+  WorkerEvent,
+  WorkerMessage,
+} from '../worker/protocol.js';
 import { isAdapterName } from './adapter-name.js';
 import { AdapterTable } from './adapter-table.js';
 import {
@@ -54,6 +60,7 @@ const DISPOSE_TIMEOUT_MS = 10_000;
 const LOAD_FAILURES: readonly string[] = [
   'MODEL_INVALID',
   'MODEL_UNSUPPORTED',
+  'MODEL_FETCH_FAILED',
   'ADDON_NOT_BUILT',
   'DEVICE_UNAVAILABLE',
 ];
@@ -76,9 +83,10 @@ export class EngineClient {
   /** The first connection waits for `gate`. */
   constructor(options: ResolvedEngineOptions, connect: Connect, gate?: Promise<unknown>) {
     // A function cannot cross to the worker.
-    const { onProgress: _, ...settings } = options;
-    const serveOptions = {
+    const { onProgress: _, hubModel, ...settings } = options;
+    const serveOptions: ServeOptions = {
       ...settings,
+      hubModel: hubModel === undefined ? null : { kind: 'hub', ...hubModel },
       addonPaths: addonPaths(),
       cudaPluginPaths: cudaPluginPaths(),
     };
@@ -438,8 +446,9 @@ export class EngineClient {
 
   #reportProgress(progress: LoadProgress): void {
     for (const [scope, listener] of this.#progress) {
-      if (progress.stage === 'adapter' && !progress.name.startsWith(scope)) continue;
-      const name = progress.stage === 'adapter' ? progress.name.slice(scope.length) : progress.name;
+      const ofAdapter = progress.stage === 'adapter' || progress.stage === 'fetch-adapter';
+      if (ofAdapter && !progress.name.startsWith(scope)) continue;
+      const name = ofAdapter ? progress.name.slice(scope.length) : progress.name;
       // In a microtask: a throwing listener must not stop the events of others.
       queueMicrotask(() => listener({ ...progress, name }));
     }

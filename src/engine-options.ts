@@ -15,7 +15,16 @@ import {
   invalidOptions,
 } from './check-shape.js';
 import type { Fields } from './check-shape.js';
-import type { AdapterSource, Device, EngineOptions, LoadProgress, Precision } from './types.js';
+import { isHubAddress, parseHubRepository } from './hub-repository.js';
+import type { HubRepository } from './hub-repository.js';
+import type {
+  AdapterSource,
+  Device,
+  EngineOptions,
+  HubOptions,
+  LoadProgress,
+  Precision,
+} from './types.js';
 
 export const ENGINE_OPTION_KEYS = [
   'model',
@@ -26,12 +35,16 @@ export const ENGINE_OPTION_KEYS = [
   'maxBatchTokens',
   'deterministic',
   'maxQueued',
+  'hub',
   'onProgress',
 ] as const satisfies readonly (keyof EngineOptions)[];
 
 export interface ResolvedEngineOptions {
-  /** Absolute. */
+  /** An absolute path; an hf:// address stays as it is. */
   model: string;
+  /** What is meant where no such directory is there. */
+  hubModel: HubRepository | undefined;
+  hub: HubOptions;
   device: Device;
   precision: Precision;
   /** 0 = let the engine choose. */
@@ -55,7 +68,8 @@ export function pickEngineOptions(fields: Fields): ResolvedEngineOptions {
   if (model === undefined) {
     throw invalidOptions(
       'options.model',
-      'options.model is missing: give the path of a Hugging Face model directory.',
+      'options.model is missing: give the path of a Hugging Face model directory, or org/name of ' +
+        'the hub.',
     );
   }
   checkFunction(fields.onProgress, 'options.onProgress');
@@ -82,7 +96,9 @@ export function pickEngineOptions(fields: Fields): ResolvedEngineOptions {
   }
   const count = { min: 1, max: MAX_INT32, integer: true };
   return {
-    model: resolve(model),
+    model: isHubAddress(model) ? model : resolve(model),
+    hubModel: parseHubRepository(model),
+    hub: checkHubOptions(fields.hub),
     device,
     precision,
     memoryBytes:
@@ -98,6 +114,29 @@ export function pickEngineOptions(fields: Fields): ResolvedEngineOptions {
     maxQueued: checkNumber(fields.maxQueued, 'options.maxQueued', count) ?? 1024,
     onProgress: fields.onProgress as ResolvedEngineOptions['onProgress'],
   };
+}
+
+function checkHubOptions(hub: unknown): HubOptions {
+  if (hub === undefined) return {};
+  const field = 'options.hub';
+  const keys = ['token', 'endpoint', 'cacheDirectory', 'offline'];
+  const fields = checkObject(hub, field, keys);
+  const checked: HubOptions = {};
+  const token = fields.token === false ? false : checkString(fields.token, `${field}.token`);
+  if (token !== undefined) checked.token = token;
+  const endpoint = checkString(fields.endpoint, `${field}.endpoint`);
+  if (endpoint !== undefined) {
+    if (!/^https?:\/\/[^/?#@]+(\/[^?#]*)?$/.test(endpoint)) {
+      const message = `${field}.endpoint must be an http(s) address, e.g. https://huggingface.co.`;
+      throw invalidOptions(`${field}.endpoint`, message, endpoint);
+    }
+    checked.endpoint = endpoint;
+  }
+  const directory = checkString(fields.cacheDirectory, `${field}.cacheDirectory`);
+  if (directory !== undefined) checked.cacheDirectory = resolve(directory);
+  const offline = checkBoolean(fields.offline, `${field}.offline`);
+  if (offline !== undefined) checked.offline = offline;
+  return checked;
 }
 
 /** The absolute directory an AdapterSource names. */

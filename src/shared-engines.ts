@@ -30,7 +30,7 @@ import type { Connect } from './worker-connection.js';
 
 interface SharedEngine {
   key: string;
-  /** Real path. */
+  /** Real path, or what was written where the hub has to be asked. */
   model: string;
   client: EngineClient;
   users: Set<Lease>;
@@ -196,7 +196,7 @@ export class ScopedEngine implements Engine {
 }
 
 function findOrCreate(options: ResolvedEngineOptions, connect: Connect): SharedEngine {
-  const model = realModelPath(options.model);
+  const model = realModelPath(options);
   const { onProgress: _, ...settings } = { ...options, model };
   const key = JSON.stringify(Object.entries(settings).sort());
   const { engines } = registry();
@@ -221,14 +221,15 @@ function findOrCreate(options: ResolvedEngineOptions, connect: Connect): SharedE
   return shared;
 }
 
-function realModelPath(model: string): string {
+function realModelPath({ model, hubModel }: ResolvedEngineOptions): string {
   try {
     return realpathSync(model);
   } catch (cause) {
+    if (hubModel !== undefined) return model;
     throw new LoraxError(
       'MODEL_INVALID',
       `There is no model directory ${model}: give the path of a Hugging Face model directory ` +
-        '(config.json, *.safetensors, tokenizer.json).',
+        '(config.json, *.safetensors, tokenizer.json), or org/name of the hub.',
       { data: { file: model }, cause },
     );
   }

@@ -8,7 +8,10 @@ export type Device = 'auto' | 'cpu' | 'cuda';
 export type Precision = 'auto' | 'bfloat16' | 'float32';
 
 export interface EngineOptions {
-  /** A Hugging Face model directory: config.json, *.safetensors, tokenizer.json. */
+  /**
+   * A Hugging Face model directory (config.json, *.safetensors, tokenizer.json), or a repository of
+   * the hub, `org/name@revision`; a directory that is there goes first.
+   */
   model: string;
   /** Default 'auto': 'cuda' where a GPU can be used, else 'cpu'; EngineInfo says why. */
   device?: Device;
@@ -36,11 +39,26 @@ export interface EngineOptions {
   deterministic?: boolean;
   /** Requests that may wait; one more is refused with QUEUE_FULL. Default 1024. */
   maxQueued?: number;
+  /** Where models and adapters of the Hugging Face hub come from. */
+  hub?: HubOptions;
   onProgress?: (progress: LoadProgress) => void;
 }
 
+/** How the Hugging Face hub is reached; each unset field is the environment's, as Python reads it. */
+export interface HubOptions {
+  /** For the model and for adapters that have none of their own. Default HF_TOKEN; false: none. */
+  token?: string | false;
+  /** Default HF_ENDPOINT. */
+  endpoint?: string;
+  /** Default HF_HUB_CACHE: shared with Python's huggingface_hub. */
+  cacheDirectory?: string;
+  /** Only what is in the cache already. Default HF_HUB_OFFLINE. */
+  offline?: boolean;
+}
+
 export interface LoadProgress {
-  stage: 'model' | 'adapter';
+  /** Fetching goes before loading, where the files are not here. */
+  stage: 'fetch-model' | 'model' | 'fetch-adapter' | 'adapter';
   name: string;
   loadedBytes: number;
   totalBytes: number;

@@ -6,6 +6,8 @@
  * the next command begins another; when the client is gone the engine stops. Made by main.ts; the
  * client's side is src/engine-client.ts.
  */
+import { stat } from 'node:fs/promises';
+import path from 'node:path';
 import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
@@ -28,6 +30,7 @@ import type {
   ServeOptions,
   WireError,
 } from './protocol.js';
+import { SourceFetcher } from './sources/source-fetcher.js';
 import { readStepEvents, type StepEventHandler } from './step-events.js';
 import { wireError } from './wire-error.js';
 
@@ -48,6 +51,9 @@ export class EnginePort {
   private over: LoraxError | null = null;
   private stopping: Promise<void> | null = null;
   private readonly outbox: Outbox;
+  private readonly fetcher: SourceFetcher;
+  /** Ends what is being fetched. */
+  private readonly stopped = new AbortController();
   /** Open requests that native code has not been given yet. */
   private numPreparing = 0;
   private lastNativeId = 0;
@@ -59,6 +65,7 @@ export class EnginePort {
     private readonly load: LoadEngine = loadEngine,
   ) {
     this.outbox = new Outbox((message) => port.postMessage(message));
+    this.fetcher = new SourceFetcher(options.hub);
     this.registry = new AdapterRegistry(async () => this.adapterBackend(await this.engine()));
     this.embeddings = new EmbeddingCalls(
       {
@@ -164,20 +171,42 @@ export class EnginePort {
 
   private async beginLoad(): Promise<LoadedEngine> {
     try {
-      return await this.load(this.options, {
-        onEvents: (events) => this.onStep(() => readStepEvents(events, this.stepHandler)),
-        onProgress: (loaded, total) => this.onModelProgress(loaded, total),
-        onNotice: (code, message) => this.outbox.emit({ type: 'notice', code, message }),
-      });
+      const model = await this.modelDirectory();
+      return await this.load(
+        { ...this.options, model },
+        {
+          onEvents: (events) => this.onStep(() => readStepEvents(events, this.stepHandler)),
+          onProgress: (loaded, total) => this.onModelProgress('model', loaded, total),
+          onNotice: (code, message) => this.outbox.emit({ type: 'notice', code, message }),
+        },
+      );
     } catch (thrown) {
       const { code, message, data } = wireError(thrown, 'MODEL_INVALID');
       throw new LoraxError(code as LoraxErrorCode, message, { data, cause: thrown });
     }
   }
 
+  /** The model's files, fetched from the hub where no such directory is there. */
+  private async modelDirectory(): Promise<string> {
+    const { model, hubModel } = this.options;
+    if (hubModel === null || (await isDirectory(model))) return model;
+    try {
+      return await this.fetcher.model(hubModel, {
+        signal: this.stopped.signal,
+        onProgress: (fetched, total) => this.onModelProgress('fetch-model', fetched, total),
+      });
+    } catch (cause) {
+      if (!LoraxError.isInstance(cause) || !path.isAbsolute(model)) throw cause;
+      // It may have been meant as a directory.
+      const message = `There is no directory ${model}, and ${cause.message}`;
+      throw new LoraxError(cause.code, message, { data: { ...cause.data, file: model }, cause });
+    }
+  }
+
   /** Ends every request with `reason`, then the engine. Idempotent; never rejects. */
   private stop(reason: LoraxError): Promise<void> {
     this.over ??= reason;
+    this.stopped.abort();
     this.stopping ??= (async () => {
       for (const request of [...this.requests.values()]) this.fail(request, reason);
       this.embeddings.failAll(reason);
@@ -319,15 +348,16 @@ export class EnginePort {
     if (request !== undefined && !request.ended) end(request);
   }
 
-  private onModelProgress(loadedBytes: number, totalBytes: number): void {
+  private onModelProgress(
+    stage: 'fetch-model' | 'model',
+    loadedBytes: number,
+    totalBytes: number,
+  ): void {
     const now = performance.now();
     if (loadedBytes < totalBytes && now - this.lastProgressAt < PROGRESS_EVERY_MS) return;
     this.lastProgressAt = now;
     const name = this.options.model;
-    this.outbox.emit({
-      type: 'progress',
-      progress: { stage: 'model', name, loadedBytes, totalBytes },
-    });
+    this.outbox.emit({ type: 'progress', progress: { stage, name, loadedBytes, totalBytes } });
   }
 
   // Terminal events: the only places that end a request.
@@ -393,6 +423,13 @@ export class EnginePort {
       list: () => native.adapters(),
     };
   }
+}
+
+async function isDirectory(file: string): Promise<boolean> {
+  return stat(file).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
 }
 
 function disposedError(): LoraxError {

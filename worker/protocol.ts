@@ -15,6 +15,7 @@ import type {
   EngineInfo,
   EngineStats,
   FinishEvent,
+  HubOptions,
   LoadProgress,
   Pooling,
   ReasoningDeltaEvent,
@@ -39,8 +40,39 @@ export interface MessagePortLike {
   close(): void;
 }
 
+/** Where an adapter's files are, credentials included. */
+export type WireSource =
+  | { kind: 'directory'; directory: string }
+  /** The subfolder of that name, which comes from an app's clients. */
+  | { kind: 'folder'; folder: string; name: string }
+  | WireHubSource
+  /** A folder's address. */
+  | { kind: 'url'; url: string; headers: Record<string, string> }
+  | {
+      kind: 's3';
+      bucket: string;
+      /** Without slashes at its ends; may be empty. */
+      prefix: string;
+      endpoint?: string;
+      region?: string;
+      credentials?: { accessKeyId: string; secretAccessKey: string; sessionToken?: string };
+    };
+
+export interface WireHubSource {
+  kind: 'hub';
+  /** org/name */
+  repository: string;
+  revision: string;
+  /** Unset: the environment's. False: none. */
+  token?: string | false;
+}
+
 export interface ServeOptions {
+  /** Absolute. */
   model: string;
+  /** What `model` may mean where no such directory is there. */
+  hubModel: WireHubSource | null;
+  hub: HubOptions;
   device: 'auto' | 'cpu' | 'cuda';
   precision: 'auto' | 'bfloat16' | 'float32';
   /** 0 = choose. */

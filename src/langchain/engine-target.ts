@@ -39,8 +39,8 @@ export class EngineTarget {
 
   constructor(fields: Fields) {
     this.adapter = checkAdapter(fields.adapter) ?? BASE_MODEL;
-    const { engine, base } = chooseEngine(fields);
-    this.#ownsEngine = base !== undefined;
+    const { engine, owned, base } = chooseEngine(fields);
+    this.#ownsEngine = owned;
     this.engine = engine;
     this.#base = base;
   }
@@ -119,8 +119,8 @@ export class EngineTarget {
   }
 }
 
-/** `base` is set where the engine was opened here. */
-function chooseEngine(fields: Fields): { engine: Engine; base?: string } {
+/** `owned`: the engine was opened here; `base` is set where that tells what it runs. */
+function chooseEngine(fields: Fields): { engine: Engine; owned: boolean; base?: string } {
   const given = [...ENGINE_OPTION_KEYS, 'adapters'].filter((key) => fields[key] !== undefined);
   if (fields.engine !== undefined) {
     if (given.length > 0) {
@@ -130,15 +130,16 @@ function chooseEngine(fields: Fields): { engine: Engine; base?: string } {
           (given.includes('adapters') ? ' (adapters are added with engine.adapters.add()).' : '.'),
       );
     }
-    return { engine: checkEngine(fields.engine) };
+    return { engine: checkEngine(fields.engine), owned: false };
   }
-  if (given.length === 0) return { engine: lorax.engine };
+  if (given.length === 0) return { engine: lorax.engine, owned: false };
   const options = pickEngineOptions(fields);
   const engine = new ScopedEngine(() => options);
   for (const [name, directory] of checkAdapters(fields.adapters)) {
     engine.declareAdapter(name, directory);
   }
-  return { engine, base: options.model };
+  // What a name of the hub stands for is known when it is here.
+  return { engine, owned: true, ...(options.hubModel ? {} : { base: options.model }) };
 }
 
 function checkEngine(engine: unknown): Engine {

@@ -26,6 +26,8 @@ export const VOCAB = 600;
 export const CONTEXT = 512;
 export const OPTIONS: ServeOptions = {
   model: '/models/fake',
+  hubModel: null,
+  hub: {},
   device: 'auto',
   precision: 'auto',
   memoryBytes: 0,
