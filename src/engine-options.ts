@@ -17,8 +17,9 @@ import {
 import type { Fields } from './check-shape.js';
 import { isHubAddress, parseHubRepository } from './hub-repository.js';
 import type { HubRepository } from './hub-repository.js';
+import { checkSources, type NameSource } from './name-sources.js';
 import type {
-  AdapterSource,
+  AdapterEvent,
   Device,
   EngineOptions,
   HubOptions,
@@ -36,7 +37,9 @@ export const ENGINE_OPTION_KEYS = [
   'deterministic',
   'maxQueued',
   'hub',
+  'sources',
   'onProgress',
+  'onAdapter',
 ] as const satisfies readonly (keyof EngineOptions)[];
 
 export interface ResolvedEngineOptions {
@@ -53,7 +56,9 @@ export interface ResolvedEngineOptions {
   maxBatchTokens: number;
   deterministic: boolean;
   maxQueued: number;
+  sources: readonly NameSource[];
   onProgress: ((progress: LoadProgress) => void) | undefined;
+  onAdapter: ((event: AdapterEvent) => void) | undefined;
 }
 
 const MAX_INT32 = 2 ** 31 - 1;
@@ -73,6 +78,7 @@ export function pickEngineOptions(fields: Fields): ResolvedEngineOptions {
     );
   }
   checkFunction(fields.onProgress, 'options.onProgress');
+  checkFunction(fields.onAdapter, 'options.onAdapter');
   const device = checkOneOf(fields.device, 'options.device', ['auto', 'cpu', 'cuda']) ?? 'auto';
   const precision =
     checkOneOf(fields.precision, 'options.precision', ['auto', 'bfloat16', 'float32']) ?? 'auto';
@@ -112,7 +118,9 @@ export function pickEngineOptions(fields: Fields): ResolvedEngineOptions {
     maxBatchTokens: checkNumber(fields.maxBatchTokens, 'options.maxBatchTokens', count) ?? 0,
     deterministic: checkBoolean(fields.deterministic, 'options.deterministic') ?? false,
     maxQueued: checkNumber(fields.maxQueued, 'options.maxQueued', count) ?? 1024,
+    sources: checkSources(fields.sources, 'options.sources'),
     onProgress: fields.onProgress as ResolvedEngineOptions['onProgress'],
+    onAdapter: fields.onAdapter as ResolvedEngineOptions['onAdapter'],
   };
 }
 
@@ -137,16 +145,4 @@ function checkHubOptions(hub: unknown): HubOptions {
   const offline = checkBoolean(fields.offline, `${field}.offline`);
   if (offline !== undefined) checked.offline = offline;
   return checked;
-}
-
-/** The absolute directory an AdapterSource names. */
-export function resolveAdapterSource(source: AdapterSource, field: string): string {
-  const directory =
-    typeof source === 'string'
-      ? checkString(source, field)
-      : checkString(checkObject(source, field, ['directory']).directory, `${field}.directory`);
-  if (directory === undefined) {
-    throw invalidOptions(field, `${field} must name the directory of a PEFT adapter.`);
-  }
-  return resolve(directory);
 }

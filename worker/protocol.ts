@@ -9,7 +9,6 @@
 import type { WeightedAdapter } from '../src/adapter-mix.js';
 import type {
   AdapterIdentity,
-  AdapterInfo,
   ChatMessage,
   Constraint,
   EngineInfo,
@@ -19,6 +18,7 @@ import type {
   LoadProgress,
   Pooling,
   ReasoningDeltaEvent,
+  RemovedAdapter,
   Sampling,
   Timing,
   TokenLogprob,
@@ -113,6 +113,8 @@ export interface WireTools {
 export interface GenerateCommand {
   type: 'generate';
   id: number;
+  /** Whose request it is. */
+  tenant?: string;
   prompt: WirePrompt;
   /** Empty = the base model. */
   adapters: WeightedAdapter[];
@@ -125,6 +127,7 @@ export interface GenerateCommand {
 export interface EmbedCommand {
   type: 'embed';
   id: number;
+  tenant?: string;
   input: string[];
   /** Empty = the base model. */
   adapters: WeightedAdapter[];
@@ -137,7 +140,19 @@ export type ClientCommand =
   | EmbedCommand
   | { type: 'cancel'; id: number }
   | { type: 'ready'; call: number }
-  | { type: 'addAdapter'; call: number; name: string; directory: string }
+  | {
+      type: 'addAdapter';
+      call: number;
+      name: string;
+      source: WireSource;
+      /** Whose it is; unset = everybody's. */
+      tenant?: string;
+      /** What its content must be. */
+      hash?: string;
+    }
+  /** Of an addAdapter: it ends with an error, unless it has come too far. */
+  | { type: 'cancelCall'; call: number }
+  /** Answered when the last request on it has ended. */
   | { type: 'removeAdapter'; call: number; name: string }
   | { type: 'listAdapters'; call: number }
   | { type: 'stats'; call: number }
@@ -178,11 +193,29 @@ export type WorkerEvent =
   | { type: 'aborted'; id: number; usage: Usage; timing: Timing }
   | { type: 'failed'; id: number; error: WireError; usage: Usage; timing: Timing }
   | { type: 'progress'; progress: LoadProgress }
+  /** Of an addAdapter: its files are here. */
+  | { type: 'fetched'; call: number }
   /** For process.emitWarning, which only the main thread's listeners can hear. */
   | { type: 'notice'; code: string; message: string }
   | { type: 'result'; call: number; value: CallResult }
   | { type: 'error'; call: number; error: WireError };
 
-export type CallResult = EngineInfo | AdapterIdentity | AdapterInfo[] | EngineStats | null;
+/** What the worker has under a name. */
+export interface LoadedAdapter {
+  hash: string;
+  /** Of its files. */
+  directory: string;
+}
+
+export interface WorkerAdapter {
+  name: string;
+  bytes: number;
+  rank: number;
+  resident: boolean;
+  activeRequests: number;
+}
+
+export type CallResult =
+  EngineInfo | LoadedAdapter | RemovedAdapter | WorkerAdapter[] | EngineStats | null;
 
 export type WorkerMessage = WorkerEvent[];

@@ -22,7 +22,7 @@ describe('engine options', () => {
     expect(resolveEngineOptions({ model: '/m' })).toEqual({
       ...{ model: '/m', device: 'auto', precision: 'auto', memoryBytes: 0, maxBatchTokens: 0 },
       ...{ memoryFraction: 0.9, deterministic: false, maxQueued: 1024, onProgress: undefined },
-      ...{ hubModel: undefined, hub: {} },
+      ...{ hubModel: undefined, hub: {}, sources: [], onAdapter: undefined },
     });
   });
 

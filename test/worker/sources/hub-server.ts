@@ -181,7 +181,7 @@ export function send(
     response.end();
   } else if (resetAfter !== undefined) {
     // What was written has arrived by then.
-    response.write(part.subarray(0, resetAfter), () => setTimeout(() => response.destroy(), 20));
+    response.write(part.subarray(0, resetAfter), () => setTimeout(() => response.destroy(), 60));
   } else if (hangAfter !== undefined) {
     response.write(part.subarray(0, hangAfter));
   } else if (bytesPerTick !== undefined) {

@@ -109,7 +109,8 @@ describe('an adapter below an address', () => {
     state.fault = ({ path }) => (path.endsWith(WEIGHTS) ? { resetAfter: 60_000 } : undefined);
     const directory = await fetcherIn(own).adapter(source, undefined, call());
     expect(readFileSync(path.join(directory, WEIGHTS)).equals(first)).toBe(true);
-    expect(bodies().map(({ range }) => range)).toEqual([undefined, 'bytes=60000-']);
+    expect(bodies()[0]?.range).toBeUndefined();
+    expect(bodies().at(-1)?.range).toMatch(/^bytes=[1-9]\d*-$/);
   });
 
   it('serves as it was fetched last where the server cannot be reached', async () => {
