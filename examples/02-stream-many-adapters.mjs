@@ -12,7 +12,8 @@ const lorax = createLorax({
   defaults: { maxOutputTokens: 80 },
 });
 
-// Adapters load when they are first asked for; listing them loads all of them now.
+// Adapters load when they are first asked for, or ahead of that.
+await Promise.all(names.map((name) => lorax.prefetch(name)));
 for (const { name, rank, bytes } of await lorax.adapters.list()) {
   console.log(`${name}: rank ${rank}, ${bytes >> 10} KiB`);
 }

@@ -52,7 +52,8 @@ const lorax = createLorax({ model: show.model(), adapters });
 const speakers = ['base', ...Object.keys(adapters)];
 
 const { deviceDescription } = await lorax.engine.ready();
-await lorax.adapters.list(); // loads them all; otherwise each is loaded by its first request
+// Otherwise each is loaded by its first request.
+await Promise.all(Object.keys(adapters).map((name) => lorax.prefetch(name)));
 console.log(`${speakers.length - 1} adapters and their base, one batch, on ${deviceDescription}\n`);
 
 const board = new AnswerBoard(process.stdout, show.questions, speakers);

@@ -100,11 +100,6 @@ export function adaptersIdentity(
   return { name, hash, mix: adapters.map(({ name, hash, weight }) => ({ name, hash, weight })) };
 }
 
-/** As the worker knows them. */
-export function inScope(adapters: readonly WeightedAdapter[], scope: string): WeightedAdapter[] {
-  return adapters.map(({ name, weight }) => ({ name: scope + name, weight }));
-}
-
 /** A copy that nobody else can change. */
 export function mixOf(adapters: readonly WeightedAdapter[]): AdapterMix {
   return Object.fromEntries(adapters.map(({ name, weight }) => [name, weight]));

@@ -1,125 +1,459 @@
 /**
- * The adapters an engine client knows, by full name, and which of them its worker has loaded.
+ * The adapters an engine client knows, by full name (adapter-scope.ts): where each comes from, what it
+ * has stood for, and which of them the worker has loaded.
  *
- * An adapter is loaded when first needed and again after the worker's death. Commands for one name
- * never overlap. Called by engine-client.ts.
+ * An adapter is loaded when first needed and again after the worker's death, then as the content that
+ * its name stood for. A name that gets other weights keeps its old ones until the new are there. A load
+ * that nobody waits for any more is cancelled. Called by engine-client.ts.
  */
-import type { AdapterIdentity } from './types.js';
+import type { LoadedAdapter, WireSource, WorkerAdapter } from '../worker/protocol.js';
+import { isAdapterName } from './adapter-name.js';
+import { nameIn, scopeOf, type AdapterScope } from './adapter-scope.js';
+import { directorySource, type ResolvedSource } from './adapter-source.js';
+import { unknownAdapter, unknownVersion } from './client-errors.js';
+import { LoraxError } from './errors.js';
+import { AdapterVersions } from './adapter-versions.js';
+import { NameLookups, isMissing } from './name-lookups.js';
+import type { NameSource } from './name-sources.js';
+import type { AdapterEvent, AdapterInfo, RemovedAdapter } from './types.js';
+
+/** A name as another engine should know it. */
+export interface Declaration {
+  name: string;
+  tenant: string | undefined;
+  source: ResolvedSource;
+}
+
+export interface AddCommand {
+  name: string;
+  source: WireSource;
+  tenant?: string;
+  /** What its content must be. */
+  hash?: string;
+}
+
+/** The way to the worker. */
+export interface AdapterCommands {
+  add(
+    command: AddCommand,
+    onFetched: () => void,
+  ): { result: Promise<LoadedAdapter>; cancel(): void };
+  remove(name: string): Promise<RemovedAdapter>;
+}
+
+/** One name of a request. */
+export interface Need {
+  /** The full name, once it is loaded; undefined = it is. */
+  loading: Promise<string> | undefined;
+  name: string;
+  /** Who waited does so no more. */
+  leave(): void;
+}
+
+interface Load {
+  result: Promise<LoadedAdapter>;
+  /** Requests that wait for it. */
+  waiting: number;
+  /** Wanted whether or not a request waits. */
+  kept: boolean;
+  cancel(): void;
+}
 
 interface Entry {
-  directory: string;
-  /** Of what the present worker has loaded; undefined = nothing. */
-  identity: AdapterIdentity | undefined;
-  loading: Promise<AdapterIdentity> | undefined;
+  readonly source: ResolvedSource;
+  readonly tenant: string | undefined;
+  /** Of a version: the only content it may have. */
+  readonly hash: string | undefined;
+  readonly order: number;
+  state: Exclude<AdapterEvent['state'], 'removed'>;
+  error: LoraxError | undefined;
+  /** What the present worker has. */
+  loaded: LoadedAdapter | undefined;
+  /** What the name stands for, whichever worker loads it. */
+  known: LoadedAdapter | undefined;
+  loading: Load | undefined;
+  removed: boolean;
+  /** By a lookup, which has others to ask where this one has no such adapter. */
+  looked: boolean;
+  /** Somebody has heard of it. */
+  told: boolean;
 }
 
 export class AdapterTable {
   readonly #entries = new Map<string, Entry>();
-  /** The last command of each name that is under way. */
-  readonly #tails = new Map<string, Promise<unknown>>();
-  readonly #send: (name: string, directory: string) => Promise<AdapterIdentity>;
+  /** Those that are on their way to replace one that is loaded. */
+  readonly #replacements = new Map<string, Set<Entry>>();
+  readonly #versions = new AdapterVersions();
+  readonly #lookups: NameLookups;
+  readonly #commands: AdapterCommands;
+  readonly #onEvent: (full: string, event: Omit<AdapterEvent, 'name'>) => void;
+  #lastOrder = 0;
 
-  constructor(send: (name: string, directory: string) => Promise<AdapterIdentity>) {
-    this.#send = send;
+  constructor(
+    commands: AdapterCommands,
+    onEvent: (full: string, event: Omit<AdapterEvent, 'name'>) => void,
+  ) {
+    this.#commands = commands;
+    this.#onEvent = onEvent;
+    this.#lookups = new NameLookups({
+      load: (full, source, tenant) => this.#loadFound(full, source, tenant),
+    });
   }
 
-  has(name: string): boolean {
-    return this.#entries.has(name);
+  setSources(shared: string, sources: readonly NameSource[]): void {
+    this.#lookups.setSources(shared, sources);
   }
 
-  names(scope: string): string[] {
-    return [...this.#entries.keys()]
-      .filter((name) => name.startsWith(scope))
-      .map((name) => name.slice(scope.length))
-      .sort();
+  /** Those of a scope and those it shares with others; no versions, and no paths of directories. */
+  names(scope: AdapterScope): string[] {
+    const names = [...this.#entries].flatMap(([full, { hash }]) => {
+      const name = nameIn(scope.own, full) ?? nameIn(scope.shared, full);
+      return hash === undefined && name !== undefined && isAdapterName(name) ? [name] : [];
+    });
+    return [...new Set(names)].sort();
   }
 
-  declare(name: string, directory: string): void {
-    if (this.#entries.get(name)?.directory === directory) return;
-    this.#entries.set(name, { directory, identity: undefined, loading: undefined });
+  declare(scope: AdapterScope, name: string, source: ResolvedSource): void {
+    const full = scope.own + name;
+    if (this.#entries.get(full)?.source.shown === source.shown) return;
+    this.#entries.set(full, this.#entry(source, scope.tenant));
+  }
+
+  /** Of a provider and its tenants. */
+  declarations(shared: string): Declaration[] {
+    return [...this.#entries].flatMap(([full, { tenant, source }]) => {
+      const name = nameIn(scopeOf(shared, tenant).own, full);
+      return name === undefined ? [] : [{ name, tenant, source }];
+    });
   }
 
   /** Loads, also when it is loaded already: its files may have changed. */
-  async add(name: string, directory: string): Promise<AdapterIdentity> {
-    const before = this.#entries.get(name);
-    const entry: Entry = { directory, identity: undefined, loading: undefined };
-    this.#entries.set(name, entry);
+  add(scope: AdapterScope, name: string, source: ResolvedSource): Promise<LoadedAdapter> {
+    return this.#add(scope.own + name, this.#entry(source, scope.tenant));
+  }
+
+  /** Points the name at a content that it has stood for. */
+  addVersion(scope: AdapterScope, name: string, hash: string): Promise<LoadedAdapter> {
+    const full = scope.own + name;
+    const version = this.#versions.find(full, hash);
+    if (version === undefined) throw unknownVersion(name, hash, this.#versions.hashes(full));
+    const source = directorySource(version.directory);
+    return this.#add(full, this.#entry(source, scope.tenant, version.hash));
+  }
+
+  /** Throws ADAPTER_NOT_FOUND. */
+  need(scope: AdapterScope, name: string): Need {
+    const full = this.#find(scope, name);
+    if (full !== undefined) return this.#needEntry(full);
+    const pinned = this.#needUnloadedVersion(scope, name);
+    if (pinned !== undefined) return pinned;
+    return this.#lookups.need(scope, name, this.names(scope));
+  }
+
+  /** Loads it unless it is loaded. */
+  async identify(scope: AdapterScope, name: string): Promise<LoadedAdapter> {
+    const need = this.need(scope, name);
+    const full = need.loading === undefined ? need.name : await need.loading;
+    const loaded = this.#entries.get(full)?.loaded;
+    if (loaded === undefined) throw unknownAdapter(name, this.names(scope));
+    return loaded;
+  }
+
+  /** undefined = there is no such adapter. */
+  async remove(own: string, name: string): Promise<RemovedAdapter | undefined> {
+    const full = own + name;
+    const entry = this.#entries.get(full);
+    if (entry === undefined) return undefined;
+    const versions = [...this.#entries].flatMap(([other, { hash }]) =>
+      hash !== undefined && other.startsWith(`${full}@`) ? [other] : [],
+    );
+    this.#versions.forget(full);
+    const removed = await Promise.all([full, ...versions].map((each) => this.#remove(each)));
+    const freedBytes = removed.reduce((sum, each) => sum + each.freedBytes, 0);
+    const { hash } = entry.known ?? {};
+    return { name, ...(hash === undefined ? {} : { hash }), freedBytes };
+  }
+
+  /** All names that begin so, tenants' too. */
+  async removeScope(prefix: string): Promise<void> {
+    const names = [...this.#entries.keys()].filter((full) => full.startsWith(prefix));
+    this.#lookups.forget(prefix);
+    for (const full of names) this.#versions.forget(full);
+    await Promise.allSettled(names.map((full) => this.#remove(full)));
+  }
+
+  list(scope: AdapterScope, loaded: readonly WorkerAdapter[]): AdapterInfo[] {
+    const byName = new Map(loaded.map((each) => [each.name, each]));
+    const infos = [...this.#entries].flatMap(([full, entry]) => {
+      const name = nameIn(scope.own, full);
+      return name === undefined ? [] : [infoOf(name, entry, byName.get(full))];
+    });
+    return infos.sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  /** The worker is gone, and what it had loaded with it. */
+  forgetLoaded(): void {
+    for (const [full, entry] of this.#entries) {
+      entry.loaded = undefined;
+      if (entry.state === 'host') this.#change(full, entry, restingState(entry));
+    }
+  }
+
+  #entry(source: ResolvedSource, tenant: string | undefined, hash?: string): Entry {
+    const state = source.local ? 'on-disk' : 'absent';
+    const order = ++this.#lastOrder;
+    return {
+      ...{ source, tenant, hash, order, state, removed: false, looked: false, told: false },
+      ...{ error: undefined, loaded: undefined, known: undefined, loading: undefined },
+    };
+  }
+
+  async #add(full: string, entry: Entry): Promise<LoadedAdapter> {
+    const before = this.#entries.get(full);
+    const replaces = before?.loaded !== undefined;
+    if (!replaces) this.#entries.set(full, entry);
+    const replacements = this.#replacements.get(full) ?? new Set();
+    if (replaces) this.#replacements.set(full, replacements.add(entry));
+    const load = this.#start(full, entry);
+    load.kept = true;
     try {
-      return await this.#start(name, entry);
+      const loaded = await load.result;
+      // An add that was asked for later may have come before it.
+      const order = this.#entries.get(full)?.order ?? 0;
+      if (replaces && !entry.removed && order < entry.order) this.#entries.set(full, entry);
+      return loaded;
     } catch (error) {
       // What was refused is not known; what was there before still is.
-      if (this.#entries.get(name) === entry) {
-        if (before === undefined) this.#entries.delete(name);
-        else this.#entries.set(name, before);
+      if (this.#entries.get(full) === entry) {
+        if (before === undefined) this.#entries.delete(full);
+        else this.#entries.set(full, before);
+      }
+      throw error;
+    } finally {
+      replacements.delete(entry);
+      if (replacements.size === 0) this.#replacements.delete(full);
+    }
+  }
+
+  /** What a name means to a scope: its own, or everybody's, or a version of one. */
+  #find({ own, shared, tenant }: AdapterScope, name: string): string | undefined {
+    const prefixes = own === shared ? [own] : [own, shared];
+    for (const prefix of prefixes) {
+      const entry = this.#entries.get(prefix + name);
+      if (entry !== undefined && !entry.looked) return prefix + name;
+    }
+    const pin = versionIn(name);
+    for (const prefix of pin === undefined ? [] : prefixes) {
+      const version = this.#versions.find(prefix + pin!.name, pin!.hash);
+      if (version === undefined) continue;
+      const owner = prefix === own ? tenant : undefined;
+      const source = directorySource(version.directory);
+      this.#entries.set(prefix + name, this.#entry(source, owner, version.hash));
+      return prefix + name;
+    }
+    return undefined;
+  }
+
+  /** `name@hash` where `name` was never loaded, so nobody knows yet what it stands for. */
+  #needUnloadedVersion(scope: AdapterScope, name: string): Need | undefined {
+    const pin = versionIn(name);
+    const full = pin && this.#find(scope, pin.name);
+    if (full === undefined || this.#entries.get(full)?.loaded !== undefined) return undefined;
+    const base = this.#needEntry(full);
+    let version: Need | undefined;
+    const loading = (base.loading ?? Promise.resolve(full)).then(() => {
+      const found = this.#find(scope, name);
+      if (found === undefined) throw unknownAdapter(name, this.names(scope));
+      version = this.#needEntry(found);
+      return version.loading ?? found;
+    });
+    loading.catch(() => undefined);
+    return {
+      ...{ name, loading },
+      leave: () => {
+        base.leave();
+        version?.leave();
+      },
+    };
+  }
+
+  #needEntry(full: string): Need {
+    const entry = this.#entries.get(full) as Entry;
+    if (entry.loaded !== undefined) return { name: full, loading: undefined, leave: nothing };
+    const load = entry.loading ?? this.#start(full, entry);
+    load.waiting++;
+    let waits = true;
+    const leave = () => {
+      if (waits) load.waiting--;
+      waits = false;
+      if (load.waiting === 0 && !load.kept) load.cancel();
+    };
+    const loading = load.result.then(() => full);
+    // Who waited may have left.
+    loading.catch(nothing);
+    return { name: full, loading, leave };
+  }
+
+  /** Of a lookup: what cannot be loaded is not known afterwards. */
+  #loadFound(full: string, source: ResolvedSource, tenant: string | undefined): Need {
+    let entry = this.#entries.get(full);
+    if (entry === undefined) {
+      entry = this.#entry(source, tenant);
+      entry.looked = true;
+      this.#entries.set(full, entry);
+    }
+    const need = this.#needEntry(full);
+    need.loading?.catch(() => {
+      if (this.#entries.get(full) === entry) this.#entries.delete(full);
+    });
+    return need;
+  }
+
+  async #remove(full: string): Promise<RemovedAdapter> {
+    const entry = this.#entries.get(full);
+    this.#entries.delete(full);
+    const others = [...(this.#replacements.get(full) ?? [])];
+    let sent = false;
+    for (const each of entry === undefined ? others : [entry, ...others]) {
+      each.removed = true;
+      // Requests that wait for it are served before it goes.
+      if (each.loading?.waiting === 0) each.loading.cancel();
+      sent ||= each.loading !== undefined || each.loaded !== undefined;
+    }
+    if (entry !== undefined) this.#tellRemoved(full, entry);
+    if (!sent) return { name: full, freedBytes: 0 };
+    try {
+      return await this.#commands.remove(full);
+    } catch (error) {
+      // What was on its way did not come.
+      if (LoraxError.isInstance(error) && error.code === 'ADAPTER_NOT_FOUND') {
+        return { name: full, freedBytes: 0 };
       }
       throw error;
     }
   }
 
-  /** undefined = it is loaded; else when it will be. */
-  load(name: string): Promise<AdapterIdentity> | undefined {
-    const entry = this.#entries.get(name);
-    if (entry === undefined || entry.identity !== undefined) return undefined;
-    return entry.loading ?? this.#start(name, entry);
-  }
-
-  /** Loads it unless it is loaded. undefined = there is no such adapter. */
-  async identify(name: string): Promise<AdapterIdentity | undefined> {
-    return (await this.load(name)) ?? this.#entries.get(name)?.identity;
-  }
-
-  /** Tries each; one that cannot be loaded says why when it is asked for. */
-  async loadAll(scope: string): Promise<void> {
-    const names = [...this.#entries.keys()].filter((name) => name.startsWith(scope));
-    await Promise.allSettled(names.map((name) => this.load(name)));
-  }
-
-  /** False if there is no such adapter. */
-  async remove(name: string, send: (name: string) => Promise<null>): Promise<boolean> {
-    const entry = this.#entries.get(name);
-    if (entry === undefined) return false;
-    this.#entries.delete(name);
-    await this.#inOrder(name, async () => {
-      if (entry.identity !== undefined) await send(name);
-    });
-    return true;
-  }
-
-  async removeScope(scope: string, send: (name: string) => Promise<null>): Promise<void> {
-    const names = [...this.#entries.keys()].filter((name) => name.startsWith(scope));
-    await Promise.allSettled(names.map((name) => this.remove(name, send)));
-  }
-
-  /** The worker is gone, and what it had loaded with it. */
-  forgetLoaded(): void {
-    for (const entry of this.#entries.values()) entry.identity = undefined;
-  }
-
-  #start(name: string, entry: Entry): Promise<AdapterIdentity> {
-    const loading = this.#inOrder(name, async () => {
-      try {
-        const identity = await this.#send(name, entry.directory);
-        entry.identity = identity;
-        return identity;
-      } finally {
+  #start(full: string, entry: Entry): Load {
+    let cancel: () => void = nothing;
+    let cancelled = false;
+    const send = async (source: WireSource, hash?: string): Promise<LoadedAdapter> => {
+      const { tenant } = entry;
+      const command = this.#commands.add(
+        {
+          ...{ name: full, source },
+          ...(tenant === undefined ? {} : { tenant }),
+          ...(hash === undefined ? {} : { hash }),
+        },
+        () => this.#change(full, entry, 'on-disk'),
+      );
+      cancel = command.cancel;
+      return command.result;
+    };
+    const result = this.#load(entry, send, () => cancelled).then(
+      (loaded) => {
+        cancel = nothing;
         entry.loading = undefined;
-      }
-    });
-    entry.loading = loading;
-    return loading;
+        entry.loaded = loaded;
+        entry.known = loaded;
+        entry.looked = false;
+        if (entry.hash === undefined) this.#versions.add(full, loaded);
+        this.#change(full, entry, 'host');
+        return loaded;
+      },
+      (error: unknown) => {
+        cancel = nothing;
+        entry.loading = undefined;
+        if (LoraxError.isInstance(error)) entry.error = error;
+        if (entry.looked && (cancelled || isMissing(error))) this.#tellRemoved(full, entry);
+        else if (cancelled) this.#change(full, entry, restingState(entry));
+        else this.#change(full, entry, 'failed', entry.error);
+        throw error;
+      },
+    );
+    // Whoever waits hears of it; a load may be left alone.
+    result.catch(nothing);
+    const load: Load = {
+      ...{ result, waiting: 0, kept: false },
+      cancel: () => {
+        cancelled = true;
+        // Somebody who comes now begins another.
+        if (entry.loading === load) entry.loading = undefined;
+        cancel();
+      },
+    };
+    entry.loading = load;
+    if (!entry.source.local) this.#change(full, entry, 'fetching');
+    return load;
   }
 
-  #inOrder<T>(name: string, command: () => Promise<T>): Promise<T> {
-    const before = this.#tails.get(name);
-    const result = before === undefined ? command() : before.then(command, command);
-    const tail = result.then(
-      () => undefined,
-      () => undefined,
-    );
-    this.#tails.set(name, tail);
-    void tail.then(() => {
-      if (this.#tails.get(name) === tail) this.#tails.delete(name);
+  /** From its source; after the worker's death, the files it was loaded from. */
+  #load(
+    { source, known, hash }: Entry,
+    send: (source: WireSource, hash?: string) => Promise<LoadedAdapter>,
+    isCancelled: () => boolean,
+  ): Promise<LoadedAdapter> {
+    const fromSource = (): Promise<LoadedAdapter> => {
+      let wire: WireSource | Promise<WireSource>;
+      try {
+        wire = source.wire();
+      } catch (error) {
+        return Promise.reject(error as Error);
+      }
+      return wire instanceof Promise ? wire.then((each) => send(each, hash)) : send(wire, hash);
+    };
+    if (source.local || known === undefined) return fromSource();
+    const again = send({ kind: 'directory', directory: known.directory }, known.hash);
+    return again.catch((error: unknown) => {
+      const gone = LoraxError.isInstance(error) && error.code.startsWith('ADAPTER_');
+      if (!gone || isCancelled()) throw error;
+      return fromSource();
     });
-    return result;
   }
+
+  #tellRemoved(full: string, entry: Entry): void {
+    if (entry.told) this.#onEvent(full, { ...ofTenant(entry), state: 'removed' });
+  }
+
+  #change(full: string, entry: Entry, state: Entry['state'], error?: LoraxError): void {
+    entry.state = state;
+    if (error === undefined) entry.error = undefined;
+    if (entry.removed) return;
+    entry.told = true;
+    const { hash } = entry.known ?? {};
+    this.#onEvent(full, {
+      ...{ ...ofTenant(entry), state },
+      ...(hash === undefined ? {} : { hash }),
+      ...(error === undefined ? {} : { error }),
+    });
+  }
+}
+
+function nothing(): void {}
+
+function ofTenant({ tenant }: Entry): { tenant?: string } {
+  return tenant === undefined ? {} : { tenant };
+}
+
+function restingState({ source, known }: Entry): Entry['state'] {
+  return source.local || known !== undefined ? 'on-disk' : 'absent';
+}
+
+/** `pirate@1a2b3c4d` */
+function versionIn(name: string): { name: string; hash: string } | undefined {
+  const match = /^(.+)@([0-9a-f]{8,64})$/.exec(name);
+  return match === null ? undefined : { name: match[1] as string, hash: match[2] as string };
+}
+
+function infoOf(name: string, entry: Entry, loaded: WorkerAdapter | undefined): AdapterInfo {
+  const { state, source, error, known } = entry;
+  return {
+    name,
+    state: state === 'host' && loaded?.resident === true ? 'resident' : state,
+    source: source.shown,
+    ...(error === undefined ? {} : { error }),
+    ...(known === undefined ? {} : { hash: known.hash, directory: known.directory }),
+    bytes: loaded?.bytes ?? 0,
+    rank: loaded?.rank ?? 0,
+    activeRequests: loaded?.activeRequests ?? 0,
+  };
 }

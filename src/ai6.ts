@@ -22,10 +22,11 @@ import { createLorax as createLoraxV4 } from './ai-sdk/provider.js';
 import type {
   LoraxOptions,
   LoraxProvider as LoraxProviderV4,
+  LoraxView as LoraxViewV4,
   ModelName,
 } from './ai-sdk/provider.js';
 import { lorax as loraxV4 } from './default-provider.js';
-import type { AdapterMix } from './types.js';
+import type { AdapterMix, Engine, EngineStats, TenantStats } from './types.js';
 
 export type { LoraxAdapters, LoraxOptions } from './ai-sdk/provider.js';
 export type { LoraxProviderOptions } from './ai-sdk/convert-options.js';
@@ -39,9 +40,9 @@ export type * from './types.js';
  * Assignable to ai 6's ProviderV3. Written out, because ai 6 has an @ai-sdk/provider of its own,
  * whose JSON types are mutable: through V3's interfaces of ours TypeScript would see a difference.
  */
-export interface LoraxProvider<NAME extends string = string> extends Pick<
-  LoraxProviderV4,
-  'adapters' | 'engine' | 'stats' | 'dispose' | typeof Symbol.asyncDispose
+export interface LoraxView<NAME extends string = string, STATS = TenantStats> extends Pick<
+  LoraxViewV4<NAME, STATS>,
+  'adapters' | 'prefetch' | 'engine' | 'stats' | 'dispose' | typeof Symbol.asyncDispose
 > {
   (name?: ModelName<NAME>): LoraxLanguageModelV3;
   readonly specificationVersion: 'v3';
@@ -57,6 +58,12 @@ export interface LoraxProvider<NAME extends string = string> extends Pick<
   imageModel(modelId: string): never;
 }
 
+export interface LoraxProvider<NAME extends string = string> extends LoraxView<NAME, EngineStats> {
+  engine: Engine;
+  /** The provider as one tenant sees it. */
+  tenant(id: string): LoraxView<NAME>;
+}
+
 export function createLorax<NAME extends string = string>(
   options: LoraxOptions<NAME>,
 ): LoraxProvider<NAME> {
@@ -66,6 +73,13 @@ export function createLorax<NAME extends string = string>(
 export const lorax: LoraxProvider = asProviderV3(loraxV4);
 
 export function asProviderV3<NAME extends string>(v4: LoraxProviderV4<NAME>): LoraxProvider<NAME> {
+  const tenant = (id: string) => asViewV3(v4.tenant(id));
+  return Object.assign(asViewV3<NAME, EngineStats>(v4), { engine: v4.engine, tenant });
+}
+
+function asViewV3<NAME extends string, STATS>(
+  v4: LoraxViewV4<NAME, STATS>,
+): LoraxView<NAME, STATS> {
   const languageModel = (name?: ModelName<NAME>) => new LoraxLanguageModelV3(v4(name));
   const embeddingModel = (name?: ModelName<NAME>) =>
     new LoraxEmbeddingModelV3(v4.embeddingModel(name));
@@ -79,6 +93,7 @@ export function asProviderV3<NAME extends string>(v4: LoraxProviderV4<NAME>): Lo
     textEmbeddingModel: embeddingModel,
     imageModel: (modelId: string) => v4.imageModel(modelId) as never,
     adapters: v4.adapters,
+    prefetch: (name: ModelName<NAME>) => v4.prefetch(name),
     engine: v4.engine,
     stats: () => v4.stats(),
     dispose: () => v4.dispose(),

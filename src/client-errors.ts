@@ -16,14 +16,33 @@ export function unaskedAbort(): LoraxError {
   return new LoraxError('ENGINE_LOST', 'The engine ended this request without being asked to.');
 }
 
-/** `known`: the names that the caller could have used. */
-export function unknownAdapter(name: string, known: string[]): LoraxError {
-  const list = known.length === 0 ? 'none is registered' : `registered: ${known.join(', ')}`;
+/**
+ * `known`: the names that the caller could have used. `asked`: where else it was looked for, which is
+ * no business of an app's clients, so only the cause tells it.
+ */
+export function unknownAdapter(name: string, known: string[], asked: string[] = []): LoraxError {
+  const list = known.length === 0 ? 'none is registered' : `registered: ${shortList(known)}`;
+  const cause = asked.length === 0 ? undefined : new Error(`It is not at ${asked.join(', ')}.`);
   return new LoraxError(
     'ADAPTER_NOT_FOUND',
     `There is no adapter named ${JSON.stringify(name)} (${list}).`,
-    { data: { adapter: name, known } },
+    { data: { adapter: name, known }, cause },
   );
+}
+
+export function unknownVersion(name: string, hash: string, known: string[]): LoraxError {
+  const list = known.length === 0 ? 'none' : known.map((each) => each.slice(0, 12)).join(', ');
+  return new LoraxError(
+    'ADAPTER_NOT_FOUND',
+    `There is no one version ${JSON.stringify(hash)} of ${JSON.stringify(name)} (known: ${list}).`,
+    { data: { adapter: name, hash, known } },
+  );
+}
+
+/** Of thousands the first. */
+function shortList(names: readonly string[]): string {
+  const [shown, more] = [names.slice(0, 20).join(', '), names.length - 20];
+  return more > 0 ? `${shown} and ${more} more` : shown;
 }
 
 /** For text that can be no adapter's name, whatever is registered. */

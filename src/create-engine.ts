@@ -3,9 +3,11 @@
  *
  * Called through `lorax-js/engine`; shared engines have their own view (shared-engines.ts).
  */
-import { checkAdapterName } from './adapter-name.js';
+import { scopeOf } from './adapter-scope.js';
 import { EngineClient } from './engine-client.js';
-import { resolveAdapterSource, resolveEngineOptions } from './engine-options.js';
+import { clientAdapters } from './engine-adapters.js';
+import { resolveEngineOptions } from './engine-options.js';
+import { TenantEngine } from './tenant-engine.js';
 import type { Engine, EngineOptions } from './types.js';
 import { connectWorker } from './worker-connection.js';
 import type { Connect } from './worker-connection.js';
@@ -19,24 +21,20 @@ export function createEngine(options: EngineOptions): Engine {
 export function createEngineOn(connect: Connect, options: EngineOptions): Engine {
   const resolved = resolveEngineOptions(options);
   const client = new EngineClient(resolved, connect);
-  client.setProgressListener('', resolved.onProgress);
+  const everybody = scopeOf('');
+  client.setProvider('', resolved);
   return {
     ready: () => client.ready(),
-    generate: (request) => client.open(request),
-    embed: (request) => client.embed(request),
-    adapters: {
-      // async: what is wrong with the arguments rejects like every other failure.
-      add: async (name, source) =>
-        client.addAdapter(
-          '',
-          checkAdapterName(name, 'name'),
-          resolveAdapterSource(source, 'source'),
-        ),
-      remove: (name) => client.removeAdapter('', name),
-      identify: (name) => client.identifyAdapter('', name),
-      list: () => client.listAdapters(''),
-    },
+    generate: (request) => client.open(request, everybody),
+    embed: (request) => client.embed(request, everybody),
+    adapters: clientAdapters((run) => run(client, everybody)),
     stats: () => client.stats(),
+    tenant: (id) =>
+      new TenantEngine(id, {
+        open: (request, tenant) => client.open(request, scopeOf('', tenant)),
+        call: (tenant, run) => run(client, scopeOf('', tenant)),
+        declare: (tenant, name, source) => client.declareAdapter(scopeOf('', tenant), name, source),
+      }),
     dispose: () => client.dispose(),
     [Symbol.asyncDispose]: () => client.dispose(),
   };

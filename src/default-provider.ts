@@ -10,6 +10,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { BASE_MODEL, isAdapterName } from './adapter-name.js';
+import { directorySource } from './adapter-source.js';
 import { buildProvider } from './ai-sdk/provider.js';
 import type { LoraxProvider } from './ai-sdk/provider.js';
 import { pickEngineOptions } from './engine-options.js';
@@ -23,7 +24,9 @@ const DEMO_MODEL = fileURLToPath(new URL('../models/demo', import.meta.url));
 export function createDefaultProvider(connect?: Connect): LoraxProvider {
   const engine: ScopedEngine = new ScopedEngine(() => {
     const { model, adapters } = readEnvironment(process.env);
-    for (const [name, directory] of adapters) engine.declareAdapter(name, directory);
+    for (const [name, directory] of adapters) {
+      engine.declareAdapter(name, directorySource(directory));
+    }
     return pickEngineOptions({ model });
   }, connect);
   return buildProvider({ engine, defaults: {}, name: 'lorax' });

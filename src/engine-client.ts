@@ -6,9 +6,20 @@
  * share an engine. Called by createEngine and shared-engines.ts.
  */
 import { randomUUID } from 'node:crypto';
-import type { CallResult, ClientCommand, WorkerEvent, WorkerMessage } from '../worker/protocol.js';
-import { isAdapterName } from './adapter-name.js';
-import { AdapterTable } from './adapter-table.js';
+import type {
+  CallResult,
+  ClientCommand,
+  LoadedAdapter,
+  ServeOptions,
+  WorkerAdapter,
+  WorkerEvent,
+  WorkerMessage,
+} from '../worker/protocol.js';
+import type { WeightedAdapter } from './adapter-mix.js';
+import { scopeOf, type AdapterScope } from './adapter-scope.js';
+import { hasKey, resolveAdapterSource, type ResolvedSource } from './adapter-source.js';
+import { AdapterTable, type AddCommand, type Declaration, type Need } from './adapter-table.js';
+import { checkObject, checkString, invalidOptions } from './check-shape.js';
 import {
   disposedError,
   fromWire,
@@ -21,16 +32,22 @@ import type { LoraxError } from './errors.js';
 import { noticeOnce } from './notice.js';
 import { OpenEmbedding } from './open-embedding.js';
 import { OpenRequest } from './open-request.js';
+import { TenantCounts, type CountedUsage } from './tenant-counts.js';
 import { TokenStream } from './token-stream.js';
 import type {
+  AdapterEvent,
   AdapterIdentity,
   AdapterInfo,
+  AdapterSource,
+  AdapterVersion,
   EmbedRequest,
   EmbedResult,
   EngineInfo,
   EngineStats,
   GenerateRequest,
   LoadProgress,
+  RemovedAdapter,
+  TenantStats,
 } from './types.js';
 import { addonPaths, cudaPluginPaths } from './worker-connection.js';
 import type { Connect } from './worker-connection.js';
@@ -39,6 +56,13 @@ import { WorkerLink } from './worker-link.js';
 interface PendingCall {
   resolve(value: CallResult): void;
   reject(error: LoraxError): void;
+  onFetched?: () => void;
+}
+
+/** What a provider hears of its engine. */
+export interface EngineListeners {
+  onProgress?: ((progress: LoadProgress) => void) | undefined;
+  onAdapter?: ((event: AdapterEvent) => void) | undefined;
 }
 
 /** A request that the worker will end: a stream of tokens, or an embed call. */
@@ -54,6 +78,7 @@ const DISPOSE_TIMEOUT_MS = 10_000;
 const LOAD_FAILURES: readonly string[] = [
   'MODEL_INVALID',
   'MODEL_UNSUPPORTED',
+  'MODEL_FETCH_FAILED',
   'ADDON_NOT_BUILT',
   'DEVICE_UNAVAILABLE',
 ];
@@ -62,7 +87,9 @@ export class EngineClient {
   /** Called each time the last open request or call has ended. */
   onIdle: (() => void) | undefined;
   readonly #link: WorkerLink;
-  readonly #progress = new Map<string, (progress: LoadProgress) => void>();
+  /** By provider. */
+  readonly #listeners = new Map<string, EngineListeners>();
+  readonly #tenants = new TenantCounts();
   readonly #adapters: AdapterTable;
   /** The worker of this connection has answered or started something. */
   #served = false;
@@ -76,9 +103,10 @@ export class EngineClient {
   /** The first connection waits for `gate`. */
   constructor(options: ResolvedEngineOptions, connect: Connect, gate?: Promise<unknown>) {
     // A function cannot cross to the worker.
-    const { onProgress: _, ...settings } = options;
-    const serveOptions = {
+    const { onProgress: _p, onAdapter: _a, sources: _s, hubModel, ...settings } = options;
+    const serveOptions: ServeOptions = {
       ...settings,
+      hubModel: hubModel === undefined ? null : { kind: 'hub', ...hubModel },
       addonPaths: addonPaths(),
       cudaPluginPaths: cudaPluginPaths(),
     };
@@ -86,8 +114,12 @@ export class EngineClient {
       onMessage: (message) => this.#receive(message),
       onLost: (error) => this.#lose(error),
     });
-    this.#adapters = new AdapterTable((name, directory) =>
-      this.#call<AdapterIdentity>({ type: 'addAdapter', name, directory }),
+    this.#adapters = new AdapterTable(
+      {
+        add: (command, onFetched) => this.#addAdapter(command, onFetched),
+        remove: (name) => this.#call<RemovedAdapter>({ type: 'removeAdapter', name }),
+      },
+      (full, event) => this.#reportAdapter(full, event),
     );
   }
 
@@ -101,7 +133,7 @@ export class EngineClient {
   }
 
   /** Sends the request on its way; all failures arrive through the stream. */
-  open(request: GenerateRequest, scope = ''): TokenStream {
+  open(request: GenerateRequest, scope: AdapterScope): TokenStream {
     const id = this.#nextId++;
     const stream = new TokenStream(() => this.#leave(id));
     const open = new OpenRequest(id, stream, scope);
@@ -109,7 +141,7 @@ export class EngineClient {
     return stream;
   }
 
-  embed(request: EmbedRequest, scope = ''): Promise<EmbedResult> {
+  embed(request: EmbedRequest, scope: AdapterScope): Promise<EmbedResult> {
     const id = this.#nextId++;
     const open = new OpenEmbedding(id, scope);
     this.#begin(open, () => open.start(request, () => this.#abort(id)));
@@ -121,77 +153,84 @@ export class EngineClient {
   }
 
   /** Knows the adapter from now on; loads it when it is first asked for. */
-  declareAdapter(scope: string, name: string, directory: string): void {
-    this.#adapters.declare(scope + name, directory);
+  declareAdapter(scope: AdapterScope, name: string, source: ResolvedSource): void {
+    this.#adapters.declare(scope, name, source);
   }
 
-  async addAdapter(scope: string, name: string, directory: string): Promise<AdapterIdentity> {
-    try {
-      const { hash } = await this.#adapters.add(scope + name, directory);
+  /** What a provider and its tenants have registered. */
+  declarations(provider: string): Declaration[] {
+    return this.#adapters.declarations(provider);
+  }
+
+  addAdapter(
+    scope: AdapterScope,
+    name: string,
+    source: AdapterSource | AdapterVersion,
+  ): Promise<AdapterIdentity> {
+    return this.#inScope(scope, async () => {
+      const { hash } = await (hasKey(source, 'hash')
+        ? this.#adapters.addVersion(scope, name, checkHash(source))
+        : this.#adapters.add(scope, name, resolveAdapterSource(source as AdapterSource, 'source')));
       return { name, hash };
-    } catch (error) {
-      throw withoutScope(error, scope);
-    }
+    });
   }
 
-  async identifyAdapter(scope: string, name: string): Promise<AdapterIdentity> {
-    if (this.disposed) throw disposedError();
-    let identity: AdapterIdentity | undefined;
-    try {
-      identity = await this.#adapters.identify(scope + name);
-    } catch (error) {
-      throw withoutScope(error, scope);
-    }
-    if (identity === undefined) throw this.#unknownAdapter(scope, name);
-    return { name, hash: identity.hash };
+  identifyAdapter(scope: AdapterScope, name: string): Promise<AdapterIdentity> {
+    return this.#inScope(scope, async () => {
+      const { hash } = await this.#adapters.identify(scope, name);
+      return { name, hash };
+    });
   }
 
-  async removeAdapter(scope: string, name: string): Promise<void> {
-    if (this.disposed) throw disposedError();
-    const remove = (wireName: string) =>
-      this.#call<null>({ type: 'removeAdapter', name: wireName });
-    try {
-      if (await this.#adapters.remove(scope + name, remove)) return;
-    } catch (error) {
-      throw withoutScope(error, scope);
-    }
-    throw this.#unknownAdapter(scope, name);
+  removeAdapter(scope: AdapterScope, name: string): Promise<RemovedAdapter> {
+    return this.#inScope(scope, async () => {
+      const removed = await this.#adapters.remove(scope.own, name);
+      if (removed === undefined) throw unknownAdapter(name, this.#adapters.names(scope));
+      return removed;
+    });
   }
 
-  async listAdapters(scope: string): Promise<AdapterInfo[]> {
-    try {
-      await this.#adapters.loadAll(scope);
-      const all = await this.#call<AdapterInfo[]>({ type: 'listAdapters' });
-      return all
-        .filter((info) => info.name.startsWith(scope))
-        .map((info) => ({ ...info, name: info.name.slice(scope.length) }))
-        .sort((a, b) => (a.name < b.name ? -1 : 1));
-    } catch (error) {
-      throw withoutScope(error, scope);
-    }
+  listAdapters(scope: AdapterScope): Promise<AdapterInfo[]> {
+    return this.#inScope(scope, async () => {
+      const loaded = await this.#call<WorkerAdapter[]>({ type: 'listAdapters' });
+      return this.#adapters.list(scope, loaded).map(({ error, ...info }) => ({
+        ...info,
+        ...(error === undefined ? {} : { error: withoutScopes(error, scope) as LoraxError }),
+      }));
+    });
   }
 
   stats(): Promise<EngineStats> {
     return this.#call<EngineStats>({ type: 'stats' });
   }
 
-  setProgressListener(scope: string, listener: ((p: LoadProgress) => void) | undefined): void {
-    if (listener === undefined) this.#progress.delete(scope);
-    else this.#progress.set(scope, listener);
+  /** Of what one tenant has asked for. */
+  async tenantStats(scope: AdapterScope): Promise<TenantStats> {
+    if (this.disposed) throw disposedError();
+    const requests = { running: 0, waiting: 0 };
+    for (const open of this.#requests.values()) {
+      if (open.scope.own === scope.own) requests[open.running ? 'running' : 'waiting']++;
+    }
+    return { requests, totals: this.#tenants.totals(scope.own) };
+  }
+
+  /** What belongs to a provider: who listens, and where its names are looked up. */
+  setProvider(provider: string, options: ResolvedEngineOptions): void {
+    this.#listeners.set(provider, options);
+    this.#adapters.setSources(provider, options.sources);
   }
 
   /** Ends a scope's requests with DISPOSED and forgets its adapters; others go on. */
-  async endScope(scope: string): Promise<void> {
+  async endScope(prefix: string): Promise<void> {
     for (const open of [...this.#requests.values()]) {
-      if (open.scope !== scope) continue;
+      if (!open.scope.own.startsWith(prefix)) continue;
       open.fail(disposedError(), { discard: true });
       this.#cancel(open);
     }
-    this.#progress.delete(scope);
+    this.#listeners.delete(prefix);
+    this.#tenants.forget(prefix);
     if (this.disposed) return;
-    await this.#adapters.removeScope(scope, (name) =>
-      this.#call<null>({ type: 'removeAdapter', name }),
-    );
+    await this.#adapters.removeScope(prefix);
   }
 
   /** Ends every request with DISPOSED and the worker with them. Idempotent. */
@@ -236,32 +275,34 @@ export class EngineClient {
   }
 
   #submit(open: Open): void {
-    const { adapters, scope } = open;
-    const unknown = adapters.find(({ name }) => !this.#adapters.has(scope + name));
-    if (unknown !== undefined) {
-      this.#settleLocally(open, this.#unknownAdapter(scope, unknown.name));
+    const needs: Need[] = [];
+    try {
+      for (const { name } of open.adapters) needs.push(this.#adapters.need(open.scope, name));
+    } catch (error) {
+      for (const need of needs) need.leave();
+      this.#settleLocally(open, error);
       return;
     }
-    const loading = adapters
-      .map(({ name }) => this.#adapters.load(scope + name))
-      .filter((each) => each !== undefined);
-    if (loading.length === 0) {
-      this.#send(open);
+    const named = (names: readonly string[]) =>
+      open.adapters.map(({ weight }, index) => ({ name: names[index] as string, weight }));
+    if (needs.every(({ loading }) => loading === undefined)) {
+      this.#send(open, named(needs.map(({ name }) => name)));
       return;
     }
-    Promise.all(loading).then(
-      () => {
-        if (open.state === 'held') this.#send(open);
+    open.onEnd = () => needs.forEach((need) => need.leave());
+    Promise.all(needs.map(({ loading, name }) => loading ?? name)).then(
+      (names) => {
+        if (open.state === 'held') this.#send(open, named(names));
       },
       (error: unknown) => {
-        if (open.state === 'held') this.#settleLocally(open, withoutScope(error, scope));
+        if (open.state === 'held') this.#settleLocally(open, withoutScopes(error, open.scope));
       },
     );
   }
 
-  #send(open: Open): void {
+  #send(open: Open, adapters: WeightedAdapter[]): void {
     open.state = 'sent';
-    this.#link.send(open.command());
+    this.#link.send(open.command(adapters));
     this.#updateHold();
   }
 
@@ -287,11 +328,13 @@ export class EngineClient {
 
   #settleLocally(open: Open, error: unknown): void {
     open.failLocally(error);
-    this.#forget(open);
+    this.#forget(open, error === undefined ? 'aborted' : 'failed', NO_USAGE);
   }
 
-  #forget(open: Open): void {
+  #forget(open: Open, outcome: 'finished' | 'aborted' | 'failed', usage: CountedUsage): void {
     if (!this.#requests.delete(open.id)) return;
+    open.onEnd?.();
+    if (open.scope.tenant !== undefined) this.#tenants.count(open.scope.own, outcome, usage);
     this.#updateHold();
   }
 
@@ -301,14 +344,41 @@ export class EngineClient {
     return this.#post<T>(command);
   }
 
-  #post<T extends CallResult>(command: CallCommand): Promise<T> {
-    const call = this.#nextId++;
+  #post<T extends CallResult>(
+    command: CallCommand,
+    call = this.#nextId++,
+    onFetched?: () => void,
+  ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       // The protocol pairs each call with its result's type.
-      this.#calls.set(call, { resolve: (value) => resolve(value as T), reject });
+      const pending: PendingCall = { resolve: (value) => resolve(value as T), reject };
+      this.#calls.set(call, onFetched === undefined ? pending : { ...pending, onFetched });
       this.#link.send({ ...command, call });
       this.#updateHold();
     });
+  }
+
+  #addAdapter(
+    command: AddCommand,
+    onFetched: () => void,
+  ): { result: Promise<LoadedAdapter>; cancel(): void } {
+    const refusal = this.disposed ? disposedError() : this.#poisoned;
+    if (refusal !== undefined) return { result: Promise.reject(refusal), cancel: () => undefined };
+    const call = this.#nextId++;
+    const result = this.#post<LoadedAdapter>({ type: 'addAdapter', ...command }, call, onFetched);
+    const cancel = () => {
+      if (this.#calls.has(call)) this.#link.send({ type: 'cancelCall', call });
+    };
+    return { result, cancel };
+  }
+
+  async #inScope<T>(scope: AdapterScope, run: () => Promise<T>): Promise<T> {
+    if (this.disposed) throw disposedError();
+    try {
+      return await run();
+    } catch (error) {
+      throw withoutScopes(error, scope);
+    }
   }
 
   /**
@@ -376,6 +446,9 @@ export class EngineClient {
       case 'progress':
         this.#reportProgress(event.progress);
         return undefined;
+      case 'fetched':
+        this.#calls.get(event.call)?.onFetched?.();
+        return undefined;
       case 'notice':
         noticeOnce(event.code, event.message);
         return undefined;
@@ -413,7 +486,7 @@ export class EngineClient {
     if (!(open instanceof OpenEmbedding)) return;
     open.embedded(event);
     open.settle();
-    this.#forget(open);
+    this.#forget(open, 'finished', { promptTokens: event.promptTokens, outputTokens: 0 });
   }
 
   #endRequest(
@@ -426,27 +499,54 @@ export class EngineClient {
       this.#generation(event.id)?.finished(event);
     } else if (event.type === 'failed') {
       error = fromWire(event.error);
-      open.fail(withoutScope(error, open.scope));
+      open.fail(withoutScopes(error, open.scope));
     } else {
       // The answer to a cancel, after which nobody reads; unless the engine is going away.
       open.fail(this.disposed ? disposedError() : unaskedAbort());
     }
     open.settle(event.usage, event.timing);
-    this.#forget(open);
+    this.#forget(open, OUTCOMES[event.type], event.usage);
     return error;
   }
 
   #reportProgress(progress: LoadProgress): void {
-    for (const [scope, listener] of this.#progress) {
-      if (progress.stage === 'adapter' && !progress.name.startsWith(scope)) continue;
-      const name = progress.stage === 'adapter' ? progress.name.slice(scope.length) : progress.name;
+    const ofAdapter = progress.stage === 'adapter' || progress.stage === 'fetch-adapter';
+    for (const [provider, { onProgress: listener }] of this.#listeners) {
+      if (listener === undefined) continue;
+      if (ofAdapter && !progress.name.startsWith(provider)) continue;
+      const name = ofAdapter ? shownName(progress.name) : progress.name;
       // In a microtask: a throwing listener must not stop the events of others.
       queueMicrotask(() => listener({ ...progress, name }));
     }
   }
 
-  #unknownAdapter(scope: string, name: string): LoraxError {
-    // Directories opened by path are not names, and no business of who asks for a name.
-    return unknownAdapter(name, this.#adapters.names(scope).filter(isAdapterName));
+  #reportAdapter(full: string, event: Omit<AdapterEvent, 'name'>): void {
+    for (const [provider, { onAdapter: listener }] of this.#listeners) {
+      if (listener === undefined || !full.startsWith(provider)) continue;
+      const error =
+        event.error && (withoutScopes(event.error, scopeOf(provider, event.tenant)) as LoraxError);
+      const told = { name: shownName(full), ...event, ...(error === undefined ? {} : { error }) };
+      queueMicrotask(() => listener(told));
+    }
   }
+}
+
+const NO_USAGE: CountedUsage = { promptTokens: 0, outputTokens: 0 };
+const OUTCOMES = { finish: 'finished', aborted: 'aborted', failed: 'failed' } as const;
+
+function shownName(full: string): string {
+  return full.slice(full.lastIndexOf('\0') + 1);
+}
+
+/** Both the caller's own and what it shares. */
+function withoutScopes(error: unknown, { own, shared }: AdapterScope): unknown {
+  return withoutScope(withoutScope(error, own), shared);
+}
+
+function checkHash(version: unknown): string {
+  const { hash } = checkObject(version, 'source', ['hash']);
+  const text = checkString(hash, 'source.hash') ?? '';
+  if (/^[0-9a-f]{8,64}$/.test(text)) return text;
+  const message = "source.hash must be a version's hash: 8 to 64 hexadecimal digits of it.";
+  throw invalidOptions('source.hash', message, hash);
 }

@@ -15,7 +15,17 @@ import {
   invalidOptions,
 } from './check-shape.js';
 import type { Fields } from './check-shape.js';
-import type { AdapterSource, Device, EngineOptions, LoadProgress, Precision } from './types.js';
+import { isHubAddress, parseHubRepository } from './hub-repository.js';
+import type { HubRepository } from './hub-repository.js';
+import { checkSources, type NameSource } from './name-sources.js';
+import type {
+  AdapterEvent,
+  Device,
+  EngineOptions,
+  HubOptions,
+  LoadProgress,
+  Precision,
+} from './types.js';
 
 export const ENGINE_OPTION_KEYS = [
   'model',
@@ -26,12 +36,18 @@ export const ENGINE_OPTION_KEYS = [
   'maxBatchTokens',
   'deterministic',
   'maxQueued',
+  'hub',
+  'sources',
   'onProgress',
+  'onAdapter',
 ] as const satisfies readonly (keyof EngineOptions)[];
 
 export interface ResolvedEngineOptions {
-  /** Absolute. */
+  /** An absolute path; an hf:// address stays as it is. */
   model: string;
+  /** What is meant where no such directory is there. */
+  hubModel: HubRepository | undefined;
+  hub: HubOptions;
   device: Device;
   precision: Precision;
   /** 0 = let the engine choose. */
@@ -40,7 +56,9 @@ export interface ResolvedEngineOptions {
   maxBatchTokens: number;
   deterministic: boolean;
   maxQueued: number;
+  sources: readonly NameSource[];
   onProgress: ((progress: LoadProgress) => void) | undefined;
+  onAdapter: ((event: AdapterEvent) => void) | undefined;
 }
 
 const MAX_INT32 = 2 ** 31 - 1;
@@ -55,10 +73,12 @@ export function pickEngineOptions(fields: Fields): ResolvedEngineOptions {
   if (model === undefined) {
     throw invalidOptions(
       'options.model',
-      'options.model is missing: give the path of a Hugging Face model directory.',
+      'options.model is missing: give the path of a Hugging Face model directory, or org/name of ' +
+        'the hub.',
     );
   }
   checkFunction(fields.onProgress, 'options.onProgress');
+  checkFunction(fields.onAdapter, 'options.onAdapter');
   const device = checkOneOf(fields.device, 'options.device', ['auto', 'cpu', 'cuda']) ?? 'auto';
   const precision =
     checkOneOf(fields.precision, 'options.precision', ['auto', 'bfloat16', 'float32']) ?? 'auto';
@@ -82,7 +102,9 @@ export function pickEngineOptions(fields: Fields): ResolvedEngineOptions {
   }
   const count = { min: 1, max: MAX_INT32, integer: true };
   return {
-    model: resolve(model),
+    model: isHubAddress(model) ? model : resolve(model),
+    hubModel: parseHubRepository(model),
+    hub: checkHubOptions(fields.hub),
     device,
     precision,
     memoryBytes:
@@ -96,18 +118,31 @@ export function pickEngineOptions(fields: Fields): ResolvedEngineOptions {
     maxBatchTokens: checkNumber(fields.maxBatchTokens, 'options.maxBatchTokens', count) ?? 0,
     deterministic: checkBoolean(fields.deterministic, 'options.deterministic') ?? false,
     maxQueued: checkNumber(fields.maxQueued, 'options.maxQueued', count) ?? 1024,
+    sources: checkSources(fields.sources, 'options.sources'),
     onProgress: fields.onProgress as ResolvedEngineOptions['onProgress'],
+    onAdapter: fields.onAdapter as ResolvedEngineOptions['onAdapter'],
   };
 }
 
-/** The absolute directory an AdapterSource names. */
-export function resolveAdapterSource(source: AdapterSource, field: string): string {
-  const directory =
-    typeof source === 'string'
-      ? checkString(source, field)
-      : checkString(checkObject(source, field, ['directory']).directory, `${field}.directory`);
-  if (directory === undefined) {
-    throw invalidOptions(field, `${field} must name the directory of a PEFT adapter.`);
+function checkHubOptions(hub: unknown): HubOptions {
+  if (hub === undefined) return {};
+  const field = 'options.hub';
+  const keys = ['token', 'endpoint', 'cacheDirectory', 'offline'];
+  const fields = checkObject(hub, field, keys);
+  const checked: HubOptions = {};
+  const token = fields.token === false ? false : checkString(fields.token, `${field}.token`);
+  if (token !== undefined) checked.token = token;
+  const endpoint = checkString(fields.endpoint, `${field}.endpoint`);
+  if (endpoint !== undefined) {
+    if (!/^https?:\/\/[^/?#@]+(\/[^?#]*)?$/.test(endpoint)) {
+      const message = `${field}.endpoint must be an http(s) address, e.g. https://huggingface.co.`;
+      throw invalidOptions(`${field}.endpoint`, message, endpoint);
+    }
+    checked.endpoint = endpoint;
   }
-  return resolve(directory);
+  const directory = checkString(fields.cacheDirectory, `${field}.cacheDirectory`);
+  if (directory !== undefined) checked.cacheDirectory = resolve(directory);
+  const offline = checkBoolean(fields.offline, `${field}.offline`);
+  if (offline !== undefined) checked.offline = offline;
+  return checked;
 }

@@ -7,8 +7,8 @@
  */
 import type { ClientCommand, WorkerEvent } from '../worker/protocol.js';
 import { onAbort as listenForAbort } from './abort-listeners.js';
-import { inScope } from './adapter-mix.js';
 import type { WeightedAdapter } from './adapter-mix.js';
+import type { AdapterScope } from './adapter-scope.js';
 import { checkEmbedRequest } from './embed-request.js';
 import type { CheckedEmbedRequest } from './embed-request.js';
 import type { EmbedRequest, EmbedResult } from './types.js';
@@ -16,6 +16,8 @@ import type { EmbedRequest, EmbedResult } from './types.js';
 export class OpenEmbedding {
   state: 'held' | 'sent' | 'ended' = 'held';
   signal: AbortSignal | undefined;
+  /** Nobody waits for its adapters any more. */
+  onEnd: (() => void) | undefined;
   readonly result: Promise<EmbedResult>;
   #request: CheckedEmbedRequest | undefined;
   #stopListening: (() => void) | undefined;
@@ -24,7 +26,7 @@ export class OpenEmbedding {
 
   constructor(
     readonly id: number,
-    readonly scope: string,
+    readonly scope: AdapterScope,
   ) {
     this.result = new Promise((resolve, reject) => {
       this.#resolve = resolve;
@@ -39,16 +41,22 @@ export class OpenEmbedding {
     if (this.signal !== undefined) this.#stopListening = listenForAbort(this.signal, onAbort);
   }
 
+  get running(): boolean {
+    return this.state === 'sent';
+  }
+
   /** As the caller named them; empty = base. */
   get adapters(): readonly WeightedAdapter[] {
     return this.#request?.adapters ?? [];
   }
 
-  command(): ClientCommand {
+  /** `adapters`: as the worker knows them. */
+  command(adapters: WeightedAdapter[]): ClientCommand {
     if (this.#request === undefined) throw new Error('command() before start()');
+    const { tenant } = this.scope;
     return {
-      ...{ type: 'embed', id: this.id, ...this.#request },
-      adapters: inScope(this.adapters, this.scope),
+      ...{ type: 'embed', id: this.id, ...this.#request, adapters },
+      ...(tenant === undefined ? {} : { tenant }),
     };
   }
 

@@ -7,8 +7,8 @@
 import { performance } from 'node:perf_hooks';
 import type { ClientCommand, WorkerEvent } from '../worker/protocol.js';
 import { onAbort as listenForAbort } from './abort-listeners.js';
-import { inScope } from './adapter-mix.js';
 import type { WeightedAdapter } from './adapter-mix.js';
+import type { AdapterScope } from './adapter-scope.js';
 import { checkGenerateRequest } from './generate-request.js';
 import type { CheckedRequest } from './generate-request.js';
 import type { TokenStream } from './token-stream.js';
@@ -23,6 +23,10 @@ import type {
 export class OpenRequest {
   state: 'held' | 'sent' | 'ended' = 'held';
   signal: AbortSignal | undefined;
+  /** Nobody waits for its adapters any more. */
+  onEnd: (() => void) | undefined;
+  /** The engine has admitted it. */
+  running = false;
   #request: CheckedRequest | undefined;
   #onUsage: GenerateRequest['onUsage'];
   #stopListening: (() => void) | undefined;
@@ -34,7 +38,7 @@ export class OpenRequest {
   constructor(
     readonly id: number,
     readonly stream: TokenStream,
-    readonly scope: string,
+    readonly scope: AdapterScope,
   ) {}
 
   /** Throws INVALID_OPTIONS; onUsage is known by then if it is a function. */
@@ -50,16 +54,19 @@ export class OpenRequest {
     return this.#request?.adapters ?? [];
   }
 
-  command(): ClientCommand {
+  /** `adapters`: as the worker knows them. */
+  command(adapters: WeightedAdapter[]): ClientCommand {
     if (this.#request === undefined) throw new Error('command() before start()');
+    const { tenant } = this.scope;
     return {
-      ...{ type: 'generate', id: this.id, ...this.#request },
-      adapters: inScope(this.adapters, this.scope),
+      ...{ type: 'generate', id: this.id, ...this.#request, adapters },
+      ...(tenant === undefined ? {} : { tenant }),
     };
   }
 
   started(requestId: string, event: WorkerEvent & { type: 'start' }): void {
     const { promptTokens, cachedTokens, queueMs, adapter } = event;
+    this.running = true;
     this.#usage.promptTokens = promptTokens;
     this.#usage.cachedTokens = cachedTokens;
     this.#timing.queueMs = queueMs;

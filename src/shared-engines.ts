@@ -7,21 +7,23 @@
  * scope that uses it. Called by ai-sdk/provider.ts and default-provider.ts.
  */
 import { realpathSync } from 'node:fs';
-import { checkAdapterName } from './adapter-name.js';
+import { scopeOf, type AdapterScope } from './adapter-scope.js';
+import type { ResolvedSource } from './adapter-source.js';
 import { disposedError } from './client-errors.js';
+import { clientAdapters } from './engine-adapters.js';
+import type { Declaration } from './adapter-table.js';
 import { EngineClient } from './engine-client.js';
-import { resolveAdapterSource } from './engine-options.js';
 import type { ResolvedEngineOptions } from './engine-options.js';
 import { LoraxError } from './errors.js';
 import { noticeOnce } from './notice.js';
+import { TenantEngine } from './tenant-engine.js';
 import { TokenStream } from './token-stream.js';
 import type {
-  AdapterIdentity,
-  AdapterSource,
   EmbedRequest,
   EmbedResult,
   Engine,
   EngineInfo,
+  EngineAdapters,
   EngineStats,
   GenerateRequest,
 } from './types.js';
@@ -30,7 +32,7 @@ import type { Connect } from './worker-connection.js';
 
 interface SharedEngine {
   key: string;
-  /** Real path. */
+  /** Real path, or what was written where the hub has to be asked. */
   model: string;
   client: EngineClient;
   users: Set<Lease>;
@@ -54,7 +56,7 @@ interface Registry {
 
 /** The layout's version is in the name: copies that would not understand each other do not meet. */
 const REGISTRY = Symbol.for('lorax-js.engines');
-const LAYOUT = 1;
+const LAYOUT = 2;
 
 function registry(): Registry {
   const holder = globalThis as { [REGISTRY]?: Map<number, Registry> };
@@ -76,10 +78,11 @@ const dropped = new FinalizationRegistry<Lease>((lease) => {
 const underWay = new Set<{ engine: ScopedEngine }>();
 
 export class ScopedEngine implements Engine {
-  readonly adapters: Engine['adapters'];
+  readonly adapters: EngineAdapters;
   readonly #resolve: () => ResolvedEngineOptions;
   readonly #connect: Connect;
-  readonly #directories = new Map<string, string>();
+  /** Until there is an engine that knows them. */
+  #declared: Declaration[] = [];
   #options: ResolvedEngineOptions | undefined;
   #lease: Lease | undefined;
   #disposing: Promise<void> | undefined;
@@ -88,43 +91,38 @@ export class ScopedEngine implements Engine {
   constructor(resolve: () => ResolvedEngineOptions, connect: Connect = connectWorker) {
     this.#resolve = resolve;
     this.#connect = connect;
-    this.adapters = {
-      add: (name, source) => this.#addAdapter(name, source),
-      remove: (name) => this.#removeAdapter(name),
-      identify: (name) => this.#call(({ client }, scope) => client.identifyAdapter(scope, name)),
-      list: () => this.#call(({ client }, scope) => client.listAdapters(scope)),
-    };
+    this.adapters = clientAdapters((run) => this.#call(undefined, run));
   }
 
   /** Known from now on, loaded when first asked for. Touches nothing. */
-  declareAdapter(name: string, directory: string): void {
-    this.#directories.set(name, directory);
-    if (this.#lease === undefined) return;
-    const { current, scope } = this.#lease;
-    if (current?.retired === false) current.client.declareAdapter(scope, name, directory);
+  declareAdapter(name: string, source: ResolvedSource, tenant?: string): void {
+    const lease = this.#lease;
+    if (lease?.current === undefined) this.#declared.push({ name, source, tenant });
+    else lease.current.client.declareAdapter(scopeOf(lease.scope, tenant), name, source);
+  }
+
+  tenant(id: string): TenantEngine {
+    return new TenantEngine(id, {
+      open: (request, tenant) => this.#open(request, tenant),
+      call: (tenant, run) => this.#call(tenant, run),
+      declare: (tenant, name, source) => this.declareAdapter(name, source, tenant),
+    });
   }
 
   ready(): Promise<EngineInfo> {
-    return this.#call(({ client }) => client.ready());
+    return this.#call(undefined, (client) => client.ready());
   }
 
   generate(request: GenerateRequest): TokenStream {
-    try {
-      const { shared, scope } = this.#acquire();
-      const stream = shared.client.open(request, scope);
-      stream.owner = this;
-      return stream;
-    } catch (error) {
-      return failedStream(request, error);
-    }
+    return this.#open(request, undefined);
   }
 
   embed(request: EmbedRequest): Promise<EmbedResult> {
-    return this.#call(({ client }, scope) => client.embed(request, scope));
+    return this.#call(undefined, (client, scope) => client.embed(request, scope));
   }
 
   stats(): Promise<EngineStats> {
-    return this.#call(({ client }) => client.stats());
+    return this.#call(undefined, (client) => client.stats());
   }
 
   dispose(): Promise<void> {
@@ -141,36 +139,33 @@ export class ScopedEngine implements Engine {
     await release(this.#lease);
   }
 
-  #addAdapter(name: string, source: AdapterSource): Promise<AdapterIdentity> {
-    return this.#call(async ({ client }, scope) => {
-      checkAdapterName(name, 'name');
-      const directory = resolveAdapterSource(source, 'source');
-      const identity = await client.addAdapter(scope, name, directory);
-      this.#directories.set(name, directory);
-      return identity;
-    });
+  #open(request: GenerateRequest, tenant: string | undefined): TokenStream {
+    try {
+      const { client, scope } = this.#acquire();
+      const stream = client.open(request, scopeOf(scope, tenant));
+      stream.owner = this;
+      return stream;
+    } catch (error) {
+      return failedStream(request, error);
+    }
   }
 
-  #removeAdapter(name: string): Promise<void> {
-    return this.#call(({ client }, scope) => {
-      this.#directories.delete(name);
-      return client.removeAdapter(scope, name);
-    });
-  }
-
-  async #call<T>(run: (shared: SharedEngine, scope: string) => Promise<T>): Promise<T> {
-    const { shared, scope } = this.#acquire();
+  async #call<T>(
+    tenant: string | undefined,
+    run: (client: EngineClient, scope: AdapterScope) => Promise<T>,
+  ): Promise<T> {
+    const { client, scope } = this.#acquire();
     const call = { engine: this };
     underWay.add(call);
     try {
-      return await run(shared, scope);
+      return await run(client, scopeOf(scope, tenant));
     } finally {
       underWay.delete(call);
     }
   }
 
   /** The engine for a call that starts now. */
-  #acquire(): { shared: SharedEngine; scope: string } {
+  #acquire(): { client: EngineClient; scope: string } {
     if (this.#disposing !== undefined) throw disposedError();
     this.#options ??= this.#resolve();
     if (this.#lease === undefined) {
@@ -182,22 +177,25 @@ export class ScopedEngine implements Engine {
     const { scope } = lease;
     let shared = lease.current;
     if (shared === undefined || shared.retired) {
+      // What the engine before knew, this one knows.
+      const declared = shared?.client.declarations(scope) ?? this.#declared;
       shared = findOrCreate(this.#options, this.#connect);
       lease.current = shared;
       lease.engines.add(shared);
       shared.users.add(lease);
-      shared.client.setProgressListener(scope, this.#options.onProgress);
-      for (const [name, directory] of this.#directories) {
-        shared.client.declareAdapter(scope, name, directory);
+      shared.client.setProvider(scope, this.#options);
+      for (const { name, source, tenant } of declared) {
+        shared.client.declareAdapter(scopeOf(scope, tenant), name, source);
       }
+      this.#declared = [];
     }
-    return { shared, scope };
+    return { client: shared.client, scope };
   }
 }
 
 function findOrCreate(options: ResolvedEngineOptions, connect: Connect): SharedEngine {
-  const model = realModelPath(options.model);
-  const { onProgress: _, ...settings } = { ...options, model };
+  const model = realModelPath(options);
+  const { onProgress: _p, onAdapter: _a, sources: _s, ...settings } = { ...options, model };
   const key = JSON.stringify(Object.entries(settings).sort());
   const { engines } = registry();
   const found = engines.get(key);
@@ -221,14 +219,15 @@ function findOrCreate(options: ResolvedEngineOptions, connect: Connect): SharedE
   return shared;
 }
 
-function realModelPath(model: string): string {
+function realModelPath({ model, hubModel }: ResolvedEngineOptions): string {
   try {
     return realpathSync(model);
   } catch (cause) {
+    if (hubModel !== undefined) return model;
     throw new LoraxError(
       'MODEL_INVALID',
       `There is no model directory ${model}: give the path of a Hugging Face model directory ` +
-        '(config.json, *.safetensors, tokenizer.json).',
+        '(config.json, *.safetensors, tokenizer.json), or org/name of the hub.',
       { data: { file: model }, cause },
     );
   }

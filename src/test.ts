@@ -39,8 +39,8 @@ export function createFakeLorax<NAME extends string = string>(
   const known = ['answers', 'tokenMs', 'adapters', 'defaults', 'name'];
   const { answers, tokenMs, adapters, defaults, name } = checkObject(options, 'options', known);
   const engine = new FakeEngine({ answers, tokenMs } as FakeEngineOptions);
-  for (const [adapter, directory] of checkAdapters(adapters)) {
-    engine.declareAdapter(adapter, directory);
+  for (const [adapter, source] of checkAdapters(adapters)) {
+    engine.declareAdapter(adapter, source);
   }
   return buildProvider({
     engine,

@@ -4,11 +4,16 @@
  * Types only. The providers (src/ai-sdk/) translate to and from these; the worker fulfils them.
  */
 
+import type { LoraxError } from './errors.js';
+
 export type Device = 'auto' | 'cpu' | 'cuda';
 export type Precision = 'auto' | 'bfloat16' | 'float32';
 
 export interface EngineOptions {
-  /** A Hugging Face model directory: config.json, *.safetensors, tokenizer.json. */
+  /**
+   * A Hugging Face model directory (config.json, *.safetensors, tokenizer.json), or a repository of
+   * the hub, `org/name@revision`; a directory that is there goes first.
+   */
   model: string;
   /** Default 'auto': 'cuda' where a GPU can be used, else 'cpu'; EngineInfo says why. */
   device?: Device;
@@ -36,11 +41,29 @@ export interface EngineOptions {
   deterministic?: boolean;
   /** Requests that may wait; one more is refused with QUEUE_FULL. Default 1024. */
   maxQueued?: number;
+  /** Where models and adapters of the Hugging Face hub come from. */
+  hub?: HubOptions;
   onProgress?: (progress: LoadProgress) => void;
+  /** Where adapters that are not registered are looked for, in this order. Default: nowhere. */
+  sources?: readonly AdapterLookup[];
+  onAdapter?: (event: AdapterEvent) => void;
+}
+
+/** How the Hugging Face hub is reached; each unset field is the environment's, as Python reads it. */
+export interface HubOptions {
+  /** For the model and for adapters that have none of their own. Default HF_TOKEN; false: none. */
+  token?: string | false;
+  /** Default HF_ENDPOINT. */
+  endpoint?: string;
+  /** Default HF_HUB_CACHE: shared with Python's huggingface_hub. */
+  cacheDirectory?: string;
+  /** Only what is in the cache already. Default HF_HUB_OFFLINE. */
+  offline?: boolean;
 }
 
 export interface LoadProgress {
-  stage: 'model' | 'adapter';
+  /** Fetching goes before loading, where the files are not here. */
+  stage: 'fetch-model' | 'model' | 'fetch-adapter' | 'adapter';
   name: string;
   loadedBytes: number;
   totalBytes: number;
@@ -174,7 +197,7 @@ interface GenerateRequestBase {
   reasoning?: boolean;
   /**
    * The KV of a prompt's beginning is reused by requests of the same adapters that begin alike and
-   * have the same scope. Unset: by all that have none.
+   * have the same scope, of one tenant. Unset: by all that have none.
    */
   cacheScope?: string;
   signal?: AbortSignal;
@@ -286,16 +309,97 @@ export interface EmbedResult {
   adapter: AdapterIdentity | null;
 }
 
-export type AdapterSource = string | { directory: string };
+/** A repository of the Hugging Face hub. */
+export interface HubSource {
+  /** org/name or org/name@revision. */
+  hub: string;
+  /** Default: the engine's. False: none. */
+  token?: string | false;
+}
 
-export interface AdapterInfo extends Omit<AdapterIdentity, 'mix'> {
-  directory: string;
+/** Below an address: adapter_config.json and adapter_model.safetensors. */
+export interface UrlSource {
+  url: string;
+  headers?: Record<string, string>;
+}
+
+export interface S3Credentials {
+  accessKeyId: string;
+  secretAccessKey: string;
+  sessionToken?: string | undefined;
+}
+
+export interface S3Source {
+  /** s3://bucket/prefix */
+  s3: string;
+  /** Of a compatible server. Default AWS_ENDPOINT_URL_S3, else AWS. */
+  endpoint?: string;
+  /** Default AWS_REGION, else us-east-1. */
+  region?: string;
+  /** Or what gives them, e.g. one of @aws-sdk/credential-providers. Default AWS_ACCESS_KEY_ID, ... */
+  credentials?: S3Credentials | (() => S3Credentials | Promise<S3Credentials>);
+}
+
+/** A PEFT directory, an hf://, https:// or s3:// address, or one of these with its settings. */
+export type AdapterSource = string | { directory: string } | HubSource | UrlSource | S3Source;
+
+/** null or undefined: it knows no such adapter. */
+export type AdapterResolver = (
+  name: string,
+  context: { tenant?: string },
+) => AdapterSource | null | undefined | Promise<AdapterSource | null | undefined>;
+
+/**
+ * Where a name that is not registered is looked for: the subfolder of that name, or an address with
+ * the name in place of its `*`, or what a function says.
+ */
+export type AdapterLookup = { folder: string } | HubSource | UrlSource | S3Source | AdapterResolver;
+
+/** A content that a name has stood for: its hash or the first 8 digits of it, or more. */
+export interface AdapterVersion {
+  hash: string;
+}
+
+/**
+ * 'absent': nothing is here yet; 'on-disk': its files are; 'host': packed in memory; 'resident': in the
+ * page pool too; 'failed': the last attempt did, the next request makes another.
+ */
+export type AdapterState = 'absent' | 'fetching' | 'on-disk' | 'host' | 'resident' | 'failed';
+
+export interface AdapterInfo {
+  name: string;
+  state: AdapterState;
+  /** Without credentials. */
+  source: string;
+  /** Why, where it failed. */
+  error?: LoraxError;
+  /** Unset until it was loaded once. */
+  hash?: string;
+  /** Where its files lie. Likewise. */
+  directory?: string;
   /** Page image in host memory, bytes. */
   bytes: number;
-  /** Largest rank of any module. */
+  /** Largest rank of any module; 0 while it is not loaded. */
   rank: number;
-  resident: boolean;
   activeRequests: number;
+}
+
+/** A change of an adapter's state; what goes in and out of the page pool is not told. */
+export interface AdapterEvent {
+  name: string;
+  /** Whose it is; unset = everybody's. */
+  tenant?: string;
+  state: Exclude<AdapterState, 'resident'> | 'removed';
+  hash?: string;
+  error?: LoraxError;
+}
+
+export interface RemovedAdapter {
+  name: string;
+  /** Unset if it never was loaded. */
+  hash?: string;
+  /** Host memory; 0 while other names stand for the same content. */
+  freedBytes: number;
 }
 
 export interface EngineStats {
@@ -337,20 +441,52 @@ export interface EngineStats {
   recentSteps: { prefillTokens: number; decodeTokens: number; adapters: number; ms: number }[];
 }
 
-export interface Engine {
+/** What a tenant sees of an engine: what it did itself. */
+export interface TenantStats {
+  requests: { running: number; waiting: number };
+  totals: {
+    promptTokens: number;
+    outputTokens: number;
+    finished: number;
+    aborted: number;
+    failed: number;
+  };
+}
+
+export interface EngineAdapters {
+  /**
+   * Loads it under the name; requests that are under way finish on what the name stood for before, and
+   * new ones go on with that until the new content is there. With a version: back to one that the
+   * name has stood for.
+   */
+  add(name: string, source: AdapterSource | AdapterVersion): Promise<AdapterIdentity>;
+  /** Resolves when the last request on it has ended and its memory is free. */
+  remove(name: string): Promise<RemovedAdapter>;
+  /** Which content a known name stands for; loads it if it was not yet. */
+  identify(name: string): Promise<AdapterIdentity>;
+  /** Fetches and loads it ahead of requests. As a hint it needs no catch. */
+  prefetch(name: string): Promise<AdapterIdentity>;
+  /** Loads nothing. */
+  list(): Promise<AdapterInfo[]>;
+}
+
+/** An engine, or one tenant's view of it. */
+export interface EngineView<STATS = TenantStats> {
   ready(): Promise<EngineInfo>;
   generate(request: GenerateRequest): AsyncIterable<TokenEvent>;
   /** All inputs or none: one that cannot be embedded fails the call, and its error says which. */
   embed(request: EmbedRequest): Promise<EmbedResult>;
-  adapters: {
-    add(name: string, source: AdapterSource): Promise<AdapterIdentity>;
-    remove(name: string): Promise<void>;
-    /** Which content a known name stands for; loads it if it was not yet. */
-    identify(name: string): Promise<AdapterIdentity>;
-    /** Those that can be loaded; loads what was not yet. */
-    list(): Promise<AdapterInfo[]>;
-  };
-  stats(): Promise<EngineStats>;
+  adapters: EngineAdapters;
+  stats(): Promise<STATS>;
+  /** A tenant's: ends its requests and forgets its adapters. */
   dispose(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
+}
+
+export interface Engine extends EngineView<EngineStats> {
+  /**
+   * The engine as one tenant sees it: with names, versions and stats of its own, beside the names that
+   * are registered without a tenant. Costs nothing until it is used.
+   */
+  tenant(id: string): EngineView;
 }

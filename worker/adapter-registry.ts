@@ -1,22 +1,36 @@
 /**
- * Adapter names -> validated directories, content hashes and native handles.
+ * Adapter names -> directories, content hashes and native handles.
  *
- * Always holds: one native copy per content hash, however many names and requests refer to it; it is
- * removed with the last of them. Changes of one name happen in the order they were asked for, and a
- * failed one leaves things as they were. A lease keeps its content loaded until it is released, so
- * a name may be given to other weights while requests on the old ones are on their way. Called by
+ * Always holds: one native copy per content and tenant, however many names refer to it, removed with the
+ * last of them. Loads run at once; they take effect in the order they were asked for, and a failed one
+ * leaves things as they were. A lease keeps its content loaded until its request has ended, so a
+ * name may be given to other weights, or be removed, while requests on the old ones run. Called by
  * engine-port.ts.
  */
+import { createHash } from 'node:crypto';
 import { adaptersIdentity, type WeightedAdapter } from '../src/adapter-mix.js';
 import { LoraxError } from '../src/errors.js';
-import type { AdapterIdentity, AdapterInfo } from '../src/types.js';
+import type { AdapterIdentity, RemovedAdapter } from '../src/types.js';
 import type { NativeAdapterInfo, NativeAdapterSpec, NativeAdapterUse } from './addon.js';
+import type { LoadedAdapter, WireSource, WorkerAdapter } from './protocol.js';
 
 export interface AdapterBackend {
+  /** The directory of its files. */
+  fetch(request: AddRequest, name: string): Promise<string>;
   read(directory: string): Promise<NativeAdapterSpec>;
   add(spec: NativeAdapterSpec, name: string): Promise<number>;
   remove(handle: number): void;
   list(): NativeAdapterInfo[];
+}
+
+export interface AddRequest {
+  source: WireSource;
+  /** Whose it is; unset = everybody's. */
+  tenant?: string | undefined;
+  /** What its content must be. */
+  hash?: string | undefined;
+  signal: AbortSignal;
+  onFetched(): void;
 }
 
 /** All the adapters of a request. */
@@ -25,7 +39,7 @@ export interface AdapterLease {
   uses: NativeAdapterUse[];
   /** null = the base. */
   identity: AdapterIdentity | null;
-  /** Once, when native code has taken the request or there will be none. */
+  /** Once, when the request has ended. */
   release(): void;
 }
 
@@ -34,15 +48,29 @@ interface Content {
   hash: string;
   rank: number;
   handle: Promise<number>;
-  /** Names and leases that refer to it. */
+  /** `handle`, once it is there. */
+  loaded: number | undefined;
+  /** Names that refer to it, those that are replaced and still have leases too. */
   references: number;
+  key: string;
 }
 
+/** What a name stands for, or stood for while it has leases. */
 interface Entry {
-  directory: string;
   content: Content;
   /** `content.handle`, resolved. */
   handle: number;
+  /** Of the add that made it. */
+  order: number;
+  leases: number;
+  /** Set when the name stands for it no more; called with whether that freed its content. */
+  onDrained: ((freed: boolean) => void) | undefined;
+}
+
+/** What was asked of a name and is not done yet, by order. */
+interface Changes {
+  adds: Map<number, Promise<void>>;
+  removes: Map<number, Promise<void>>;
 }
 
 /** One adapter of a lease. */
@@ -64,45 +92,56 @@ export function shownName(name: string): string {
 
 export class AdapterRegistry {
   private readonly entries = new Map<string, Entry>();
+  /** By content and tenant. */
   private readonly contents = new Map<string, Content>();
-  /** The last change of each name that is still under way. */
-  private readonly changes = new Map<string, Promise<void>>();
+  private readonly changes = new Map<string, Changes>();
+  private lastOrder = 0;
 
   constructor(private readonly backend: () => Promise<AdapterBackend>) {}
 
-  /** Loads the directory's content under the name; one that had other content before is repointed. */
-  add(name: string, directory: string): Promise<AdapterIdentity> {
-    return this.inOrder(name, async () => {
+  /**
+   * Loads the source's content under the name. One that had other content before keeps it until this
+   * is there, and its leases go on with it after that.
+   */
+  add(name: string, request: AddRequest): Promise<LoadedAdapter> {
+    return this.change(name, 'adds', async (order) => {
       const backend = await this.backend();
-      const spec = await backend.read(directory);
-      const content = this.acquire(backend, spec, name);
-      let handle: number;
-      try {
-        handle = await content.handle;
-      } catch (error) {
-        this.release(backend, content);
-        throw error;
-      }
+      const { content, directory } = await this.load(backend, name, request);
+      const handle = await content.handle;
       const before = this.entries.get(name);
-      this.entries.set(name, { directory, content, handle });
-      if (before !== undefined) this.release(backend, before.content);
-      return { name: shownName(name), hash: content.hash };
+      if (before !== undefined && before.order > order) {
+        // Another that was asked for later has come before it.
+        this.release(backend, content);
+      } else {
+        this.entries.set(name, { content, handle, order, leases: 0, onDrained: undefined });
+        if (before !== undefined) void this.retire(backend, before);
+      }
+      return { hash: content.hash, directory };
     });
   }
 
-  remove(name: string): Promise<void> {
-    return this.inOrder(name, async () => {
+  /** Resolves when the last lease on it is released, and with it its memory. */
+  async remove(name: string): Promise<RemovedAdapter> {
+    const earlier = [...(this.changes.get(name)?.adds.values() ?? [])];
+    const { hash, bytes, freed } = await this.change(name, 'removes', async (order) => {
+      // Requests that wait for what is being loaded are to be served, too.
+      await Promise.all(earlier);
+      const backend = await this.backend();
       const entry = this.entries.get(name);
       if (entry === undefined) throw this.notFound(name);
-      const backend = await this.backend();
+      const { content, handle } = entry;
+      const removed = { hash: content.hash, bytes: bytesOf(backend, handle) };
+      // Another content has come since, with which the one that was meant has gone.
+      if (entry.order > order) return { ...removed, freed: Promise.resolve(false) };
       this.entries.delete(name);
-      this.release(backend, entry.content);
+      return { ...removed, freed: this.retire(backend, entry) };
     });
+    return { name: shownName(name), hash, freedBytes: (await freed) ? bytes : 0 };
   }
 
   /**
-   * The contents that the names stand for now, i.e. after every change asked for before: all of them
-   * or none.
+   * The contents that the names stand for now; a name that stands for nothing yet is waited for. All
+   * of them or none.
    */
   async lease(adapters: readonly WeightedAdapter[]): Promise<AdapterLease> {
     const results = await Promise.allSettled(adapters.map((adapter) => this.hold(adapter)));
@@ -124,69 +163,133 @@ export class AdapterRegistry {
     return { uses: usesOf(held), identity: adaptersIdentity(parts), release };
   }
 
-  private async hold({ name, weight }: WeightedAdapter): Promise<Held> {
-    await this.changes.get(name);
-    const backend = await this.backend();
-    const entry = this.entries.get(name);
-    if (entry === undefined) throw this.notFound(name);
-    const { content, handle } = entry;
-    const { hash, rank } = content;
-    content.references++;
-    const release = () => this.release(backend, content);
-    return { name: shownName(name), hash, weight, handle, rank, release };
-  }
-
-  async list(): Promise<AdapterInfo[]> {
+  async list(): Promise<WorkerAdapter[]> {
     const byHandle = new Map((await this.backend()).list().map((info) => [info.handle, info]));
-    return [...this.entries].map(([name, { directory, content, handle }]) => {
-      const native = byHandle.get(handle);
-      return {
-        name,
-        hash: content.hash,
-        directory,
-        bytes: native?.bytes ?? 0,
-        rank: content.rank,
-        resident: native?.resident ?? false,
-        activeRequests: native?.activeRequests ?? 0,
-      };
+    return [...this.entries].map(([name, { content, handle }]) => {
+      const { bytes = 0, resident = false, activeRequests = 0 } = byHandle.get(handle) ?? {};
+      return { name, bytes, rank: content.rank, resident, activeRequests };
     });
   }
 
-  private acquire(backend: AdapterBackend, spec: NativeAdapterSpec, name: string): Content {
-    const known = this.contents.get(spec.hash);
+  private async hold({ name, weight }: WeightedAdapter): Promise<Held> {
+    const asked = this.lastOrder;
+    const changes = this.changes.get(name);
+    const backend = await this.backend();
+    // What is asked for later does not concern this request.
+    for (const [order, removal] of changes?.removes ?? []) if (order <= asked) await removal;
+    while (!this.entries.has(name)) {
+      const adds = [...(changes?.adds ?? [])].filter(([order]) => order <= asked);
+      const newest = adds.at(-1)?.[1];
+      if (newest === undefined) break;
+      await newest;
+    }
+    const entry = this.entries.get(name);
+    if (entry === undefined) throw this.notFound(name);
+    entry.leases++;
+    const { content, handle } = entry;
+    const { hash, rank } = content;
+    const release = () => {
+      entry.leases--;
+      if (entry.leases === 0) entry.onDrained?.(this.release(backend, content));
+    };
+    return { name: shownName(name), hash, weight, handle, rank, release };
+  }
+
+  private async load(
+    backend: AdapterBackend,
+    name: string,
+    request: AddRequest,
+  ): Promise<{ content: Content; directory: string }> {
+    const { source, tenant, hash: expected } = request;
+    const known = expected === undefined ? undefined : this.contents.get(keyOf(expected, tenant));
+    if (known !== undefined && source.kind === 'directory') {
+      known.references++;
+      return { content: known, directory: source.directory };
+    }
+    const directory = await backend.fetch(request, name);
+    request.onFetched();
+    const spec = await backend.read(directory);
+    if (expected !== undefined && spec.hash !== expected) throw goneVersion(name, expected, spec);
+    if (request.signal.aborted) throw request.signal.reason;
+    const content = this.acquire(backend, spec, name, tenant);
+    try {
+      await content.handle;
+    } catch (error) {
+      this.release(backend, content);
+      throw error;
+    }
+    return { content, directory };
+  }
+
+  /** Once nobody leases it any more: whether its content is freed. */
+  private retire(backend: AdapterBackend, entry: Entry): Promise<boolean> {
+    if (entry.leases === 0) return Promise.resolve(this.release(backend, entry.content));
+    return new Promise((resolve) => (entry.onDrained = resolve));
+  }
+
+  private acquire(
+    backend: AdapterBackend,
+    spec: NativeAdapterSpec,
+    name: string,
+    tenant: string | undefined,
+  ): Content {
+    const key = keyOf(spec.hash, tenant);
+    const known = this.contents.get(key);
     if (known !== undefined) {
       known.references++;
       return known;
     }
     const rank = Math.max(0, ...spec.modules.map((module) => module.rank));
-    const content = { hash: spec.hash, rank, handle: backend.add(spec, name), references: 1 };
-    this.contents.set(spec.hash, content);
-    // Those who wait for a failed handle all hear of it; nobody may find it afterwards.
-    content.handle.catch(() => this.forget(content));
+    const handle = backend.add({ ...spec, hash: key }, name);
+    const content: Content = {
+      ...{ hash: spec.hash, rank, handle, references: 1, key },
+      loaded: undefined,
+    };
+    this.contents.set(key, content);
+    handle.then(
+      (loaded) => (content.loaded = loaded),
+      // Those who wait for a failed handle all hear of it; nobody may find it afterwards.
+      () => this.forget(content),
+    );
     return content;
   }
 
-  private release(backend: AdapterBackend, content: Content): void {
+  /** Whether that was the last reference. */
+  private release(backend: AdapterBackend, content: Content): boolean {
     content.references--;
-    if (content.references > 0) return;
+    if (content.references > 0) return false;
     this.forget(content);
-    // An engine that has ended freed everything itself.
-    content.handle.then((handle) => backend.remove(handle)).catch(() => undefined);
+    try {
+      if (content.loaded !== undefined) backend.remove(content.loaded);
+    } catch {
+      // An engine that has ended freed everything itself.
+    }
+    return true;
   }
 
   private forget(content: Content): void {
-    if (this.contents.get(content.hash) === content) this.contents.delete(content.hash);
+    if (this.contents.get(content.key) === content) this.contents.delete(content.key);
   }
 
-  private inOrder<T>(name: string, change: () => Promise<T>): Promise<T> {
-    const result = (this.changes.get(name) ?? Promise.resolve()).then(change);
+  /** Runs a change that others can wait for. */
+  private async change<T>(
+    name: string,
+    kind: keyof Changes,
+    run: (order: number) => Promise<T>,
+  ): Promise<T> {
+    const order = ++this.lastOrder;
+    const changes = this.changes.get(name) ?? { adds: new Map(), removes: new Map() };
+    this.changes.set(name, changes);
+    const result = run(order);
     const settled = result.then(
       () => undefined,
       () => undefined,
     );
-    this.changes.set(name, settled);
+    changes[kind].set(order, settled);
     void settled.then(() => {
-      if (this.changes.get(name) === settled) this.changes.delete(name);
+      changes[kind].delete(order);
+      const idle = changes.adds.size === 0 && changes.removes.size === 0;
+      if (idle && this.changes.get(name) === changes) this.changes.delete(name);
     });
     return result;
   }
@@ -214,6 +317,28 @@ export class AdapterRegistry {
       },
     );
   }
+}
+
+/**
+ * Tenants share nothing, not even equal weights: how busy a copy is, or what of it is cached (native
+ * caches go by this as the hash), would show.
+ */
+function keyOf(hash: string, tenant: string | undefined): string {
+  if (tenant === undefined) return hash;
+  return createHash('sha256').update(`${tenant}\0${hash}`).digest('hex');
+}
+
+function bytesOf(backend: AdapterBackend, handle: number): number {
+  return backend.list().find((info) => info.handle === handle)?.bytes ?? 0;
+}
+
+function goneVersion(name: string, expected: string, { hash }: NativeAdapterSpec): LoraxError {
+  const [want, found] = [expected, hash].map((each) => each.slice(0, 12));
+  return new LoraxError(
+    'ADAPTER_NOT_FOUND',
+    `Version ${want} of ${quoted(shownName(name))} is not there any more: its files hold ${found}.`,
+    { data: { adapter: shownName(name), hash: expected, found: hash } },
+  );
 }
 
 /** Names of the same content are one use, with the sum of their weights. */

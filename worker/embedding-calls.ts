@@ -49,6 +49,9 @@ class OpenCall {
   /** Those in native hands. */
   readonly nativeIds = new Set<number>();
   native: NativeEngine | null = null;
+  lease: AdapterLease | null = null;
+  /** It has inputs that native code has not been given yet. */
+  preparing = true;
   private readonly receivedAt = performance.now();
 
   constructor(readonly command: EmbedCommand) {
@@ -58,6 +61,11 @@ class OpenCall {
 
   elapsedMs(): number {
     return performance.now() - this.receivedAt;
+  }
+
+  /** Of its adapters, when native code has said its last word on every input. */
+  releaseIfOver(): void {
+    if (!this.preparing && this.nativeIds.size === 0) this.lease?.release();
   }
 
   /** What is told of a call that came to nothing. */
@@ -97,18 +105,17 @@ export class EmbeddingCalls {
     try {
       if (this.numPreparing > this.maxQueued) throw queueFullError(this.maxQueued);
       const lease = await this.host.lease(command.adapters);
-      try {
-        const engine = await this.host.engine();
-        call.adapter = lease.identity;
-        call.native = engine.native;
-        await this.submitAll(call, engine, lease.uses);
-      } finally {
-        lease.release();
-      }
+      call.lease = lease;
+      const engine = await this.host.engine();
+      call.adapter = lease.identity;
+      call.native = engine.native;
+      await this.submitAll(call, engine, lease.uses);
     } catch (error) {
       this.fail(call, error);
     } finally {
       this.numPreparing--;
+      call.preparing = false;
+      call.releaseIfOver();
     }
   }
 
@@ -220,6 +227,7 @@ export class EmbeddingCalls {
     if (input === undefined) return undefined;
     this.inputs.delete(nativeId);
     input.call.nativeIds.delete(nativeId);
+    input.call.releaseIfOver();
     this.leavePlace();
     return input;
   }

@@ -6,11 +6,15 @@
  * the next command begins another; when the client is gone the engine stops. Made by main.ts; the
  * client's side is src/engine-client.ts.
  */
+import { stat } from 'node:fs/promises';
+import path from 'node:path';
 import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
+import type { LoadProgress } from '../src/types.js';
 import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
 import type { NativeAdapterSpec, NativeAdapterUse } from './addon.js';
 import { answerEvents } from './answer-events.js';
+import { cacheScopeOf } from './cache-scope.js';
 import { EmbeddingCalls, queueFullError } from './embedding-calls.js';
 import { engineStats } from './engine-stats.js';
 import { finishAtString, finishOf, type Finish } from './finish-reason.js';
@@ -25,11 +29,15 @@ import type {
   ClientCommand,
   ClientMessage,
   GenerateCommand,
+  LoadedAdapter,
   ServeOptions,
   WireError,
 } from './protocol.js';
+import { SourceFetcher } from './sources/source-fetcher.js';
 import { readStepEvents, type StepEventHandler } from './step-events.js';
 import { wireError } from './wire-error.js';
+
+type AddCommand = Extract<ClientCommand, { type: 'addAdapter' }>;
 
 const PROGRESS_EVERY_MS = 50;
 const MAX_NATIVE_ID = 2 ** 31 - 1;
@@ -48,10 +56,14 @@ export class EnginePort {
   private over: LoraxError | null = null;
   private stopping: Promise<void> | null = null;
   private readonly outbox: Outbox;
+  private readonly fetcher: SourceFetcher;
+  /** By call: ends the adapter's load. */
+  private readonly adding = new Map<number, AbortController>();
+  /** Ends what is being fetched. */
+  private readonly stopped = new AbortController();
   /** Open requests that native code has not been given yet. */
   private numPreparing = 0;
   private lastNativeId = 0;
-  private lastProgressAt = 0;
 
   constructor(
     private readonly port: MessagePort,
@@ -59,6 +71,7 @@ export class EnginePort {
     private readonly load: LoadEngine = loadEngine,
   ) {
     this.outbox = new Outbox((message) => port.postMessage(message));
+    this.fetcher = new SourceFetcher(options.hub);
     this.registry = new AdapterRegistry(async () => this.adapterBackend(await this.engine()));
     this.embeddings = new EmbeddingCalls(
       {
@@ -108,15 +121,13 @@ export class EnginePort {
         this.answer(command.call, 'ENGINE_LOST', async () => (await this.engine()).info);
         return;
       case 'addAdapter':
-        this.answer(command.call, 'ADAPTER_INVALID', () =>
-          this.registry.add(command.name, command.directory),
-        );
+        this.answer(command.call, 'ADAPTER_INVALID', () => this.addAdapter(command));
+        return;
+      case 'cancelCall':
+        this.adding.get(command.call)?.abort(cancelledError());
         return;
       case 'removeAdapter':
-        this.answer(command.call, 'ENGINE_LOST', async () => {
-          await this.registry.remove(command.name);
-          return null;
-        });
+        this.answer(command.call, 'ENGINE_LOST', () => this.registry.remove(command.name));
         return;
       case 'listAdapters':
         this.answer(command.call, 'ENGINE_LOST', () => this.registry.list());
@@ -164,20 +175,42 @@ export class EnginePort {
 
   private async beginLoad(): Promise<LoadedEngine> {
     try {
-      return await this.load(this.options, {
-        onEvents: (events) => this.onStep(() => readStepEvents(events, this.stepHandler)),
-        onProgress: (loaded, total) => this.onModelProgress(loaded, total),
-        onNotice: (code, message) => this.outbox.emit({ type: 'notice', code, message }),
-      });
+      const model = await this.modelDirectory();
+      return await this.load(
+        { ...this.options, model },
+        {
+          onEvents: (events) => this.onStep(() => readStepEvents(events, this.stepHandler)),
+          onProgress: this.modelProgress('model'),
+          onNotice: (code, message) => this.outbox.emit({ type: 'notice', code, message }),
+        },
+      );
     } catch (thrown) {
       const { code, message, data } = wireError(thrown, 'MODEL_INVALID');
       throw new LoraxError(code as LoraxErrorCode, message, { data, cause: thrown });
     }
   }
 
+  /** The model's files, fetched from the hub where no such directory is there. */
+  private async modelDirectory(): Promise<string> {
+    const { model, hubModel } = this.options;
+    if (hubModel === null || (await isDirectory(model))) return model;
+    try {
+      return await this.fetcher.model(hubModel, {
+        signal: this.stopped.signal,
+        onProgress: this.modelProgress('fetch-model'),
+      });
+    } catch (cause) {
+      if (!LoraxError.isInstance(cause) || !path.isAbsolute(model)) throw cause;
+      // It may have been meant as a directory.
+      const message = `There is no directory ${model}, and ${cause.message}`;
+      throw new LoraxError(cause.code, message, { data: { ...cause.data, file: model }, cause });
+    }
+  }
+
   /** Ends every request with `reason`, then the engine. Idempotent; never rejects. */
   private stop(reason: LoraxError): Promise<void> {
     this.over ??= reason;
+    this.stopped.abort(reason);
     this.stopping ??= (async () => {
       for (const request of [...this.requests.values()]) this.fail(request, reason);
       this.embeddings.failAll(reason);
@@ -201,8 +234,9 @@ export class EnginePort {
       const { maxQueued } = this.options;
       // Native code counts those it has; these wait as well, for the model or their tokens.
       if (this.numPreparing > maxQueued) throw queueFullError(maxQueued);
-      // Taken at receipt: a later add or remove of the name does not concern this request.
+      // At receipt: a later add or remove of the name does not concern this request.
       const lease = await this.registry.lease(command.adapters);
+      request.lease = lease;
       try {
         const engine = await this.engine();
         if (request.ended) return;
@@ -218,9 +252,9 @@ export class EnginePort {
           sampling,
           atMs: request.elapsedMs(),
         };
-        this.submit(engine, request, nativeId, prepared, lease.uses, command.cacheScope);
+        this.submit(engine, request, nativeId, prepared, lease.uses, cacheScopeOf(command));
       } finally {
-        lease.release();
+        if (request.submission === null) lease.release();
       }
     } catch (error) {
       this.fail(request, error);
@@ -241,6 +275,7 @@ export class EnginePort {
       engine.native.submit(nativeId, tokens, adapters, sampling.native, constraint, cacheScope);
     } catch (error) {
       this.submitted.delete(nativeId);
+      request.lease?.release();
       throw error;
     }
   }
@@ -317,18 +352,26 @@ export class EnginePort {
   private onLast(nativeId: number, end: (request: OpenRequest) => void): void {
     const request = this.submitted.get(nativeId);
     this.submitted.delete(nativeId);
+    request?.lease?.release();
     if (request !== undefined && !request.ended) end(request);
   }
 
-  private onModelProgress(loadedBytes: number, totalBytes: number): void {
-    const now = performance.now();
-    if (loadedBytes < totalBytes && now - this.lastProgressAt < PROGRESS_EVERY_MS) return;
-    this.lastProgressAt = now;
+  private modelProgress(stage: 'fetch-model' | 'model') {
     const name = this.options.model;
-    this.outbox.emit({
-      type: 'progress',
-      progress: { stage: 'model', name, loadedBytes, totalBytes },
-    });
+    return this.throttled((loadedBytes, totalBytes) => ({ stage, name, loadedBytes, totalBytes }));
+  }
+
+  /** Reports at most so often, and the end always. */
+  private throttled(
+    progressOf: (loadedBytes: number, totalBytes: number) => LoadProgress,
+  ): (loadedBytes: number, totalBytes: number) => void {
+    let lastAt = 0;
+    return (loadedBytes, totalBytes) => {
+      const now = performance.now();
+      if (loadedBytes < totalBytes && now - lastAt < PROGRESS_EVERY_MS) return;
+      lastAt = now;
+      this.outbox.emit({ type: 'progress', progress: progressOf(loadedBytes, totalBytes) });
+    };
   }
 
   // Terminal events: the only places that end a request.
@@ -375,8 +418,30 @@ export class EnginePort {
 
   // What the engine is asked for.
 
+  private async addAdapter(command: AddCommand): Promise<LoadedAdapter> {
+    const { call, name, source, tenant, hash } = command;
+    const abort = new AbortController();
+    this.adding.set(call, abort);
+    try {
+      return await this.registry.add(name, {
+        ...{ source, tenant, hash },
+        signal: AbortSignal.any([abort.signal, this.stopped.signal]),
+        onFetched: () => this.outbox.emit({ type: 'fetched', call }),
+      });
+    } finally {
+      this.adding.delete(call);
+    }
+  }
+
   private adapterBackend({ native, readAdapter }: LoadedEngine): AdapterBackend {
     return {
+      fetch: ({ source, tenant, signal }, name) =>
+        this.fetcher.adapter(source, tenant, {
+          signal,
+          onProgress: this.throttled((loadedBytes, totalBytes) => ({
+            ...{ stage: 'fetch-adapter', name, loadedBytes, totalBytes },
+          })),
+        }),
       read: readAdapter,
       add: async (spec, name) => {
         const totalBytes = bytesOf(spec);
@@ -394,6 +459,18 @@ export class EnginePort {
       list: () => native.adapters(),
     };
   }
+}
+
+async function isDirectory(file: string): Promise<boolean> {
+  return stat(file).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
+}
+
+function cancelledError(): LoraxError {
+  const message = 'Nobody waits for the adapter any more.';
+  return new LoraxError('ADAPTER_FETCH_FAILED', message, { data: { reason: 'cancelled' } });
 }
 
 function disposedError(): LoraxError {

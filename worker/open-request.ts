@@ -4,6 +4,7 @@
  * Times count from receipt. Owned by engine-port.ts, which alone decides when it ends.
  */
 import type { AdapterIdentity, Timing, Usage } from '../src/types.js';
+import type { AdapterLease } from './adapter-registry.js';
 import type { TextOutput } from './output/text-output.js';
 import type { ResolvedSampling } from './sampling-defaults.js';
 
@@ -24,6 +25,8 @@ export class OpenRequest {
   timeToFirstTokenMs: number | null = null;
   /** null while it waits for the model, its adapter or its tokens. */
   submission: Submission | null = null;
+  /** Until native code's last word. */
+  lease: AdapterLease | null = null;
   private readonly receivedAt = performance.now();
 
   constructor(readonly id: number) {}

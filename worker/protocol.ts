@@ -9,15 +9,16 @@
 import type { WeightedAdapter } from '../src/adapter-mix.js';
 import type {
   AdapterIdentity,
-  AdapterInfo,
   ChatMessage,
   Constraint,
   EngineInfo,
   EngineStats,
   FinishEvent,
+  HubOptions,
   LoadProgress,
   Pooling,
   ReasoningDeltaEvent,
+  RemovedAdapter,
   Sampling,
   Timing,
   TokenLogprob,
@@ -39,8 +40,39 @@ export interface MessagePortLike {
   close(): void;
 }
 
+/** Where an adapter's files are, credentials included. */
+export type WireSource =
+  | { kind: 'directory'; directory: string }
+  /** The subfolder of that name, which comes from an app's clients. */
+  | { kind: 'folder'; folder: string; name: string }
+  | WireHubSource
+  /** A folder's address. */
+  | { kind: 'url'; url: string; headers: Record<string, string> }
+  | {
+      kind: 's3';
+      bucket: string;
+      /** Without slashes at its ends; may be empty. */
+      prefix: string;
+      endpoint?: string;
+      region?: string;
+      credentials?: { accessKeyId: string; secretAccessKey: string; sessionToken?: string };
+    };
+
+export interface WireHubSource {
+  kind: 'hub';
+  /** org/name */
+  repository: string;
+  revision: string;
+  /** Unset: the environment's. False: none. */
+  token?: string | false;
+}
+
 export interface ServeOptions {
+  /** Absolute. */
   model: string;
+  /** What `model` may mean where no such directory is there. */
+  hubModel: WireHubSource | null;
+  hub: HubOptions;
   device: 'auto' | 'cpu' | 'cuda';
   precision: 'auto' | 'bfloat16' | 'float32';
   /** 0 = choose. */
@@ -81,6 +113,8 @@ export interface WireTools {
 export interface GenerateCommand {
   type: 'generate';
   id: number;
+  /** Whose request it is. */
+  tenant?: string;
   prompt: WirePrompt;
   /** Empty = the base model. */
   adapters: WeightedAdapter[];
@@ -94,6 +128,7 @@ export interface GenerateCommand {
 export interface EmbedCommand {
   type: 'embed';
   id: number;
+  tenant?: string;
   input: string[];
   /** Empty = the base model. */
   adapters: WeightedAdapter[];
@@ -106,7 +141,19 @@ export type ClientCommand =
   | EmbedCommand
   | { type: 'cancel'; id: number }
   | { type: 'ready'; call: number }
-  | { type: 'addAdapter'; call: number; name: string; directory: string }
+  | {
+      type: 'addAdapter';
+      call: number;
+      name: string;
+      source: WireSource;
+      /** Whose it is; unset = everybody's. */
+      tenant?: string;
+      /** What its content must be. */
+      hash?: string;
+    }
+  /** Of an addAdapter: it ends with an error, unless it has come too far. */
+  | { type: 'cancelCall'; call: number }
+  /** Answered when the last request on it has ended. */
   | { type: 'removeAdapter'; call: number; name: string }
   | { type: 'listAdapters'; call: number }
   | { type: 'stats'; call: number }
@@ -147,11 +194,29 @@ export type WorkerEvent =
   | { type: 'aborted'; id: number; usage: Usage; timing: Timing }
   | { type: 'failed'; id: number; error: WireError; usage: Usage; timing: Timing }
   | { type: 'progress'; progress: LoadProgress }
+  /** Of an addAdapter: its files are here. */
+  | { type: 'fetched'; call: number }
   /** For process.emitWarning, which only the main thread's listeners can hear. */
   | { type: 'notice'; code: string; message: string }
   | { type: 'result'; call: number; value: CallResult }
   | { type: 'error'; call: number; error: WireError };
 
-export type CallResult = EngineInfo | AdapterIdentity | AdapterInfo[] | EngineStats | null;
+/** What the worker has under a name. */
+export interface LoadedAdapter {
+  hash: string;
+  /** Of its files. */
+  directory: string;
+}
+
+export interface WorkerAdapter {
+  name: string;
+  bytes: number;
+  rank: number;
+  resident: boolean;
+  activeRequests: number;
+}
+
+export type CallResult =
+  EngineInfo | LoadedAdapter | RemovedAdapter | WorkerAdapter[] | EngineStats | null;
 
 export type WorkerMessage = WorkerEvent[];

@@ -8,7 +8,7 @@ import type { EmbeddingModelV4, EmbeddingModelV4CallOptions } from '@ai-sdk/prov
 import { UnsupportedFunctionalityError } from '@ai-sdk/provider';
 import { checkObject } from '../check-shape.js';
 import { checkEmbedSettings } from '../embed-request.js';
-import type { EmbedRequest, Engine } from '../types.js';
+import type { EmbedRequest, EngineView } from '../types.js';
 import { convertError } from './convert-error.js';
 import { adapterOf, checkTarget, shownModelId } from './model-target.js';
 import type { ModelTarget } from './model-target.js';
@@ -19,7 +19,7 @@ export type LoraxEmbeddingOptions = Pick<EmbedRequest, 'pooling' | 'normalize'>;
 
 export interface EmbeddingModelConfig {
   provider: string;
-  engine: Engine;
+  engine: Pick<EngineView, 'generate' | 'embed'>;
 }
 
 export class LoraxEmbeddingModel implements EmbeddingModelV4 {
@@ -29,7 +29,7 @@ export class LoraxEmbeddingModel implements EmbeddingModelV4 {
   readonly supportsParallelCalls = true;
   readonly provider: string;
   readonly modelId: string;
-  readonly #engine: Engine;
+  readonly #engine: Pick<EngineView, 'embed'>;
   readonly #target: ModelTarget;
 
   constructor(config: EmbeddingModelConfig, target: ModelTarget, modelId: string) {

@@ -5,7 +5,7 @@
  * queue) rejects the call and is retried by the AI SDK.
  */
 import type { LanguageModelV4, LanguageModelV4CallOptions } from '@ai-sdk/provider';
-import type { Engine, Sampling, TokenEvent } from '../types.js';
+import type { EngineView, Sampling, TokenEvent } from '../types.js';
 import { AnswerMetadata } from './answer-metadata.js';
 import { addToContent, AnswerParts } from './answer-parts.js';
 import { answerStream } from './answer-stream.js';
@@ -25,7 +25,7 @@ import type {
 
 export interface LanguageModelConfig {
   provider: string;
-  engine: Engine;
+  engine: Pick<EngineView, 'generate' | 'embed'>;
   defaults: Sampling;
 }
 

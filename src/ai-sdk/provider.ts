@@ -11,23 +11,28 @@ import { resolve } from 'node:path';
 import { adaptersName, checkMix, mixOf } from '../adapter-mix.js';
 import { BASE_MODEL, checkAdapterName } from '../adapter-name.js';
 import { checkObject, checkString, invalidOptions } from '../check-shape.js';
-import { ENGINE_OPTION_KEYS, pickEngineOptions, resolveAdapterSource } from '../engine-options.js';
+import { directorySource, resolveAdapterSource, type ResolvedSource } from '../adapter-source.js';
+import { ENGINE_OPTION_KEYS, pickEngineOptions } from '../engine-options.js';
 import { checkSampling } from '../sampling-options.js';
 import { ScopedEngine } from '../shared-engines.js';
 import type {
   AdapterMix,
   AdapterSource,
+  AdapterIdentity,
   Engine,
+  EngineAdapters,
   EngineOptions,
   EngineStats,
+  EngineView,
   Sampling,
+  TenantStats,
 } from '../types.js';
 import type { Connect } from '../worker-connection.js';
 import { LoraxEmbeddingModel } from './embedding-model.js';
 import { LoraxLanguageModel } from './language-model.js';
 
 export interface LoraxOptions<NAME extends string = string> extends EngineOptions {
-  /** name -> PEFT directory. Loaded when first asked for. */
+  /** name -> where its files are. Loaded when first asked for. */
   adapters?: Record<NAME, AdapterSource>;
   /** For all calls of this provider that do not say otherwise. */
   defaults?: Sampling;
@@ -35,7 +40,8 @@ export interface LoraxOptions<NAME extends string = string> extends EngineOption
   name?: string;
 }
 
-export interface LoraxProvider<NAME extends string = string> extends ProviderV4 {
+/** A provider, or one tenant's view of it. */
+export interface LoraxView<NAME extends string = string, STATS = TenantStats> extends ProviderV4 {
   /** No name or 'base' = the base model. An unknown name rejects at the call. */
   (name?: ModelName<NAME>): LoraxLanguageModel;
   languageModel(name?: ModelName<NAME>): LoraxLanguageModel;
@@ -50,12 +56,23 @@ export interface LoraxProvider<NAME extends string = string> extends ProviderV4 
   embeddingMix(weights: AdapterMix): LoraxEmbeddingModel;
   /** Throws NoSuchModelError. */
   imageModel(modelId: string): ImageModelV4;
-  adapters: Engine['adapters'];
-  engine: Engine;
-  stats(): Promise<EngineStats>;
-  /** Ends this provider's requests; the engine stops with its last provider. */
+  adapters: EngineAdapters;
+  /** Fetches and loads an adapter ahead of requests. As a hint it needs no catch. */
+  prefetch(name: ModelName<NAME>): Promise<AdapterIdentity>;
+  engine: EngineView<STATS>;
+  stats(): Promise<STATS>;
+  /** Ends this provider's (this tenant's) requests; the engine stops with its last provider. */
   dispose(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
+}
+
+export interface LoraxProvider<NAME extends string = string> extends LoraxView<NAME, EngineStats> {
+  engine: Engine;
+  /**
+   * The provider as one tenant sees it: with names, versions and stats of its own, beside the names
+   * that are registered without a tenant. Costs nothing until it is used.
+   */
+  tenant(id: string): LoraxView<NAME>;
 }
 
 /**
@@ -88,45 +105,58 @@ export function createLoraxOn<NAME extends string = string>(
   const defaults = checkSampling(fields.defaults, 'options.defaults');
   const name = checkString(fields.name, 'options.name');
   const engine = new ScopedEngine(() => engineOptions, connect);
-  for (const [adapter, directory] of checkAdapters(fields.adapters)) {
-    engine.declareAdapter(adapter, directory);
+  for (const [adapter, source] of checkAdapters(fields.adapters)) {
+    engine.declareAdapter(adapter, source);
   }
   return buildProvider<NAME>({ engine, defaults, name: name ?? 'lorax' });
 }
 
-export function checkAdapters(adapters: unknown): Map<string, string> {
-  const directories = new Map<string, string>();
-  if (adapters === undefined) return directories;
+export function checkAdapters(adapters: unknown): Map<string, ResolvedSource> {
+  const sources = new Map<string, ResolvedSource>();
+  if (adapters === undefined) return sources;
   if (typeof adapters !== 'object' || adapters === null || Array.isArray(adapters)) {
     throw invalidOptions(
       'options.adapters',
-      'options.adapters must be an object from name to PEFT directory.',
+      'options.adapters must be an object from name to source, e.g. a PEFT directory.',
       adapters,
     );
   }
   for (const [name, source] of Object.entries(adapters as Record<string, AdapterSource>)) {
     const field = `options.adapters[${JSON.stringify(name)}]`;
-    directories.set(checkAdapterName(name, field), resolveAdapterSource(source, field));
+    sources.set(checkAdapterName(name, field), resolveAdapterSource(source, field));
   }
-  return directories;
+  return sources;
 }
 
 /** An engine that can be told of adapters without loading them. */
-export interface ProviderEngine extends Engine {
-  declareAdapter(name: string, directory: string): void;
+export interface Declares {
+  declareAdapter(name: string, source: ResolvedSource): void;
 }
 
-export interface ProviderParts {
-  engine: ProviderEngine;
+export interface ProviderEngine extends Engine, Declares {
+  tenant(id: string): EngineView & Declares;
+}
+
+export interface ProviderParts<ENGINE = ProviderEngine> {
+  engine: ENGINE;
   defaults: Sampling;
   name: string;
 }
 
-export function buildProvider<NAME extends string = string>({
+export function buildProvider<NAME extends string = string>(
+  parts: ProviderParts,
+): LoraxProvider<NAME> {
+  const { engine } = parts;
+  const tenant = (id: string) =>
+    buildView<NAME, TenantStats, EngineView & Declares>({ ...parts, engine: engine.tenant(id) });
+  return Object.assign(buildView<NAME, EngineStats, ProviderEngine>(parts), { engine, tenant });
+}
+
+function buildView<NAME extends string, STATS, ENGINE extends EngineView<STATS> & Declares>({
   engine,
   defaults,
   name: provider,
-}: ProviderParts): LoraxProvider<NAME> {
+}: ProviderParts<ENGINE>): LoraxView<NAME, STATS> {
   const config = { provider, engine, defaults };
   const languageModel = (name: string = BASE_MODEL): LoraxLanguageModel =>
     new LoraxLanguageModel(config, { name: checkName(name) }, name);
@@ -138,7 +168,7 @@ export function buildProvider<NAME extends string = string>({
     }
     // An absolute path is no adapter name, so the two cannot meet.
     const absolute = resolve(directory);
-    engine.declareAdapter(absolute, absolute);
+    engine.declareAdapter(absolute, directorySource(absolute));
     return new LoraxLanguageModel(config, { directory: absolute }, directory);
   };
   const mixed = (weights: AdapterMix): [{ mix: AdapterMix }, string] => {
@@ -156,7 +186,8 @@ export function buildProvider<NAME extends string = string>({
       throw new NoSuchModelError({ modelId, modelType: 'imageModel' });
     },
     adapters: engine.adapters,
-    engine,
+    prefetch: (name: string) => engine.adapters.prefetch(name),
+    engine: engine as EngineView<STATS>,
     stats: () => engine.stats(),
     dispose: () => engine.dispose(),
     [Symbol.asyncDispose]: () => engine.dispose(),

@@ -28,7 +28,7 @@ import type {
 import type { ChatGenerationChunk, ChatResult, LLMResult } from '@langchain/core/outputs';
 import type { Runnable } from '@langchain/core/runnables';
 import { checkBoolean } from '../check-shape.js';
-import type { AdapterMix, Engine, EngineInfo, GenerateRequest } from '../types.js';
+import type { AdapterMix, EngineView, EngineInfo, GenerateRequest } from '../types.js';
 import { AnswerChunks } from './answer-chunks.js';
 import { AnswerEvents } from './answer-events.js';
 import { Answer } from './answer.js';
@@ -122,7 +122,7 @@ export class ChatLorax extends BaseChatModel<ChatLoraxCallOptions, AIMessageChun
   }
 
   /** For its adapters and stats. */
-  get engine(): Engine {
+  get engine(): EngineView {
     return this.#target.engine;
   }
 

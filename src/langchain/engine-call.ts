@@ -6,7 +6,7 @@ import { ContextOverflowError, stampRetryable } from '@langchain/core/errors';
 import type { AsyncCaller } from '@langchain/core/utils/async_caller';
 import { LoraxError } from '../errors.js';
 import type { LoraxErrorCode } from '../errors.js';
-import type { Engine, FinishEvent, GenerateRequest, StartEvent, TokenEvent } from '../types.js';
+import type { EngineView, FinishEvent, GenerateRequest, StartEvent, TokenEvent } from '../types.js';
 
 /** An answer that has begun. Leaving `events` early cancels the request. */
 export interface OpenCall {
@@ -21,7 +21,7 @@ const TRANSIENT: readonly LoraxErrorCode[] = ['QUEUE_FULL', 'WORKER_DIED'];
 
 /** Until the engine has admitted the request; what follows is not tried again. */
 export function openCall(
-  engine: Engine,
+  engine: EngineView,
   caller: AsyncCaller,
   request: GenerateRequest,
   maxRetries?: number,
@@ -31,7 +31,7 @@ export function openCall(
 
 /** To the end. `receive` makes of the answer what it likes, anew when the call is tried again. */
 export function completeCall<T>(
-  engine: Engine,
+  engine: EngineView,
   caller: AsyncCaller,
   request: GenerateRequest,
   maxRetries: number | undefined,
@@ -80,7 +80,7 @@ export function withTimeout(
   return signal === undefined ? timeout : AbortSignal.any([signal, timeout]);
 }
 
-async function begin(engine: Engine, request: GenerateRequest): Promise<OpenCall> {
+async function begin(engine: EngineView, request: GenerateRequest): Promise<OpenCall> {
   const events = engine.generate(request)[Symbol.asyncIterator]();
   const first = await events.next();
   if (first.done === true || first.value.type !== 'start') throw cutOff();

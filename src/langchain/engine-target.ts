@@ -13,7 +13,7 @@ import { malformedAdapterName } from '../client-errors.js';
 import { lorax } from '../default-provider.js';
 import { ENGINE_OPTION_KEYS, pickEngineOptions } from '../engine-options.js';
 import { ScopedEngine } from '../shared-engines.js';
-import type { AdapterMix, Engine, EngineInfo, StartEvent } from '../types.js';
+import type { AdapterMix, EngineInfo, EngineView, StartEvent } from '../types.js';
 
 /** What makes two answers comparable; part of a cache's keys. */
 export interface ModelIdentity {
@@ -28,7 +28,7 @@ export interface ModelIdentity {
 const FIELD = 'options.adapter';
 
 export class EngineTarget {
-  readonly engine: Engine;
+  readonly engine: EngineView;
   /** 'base' = the base model. */
   readonly adapter: string | AdapterMix;
   #info: EngineInfo | undefined;
@@ -39,8 +39,8 @@ export class EngineTarget {
 
   constructor(fields: Fields) {
     this.adapter = checkAdapter(fields.adapter) ?? BASE_MODEL;
-    const { engine, base } = chooseEngine(fields);
-    this.#ownsEngine = base !== undefined;
+    const { engine, owned, base } = chooseEngine(fields);
+    this.#ownsEngine = owned;
     this.engine = engine;
     this.#base = base;
   }
@@ -119,8 +119,8 @@ export class EngineTarget {
   }
 }
 
-/** `base` is set where the engine was opened here. */
-function chooseEngine(fields: Fields): { engine: Engine; base?: string } {
+/** `owned`: the engine was opened here; `base` is set where that tells what it runs. */
+function chooseEngine(fields: Fields): { engine: EngineView; owned: boolean; base?: string } {
   const given = [...ENGINE_OPTION_KEYS, 'adapters'].filter((key) => fields[key] !== undefined);
   if (fields.engine !== undefined) {
     if (given.length > 0) {
@@ -130,23 +130,24 @@ function chooseEngine(fields: Fields): { engine: Engine; base?: string } {
           (given.includes('adapters') ? ' (adapters are added with engine.adapters.add()).' : '.'),
       );
     }
-    return { engine: checkEngine(fields.engine) };
+    return { engine: checkEngine(fields.engine), owned: false };
   }
-  if (given.length === 0) return { engine: lorax.engine };
+  if (given.length === 0) return { engine: lorax.engine, owned: false };
   const options = pickEngineOptions(fields);
   const engine = new ScopedEngine(() => options);
-  for (const [name, directory] of checkAdapters(fields.adapters)) {
-    engine.declareAdapter(name, directory);
+  for (const [name, source] of checkAdapters(fields.adapters)) {
+    engine.declareAdapter(name, source);
   }
-  return { engine, base: options.model };
+  // What a name of the hub stands for is known when it is here.
+  return { engine, owned: true, ...(options.hubModel ? {} : { base: options.model }) };
 }
 
-function checkEngine(engine: unknown): Engine {
-  const like = engine as Partial<Engine> | null;
-  if (typeof like === 'object' && typeof like?.generate === 'function') return engine as Engine;
+function checkEngine(engine: unknown): EngineView {
+  const like = engine as Partial<EngineView> | null;
+  if (typeof like === 'object' && typeof like?.generate === 'function') return engine as EngineView;
   throw invalidOptions(
     'options.engine',
-    "options.engine must be what createEngine() gives, or a provider's `.engine`.",
+    "options.engine must be what createEngine() gives, or a provider's `.engine`, or a tenant's.",
     engine,
   );
 }

@@ -8,7 +8,7 @@ import type { EmbeddingsParams } from '@langchain/core/embeddings';
 import { checkNumber } from '../check-shape.js';
 import { checkEmbedSettings } from '../embed-request.js';
 import type { EmbedSettings } from '../embed-request.js';
-import type { AdapterMix, Engine, EngineInfo, Pooling } from '../types.js';
+import type { AdapterMix, EngineView, EngineInfo, Pooling } from '../types.js';
 import { callWithRetries, retryTransient, withTimeout } from './engine-call.js';
 import { EngineTarget } from './engine-target.js';
 import { checkFields, checkTimeout } from './model-fields.js';
@@ -47,7 +47,7 @@ export class LoraxEmbeddings extends Embeddings {
   }
 
   /** For its adapters and stats. */
-  get engine(): Engine {
+  get engine(): EngineView {
     return this.#target.engine;
   }
 

@@ -13,7 +13,7 @@ import type { Fields } from '../check-shape.js';
 import type {
   AdapterMix,
   Constraint,
-  Engine,
+  EngineView,
   EngineInfo,
   GenerateRequest,
   Sampling,
@@ -88,7 +88,7 @@ export class LoraxLLM extends BaseLLM<LoraxLLMCallOptions> {
   }
 
   /** For its adapters and stats. */
-  get engine(): Engine {
+  get engine(): EngineView {
     return this.#target.engine;
   }
 

@@ -13,12 +13,12 @@ import {
   checkStop,
   SAMPLING_KEYS,
 } from '../sampling-options.js';
-import type { AdapterMix, AdapterSource, Engine, EngineOptions, Sampling } from '../types.js';
+import type { AdapterMix, AdapterSource, EngineView, EngineOptions, Sampling } from '../types.js';
 
 /** `model` and its options, or `engine`, or neither: then the engine of the ready-made `lorax`. */
 export interface EngineFields extends Partial<EngineOptions> {
   /** One there is: of createEngine(), or a provider's `.engine`. It stays its owner's. */
-  engine?: Engine;
+  engine?: EngineView;
   /** name -> PEFT directory. Loaded when first asked for. */
   adapters?: Record<string, AdapterSource>;
   /** A registered name, or names with weights; unset or 'base' = the base model. */

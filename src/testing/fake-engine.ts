@@ -10,11 +10,12 @@ import { onAbort as listenForAbort } from '../abort-listeners.js';
 import { adaptersIdentity } from '../adapter-mix.js';
 import type { WeightedAdapter } from '../adapter-mix.js';
 import { BASE_MODEL, checkAdapterName } from '../adapter-name.js';
+import { directorySource, hasKey, resolveAdapterSource } from '../adapter-source.js';
+import type { ResolvedSource } from '../adapter-source.js';
 import { checkNumber, checkObject } from '../check-shape.js';
 import { disposedError, unknownAdapter } from '../client-errors.js';
 import { checkEmbedRequest } from '../embed-request.js';
 import type { CheckedEmbedRequest } from '../embed-request.js';
-import { resolveAdapterSource } from '../engine-options.js';
 import type { LoraxError } from '../errors.js';
 import { checkGenerateRequest } from '../generate-request.js';
 import type { CheckedRequest } from '../generate-request.js';
@@ -25,9 +26,11 @@ import { fakeEmbedding } from './fake-embedding.js';
 import type {
   AdapterIdentity,
   AdapterInfo,
+  AdapterSource,
   EmbedRequest,
   EmbedResult,
   Engine,
+  EngineAdapters,
   EngineInfo,
   EngineStats,
   GenerateRequest,
@@ -49,10 +52,14 @@ interface Run {
 }
 
 export class FakeEngine implements Engine {
-  readonly adapters: Engine['adapters'];
+  readonly adapters: EngineAdapters;
   readonly #answers: Map<string, FakeAnswer>;
   readonly #tokenMs: number;
-  readonly #adapters = new Map<string, string>();
+  readonly #adapters = new Map<string, ResolvedSource>();
+  readonly #options: FakeEngineOptions;
+  readonly #tenants = new Map<string, FakeEngine>();
+  /** Of a tenant: the engine whose names it shares. */
+  #everybody: FakeEngine | undefined;
   readonly #runs = new Set<Run>();
   #disposed = false;
   readonly #totals = {
@@ -64,29 +71,41 @@ export class FakeEngine implements Engine {
   constructor(options: FakeEngineOptions = {}) {
     checkObject(options, 'options', ['answers', 'tokenMs']);
     this.#tokenMs = checkNumber(options.tokenMs, 'options.tokenMs', { min: 0, max: 60_000 }) ?? 0;
+    this.#options = options;
     this.#answers = new Map(Object.entries(options.answers ?? {}));
     for (const name of this.#answers.keys()) {
       if (name === BASE_MODEL) continue;
       for (const part of namesIn(name)) {
         checkAdapterName(part, 'options.answers');
-        this.declareAdapter(part, `/fake/${part}`);
+        this.declareAdapter(part, directorySource(`/fake/${part}`));
       }
     }
+    const identify = async (name: string) => {
+      this.#checkOpen();
+      if (this.#sourceOf(name) === undefined) throw this.#unknownAdapter(name);
+      return this.#identity(name);
+    };
     this.adapters = {
       add: async (name, source) => {
         this.#checkOpen();
         checkAdapterName(name, 'name');
-        this.declareAdapter(name, resolveAdapterSource(source, 'source'));
+        // There is no content here that could change: a version is what is there.
+        if (hasKey(source, 'hash')) return identify(name);
+        this.declareAdapter(name, resolveAdapterSource(source as AdapterSource, 'source'));
         return this.#identity(name);
       },
       remove: async (name) => {
         this.#checkOpen();
-        if (!this.#adapters.delete(name)) throw this.#unknownAdapter(name);
-      },
-      identify: async (name) => {
-        this.#checkOpen();
         if (!this.#adapters.has(name)) throw this.#unknownAdapter(name);
-        return this.#identity(name);
+        const { hash } = this.#identity(name);
+        this.#adapters.delete(name);
+        return { name, hash, freedBytes: 0 };
+      },
+      identify,
+      prefetch: (name) => {
+        const loaded = identify(name);
+        loaded.catch(() => undefined);
+        return loaded;
       },
       list: async () => {
         this.#checkOpen();
@@ -95,8 +114,19 @@ export class FakeEngine implements Engine {
     };
   }
 
-  declareAdapter(name: string, directory: string): void {
-    this.#adapters.set(name, directory);
+  declareAdapter(name: string, source: ResolvedSource): void {
+    this.#adapters.set(name, source);
+  }
+
+  /** With the same answers, and names and counts of its own. */
+  tenant(id: string): FakeEngine {
+    const found = this.#tenants.get(id) ?? new FakeEngine(this.#options);
+    if (found.#everybody === undefined) {
+      found.#everybody = this;
+      found.#adapters.clear();
+    }
+    this.#tenants.set(id, found);
+    return found;
   }
 
   async ready(): Promise<EngineInfo> {
@@ -243,6 +273,7 @@ export class FakeEngine implements Engine {
   async dispose(): Promise<void> {
     this.#disposed = true;
     for (const run of [...this.#runs]) run.end(disposedError());
+    await Promise.all([...this.#tenants.values()].map((tenant) => tenant.dispose()));
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -287,22 +318,28 @@ export class FakeEngine implements Engine {
     next();
   }
 
+  #sourceOf(name: string): ResolvedSource | undefined {
+    const own = this.#adapters.get(name);
+    if (own !== undefined || this.#everybody === undefined) return own;
+    return this.#everybody.#sourceOf(name);
+  }
+
   #identity(name: string): AdapterIdentity {
-    const directory = this.#adapters.get(name) ?? '';
-    return { name, hash: createHash('sha256').update(`${name}\n${directory}`).digest('hex') };
+    const source = this.#sourceOf(name)?.shown ?? '';
+    return { name, hash: createHash('sha256').update(`${name}\n${source}`).digest('hex') };
   }
 
   #identityOf(adapters: readonly WeightedAdapter[]): AdapterIdentity | null {
-    const unknown = adapters.find(({ name }) => !this.#adapters.has(name));
+    const unknown = adapters.find(({ name }) => this.#sourceOf(name) === undefined);
     if (unknown !== undefined) throw this.#unknownAdapter(unknown.name);
     return adaptersIdentity(adapters.map((each) => ({ ...each, ...this.#identity(each.name) })));
   }
 
   #adapterInfo(name: string): AdapterInfo {
-    const directory = this.#adapters.get(name) ?? '';
+    const source = this.#sourceOf(name)?.shown ?? '';
     return {
       ...this.#identity(name),
-      ...{ directory, bytes: 0, rank: 8, resident: true, activeRequests: 0 },
+      ...{ state: 'resident', source, directory: source, bytes: 0, rank: 8, activeRequests: 0 },
     };
   }
 

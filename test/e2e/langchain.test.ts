@@ -2,7 +2,7 @@
 import type { AIMessageChunk } from '@langchain/core/messages';
 import { generateText } from 'ai';
 import { createLorax, lorax } from 'lorax-js';
-import { createEngine } from 'lorax-js/engine';
+import { createEngine, type Engine } from 'lorax-js/engine';
 import { ChatLorax, LoraxLLM } from 'lorax-js/langchain';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
@@ -23,10 +23,13 @@ const using = <T extends { dispose(): Promise<void> }>(disposable: T): T => {
 
 afterAll(() => Promise.all(disposables.map((each) => each.dispose())));
 
+/** The model's engine is one of its own, so its stats are the whole engine's. */
+const statsOf = (model: ChatLorax) => (model.engine as Engine).stats();
+
 /** Once nobody is asking any more. */
 async function pagesInUse(model: ChatLorax): Promise<number> {
   for (let i = 0; i < 200; i++) {
-    const { requests, pages } = await model.engine.stats();
+    const { requests, pages } = await statsOf(model);
     if (requests.running + requests.waiting === 0) return pages.kv;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
@@ -94,7 +97,7 @@ describe('one batch', () => {
       calls.map(({ options }) => options),
     );
     expect(together.map(({ text }) => text)).toEqual(alone);
-    const { recentSteps } = await model.engine.stats();
+    const { recentSteps } = await statsOf(model);
     expect(Math.max(...recentSteps.map(({ decodeTokens }) => decodeTokens))).toBeGreaterThan(8);
     expect(Math.max(...recentSteps.map(({ adapters }) => adapters))).toBe(2);
   });

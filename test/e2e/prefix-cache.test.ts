@@ -21,7 +21,7 @@ interface Answer {
   cachedTokens: number;
 }
 
-async function answerTo(engine: Engine, request: GenerateRequest): Promise<Answer> {
+async function answerTo(engine: Pick<Engine, 'generate'>, request: GenerateRequest): Promise<Answer> {
   const answer: Answer = { tokens: [], promptTokens: -1, cachedTokens: -1 };
   for await (const event of engine.generate(request)) {
     if (event.type === 'start') {
@@ -77,6 +77,20 @@ describe('prompts that begin alike', () => {
     ({ blockTokens } = await engine.ready());
   });
   afterAll(() => engine.dispose());
+
+  it('are not shared between tenants, nor by a scope that looks like one', async () => {
+    const request = question('Do tenants share?');
+    const [acme, globex] = [engine.tenant('acme'), engine.tenant('globex')];
+    const ask = (view: Pick<Engine, 'generate'>, cacheScope?: string) =>
+      answerTo(view, cacheScope === undefined ? request : { ...request, cacheScope });
+    await ask(engine);
+    expect((await ask(acme)).cachedTokens).toBe(0);
+    expect((await ask(globex)).cachedTokens).toBe(0);
+    expect((await ask(acme)).cachedTokens).toBeGreaterThan(0);
+    expect((await ask(engine, 'acme')).cachedTokens).toBe(0);
+    expect((await ask(globex, 'acme')).cachedTokens).toBe(0);
+    expect((await ask(engine, JSON.stringify(['acme', null]))).cachedTokens).toBe(0);
+  });
 
   it.each(['base', 'pirate', { pirate: 0.7, json: 0.3 }])(
     'share it on %j, and answer as if they did not',

@@ -24,7 +24,7 @@ beforeAll(async () => {
     adapters: Object.fromEntries(names.map((name) => [name, join(demo, 'adapters', name)])),
     defaults: { maxOutputTokens: 48 },
   });
-  await lorax.adapters.list();
+  await Promise.all(names.map((name) => lorax.prefetch(name)));
 });
 
 afterAll(() => lorax.dispose());

@@ -10,6 +10,7 @@ import type {
   ClientMessage,
   ServeOptions,
   WireError,
+  WireSource,
   WorkerEvent,
 } from '../../worker/protocol.js';
 import { adaptersIdentity } from '../../src/adapter-mix.js';
@@ -237,19 +238,23 @@ export class FakeConnection implements WorkerConnection {
           blockTokens: 16,
         });
       case 'addAdapter': {
-        const refused = script.addAdapter?.(command.name, command.directory);
+        const directory = directoryOf(command.source);
+        const refused = script.addAdapter?.(command.name, directory);
         if (refused !== undefined) return error(refused);
-        this.adapters.set(command.name, command.directory);
-        return result({ name: command.name, hash: hashOf(command.directory) });
+        this.adapters.set(command.name, directory);
+        return result({ hash: hashOf(directory), directory });
       }
-      case 'removeAdapter':
+      case 'cancelCall':
+        return;
+      case 'removeAdapter': {
+        const hash = hashOf(this.adapters.get(command.name) ?? '');
         this.adapters.delete(command.name);
-        return result(null);
+        return result({ name: command.name, hash, freedBytes: 1 });
+      }
       case 'listAdapters':
         return result(
-          [...this.adapters].map(([name, directory]) => ({
-            ...{ name, directory, hash: hashOf(directory), bytes: 1, rank: 8 },
-            ...{ resident: true, activeRequests: 0 },
+          [...this.adapters.keys()].map((name) => ({
+            ...{ name, bytes: 1, rank: 8, resident: true, activeRequests: 0 },
           })),
         );
       case 'stats':
@@ -271,6 +276,11 @@ export class FakeConnection implements WorkerConnection {
         return result(null);
     }
   }
+}
+
+function directoryOf(source: WireSource): string {
+  if (source.kind === 'directory') return source.directory;
+  return source.kind === 'folder' ? `${source.folder}/${source.name}` : JSON.stringify(source);
 }
 
 function hashOf(text: string): string {

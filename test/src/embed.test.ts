@@ -1,4 +1,5 @@
 // engine.embed against a scripted worker: what is sent, what comes back, how it fails.
+import { directorySource } from '../../src/adapter-source.js';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -137,7 +138,7 @@ describe('engine.embed of a shared engine', () => {
     const model = mkdtempSync(join(tmpdir(), 'lorax-embed-'));
     folders.push(model);
     const engine = new ScopedEngine(() => pickEngineOptions({ model }), worker.connect);
-    engine.declareAdapter('pirate', '/adapters/pirate');
+    engine.declareAdapter('pirate', directorySource('/adapters/pirate'));
     return engine;
   }
 

@@ -22,6 +22,7 @@ describe('engine options', () => {
     expect(resolveEngineOptions({ model: '/m' })).toEqual({
       ...{ model: '/m', device: 'auto', precision: 'auto', memoryBytes: 0, maxBatchTokens: 0 },
       ...{ memoryFraction: 0.9, deterministic: false, maxQueued: 1024, onProgress: undefined },
+      ...{ hubModel: undefined, hub: {}, sources: [], onAdapter: undefined },
     });
   });
 
@@ -47,6 +48,11 @@ describe('engine options', () => {
     [{ model: 'm', memoryFraction: 0.5, memoryBytes: 1e9 }, 'options.memoryFraction'],
     [{ model: 'm', memoryFraction: 0.5, device: 'cpu' }, 'options.memoryFraction'],
     [{ model: 'm', precision: 'float32', device: 'cuda' }, 'options.precision'],
+    [{ model: 'm', hub: 'https://huggingface.co' }, 'options.hub'],
+    [{ model: 'm', hub: { token: true } }, 'options.hub.token'],
+    [{ model: 'm', hub: { endpoint: 'huggingface.co' } }, 'options.hub.endpoint'],
+    [{ model: 'm', hub: { offline: 1 } }, 'options.hub.offline'],
+    [{ model: 'm', hub: { cacheDirectory: '' } }, 'options.hub.cacheDirectory'],
     [{ model: 'm', deterministic: 1 }, 'options.deterministic'],
     [{ model: 'm', maxBatchTokens: 0 }, 'options.maxBatchTokens'],
     [{ model: 'm', maxQueued: Number.POSITIVE_INFINITY }, 'options.maxQueued'],

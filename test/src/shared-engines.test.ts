@@ -160,7 +160,7 @@ describe('sharing', () => {
     expect((error as Error).message).not.toContain(folder);
   });
 
-  it('lists the adapters that load beside one that does not', async () => {
+  it('lists what is known with its state, and loads nothing for that', async () => {
     const lorax = provider(
       { adapters: { bad: './bad', good: './good' } },
       {
@@ -168,8 +168,14 @@ describe('sharing', () => {
           name.endsWith('bad') ? { code: 'ADAPTER_INVALID', message: name, data: {} } : undefined,
       },
     );
-    expect((await lorax.adapters.list()).map(({ name }) => name)).toEqual(['good']);
+    const states = async () =>
+      Object.fromEntries((await lorax.adapters.list()).map(({ name, state }) => [name, state]));
+    expect(await states()).toEqual({ bad: 'on-disk', good: 'on-disk' });
+    await lorax.prefetch('good');
     expect(await codeOf(text(lorax.engine, 'bad'))).toBe('ADAPTER_INVALID');
+    expect(await states()).toEqual({ bad: 'failed', good: 'resident' });
+    const [bad] = await lorax.adapters.list();
+    expect(bad).toMatchObject({ name: 'bad', error: { code: 'ADAPTER_INVALID', message: 'bad' } });
   });
 
   it('reports the progress of a provider to that provider', async () => {

@@ -1,10 +1,21 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
-import { AdapterRegistry, type AdapterBackend } from '../../worker/adapter-registry.js';
+import {
+  AdapterRegistry,
+  type AdapterBackend,
+  type AddRequest,
+} from '../../worker/adapter-registry.js';
 import type { NativeAdapterSpec } from '../../worker/addon.js';
 import { Random } from './random.js';
 
 const tick = () => new Promise((resolve) => setImmediate(resolve));
+
+function from(directory: string, more: Partial<AddRequest> = {}): AddRequest {
+  return {
+    ...{ source: { kind: 'directory', directory }, signal: new AbortController().signal },
+    ...{ onFetched: () => undefined, ...more },
+  };
+}
 
 /** A directory "x@7" holds content with hash "x"; "rank 500" in it is its largest rank, else 16. */
 class Backend implements AdapterBackend {
@@ -12,6 +23,10 @@ class Backend implements AdapterBackend {
   readonly adds: string[] = [];
   private next = 1;
   delay: () => Promise<unknown> = tick;
+
+  async fetch({ source }: AddRequest): Promise<string> {
+    return (source as { directory: string }).directory;
+  }
 
   async read(directory: string): Promise<NativeAdapterSpec> {
     await this.delay();
@@ -61,9 +76,12 @@ async function lease(registry: AdapterRegistry, name: string) {
 describe('AdapterRegistry', () => {
   it('shares one native copy between names of the same content', async () => {
     const { backend, registry } = setUp();
-    const [a, b] = await Promise.all([registry.add('a', 'x@1'), registry.add('b', 'x@2')]);
-    expect(a).toEqual({ name: 'a', hash: 'x' });
-    expect(b).toEqual({ name: 'b', hash: 'x' });
+    const [a, b] = await Promise.all([
+      registry.add('a', from('x@1')),
+      registry.add('b', from('x@2')),
+    ]);
+    expect(a).toEqual({ hash: 'x', directory: 'x@1' });
+    expect(b).toEqual({ hash: 'x', directory: 'x@2' });
     expect(backend.adds).toEqual(['x']);
     await registry.remove('a');
     await tick();
@@ -75,9 +93,9 @@ describe('AdapterRegistry', () => {
 
   it('repoints a name; a lease keeps the old content until it is released', async () => {
     const { backend, registry } = setUp();
-    await registry.add('a', 'x@1');
+    await registry.add('a', from('x@1'));
     const held = await lease(registry, 'a');
-    await registry.add('a', 'y@1');
+    await registry.add('a', from('y@1'));
     await tick();
     expect([...backend.loaded.values()].sort()).toEqual(['x', 'y']);
     expect(backend.loaded.get(held.handle)).toBe('x');
@@ -92,7 +110,11 @@ describe('AdapterRegistry', () => {
 
   it('changes one name in order, and a lease sees every change asked for before it', async () => {
     const { backend, registry } = setUp();
-    const adds = [registry.add('a', 'x'), registry.add('a', 'y'), registry.add('a', 'z')];
+    const adds = [
+      registry.add('a', from('x')),
+      registry.add('a', from('y')),
+      registry.add('a', from('z')),
+    ];
     const leased = lease(registry, 'a');
     const removed = registry.remove('a');
     expect((await leased).identity.hash).toBe('z');
@@ -106,23 +128,26 @@ describe('AdapterRegistry', () => {
 
   it('leaves nothing behind when adding fails, and keeps what was there', async () => {
     const { backend, registry } = setUp();
-    await registry.add('a', 'x');
-    await expect(registry.add('a', 'bad')).rejects.toThrow('NaN in bad');
-    await expect(registry.add('a', 'unreadable')).rejects.toThrow('cannot read');
-    const both = await Promise.allSettled([registry.add('b', 'bad'), registry.add('c', 'bad')]);
+    await registry.add('a', from('x'));
+    await expect(registry.add('a', from('bad'))).rejects.toThrow('NaN in bad');
+    await expect(registry.add('a', from('unreadable'))).rejects.toThrow('cannot read');
+    const both = await Promise.allSettled([
+      registry.add('b', from('bad')),
+      registry.add('c', from('bad')),
+    ]);
     expect(both.map((result) => result.status)).toEqual(['rejected', 'rejected']);
     expect((await registry.list()).map((info) => info.name)).toEqual(['a']);
     expect([...backend.loaded.values()]).toEqual(['x']);
     // Asked for again, it is tried again.
-    await expect(registry.add('b', 'bad')).rejects.toThrow('NaN in bad');
+    await expect(registry.add('b', from('bad'))).rejects.toThrow('NaN in bad');
   });
 
   it('names up to three near names, of the same scope only, without the scope', async () => {
     const { registry } = setUp();
     for (const name of ['pirate', 'pirates', 'pilate', 'private', 'json']) {
-      await registry.add(`p1\0${name}`, name);
+      await registry.add(`p1\0${name}`, from(name));
     }
-    await registry.add('p2\0pirata', 'secret');
+    await registry.add('p2\0pirata', from('secret'));
     const error = await lease(registry, 'p1\0pirat').catch((thrown: unknown) => thrown);
     expect(error).toMatchObject({
       code: 'ADAPTER_NOT_FOUND',
@@ -130,17 +155,17 @@ describe('AdapterRegistry', () => {
       data: { adapter: 'pirat', near: ['pirate', 'pilate', 'pirates'] },
     });
     await expect(lease(registry, 'p2\0json')).rejects.toMatchObject({ data: { near: [] } });
-    expect(await registry.add('p1\0other', 'o')).toEqual({ name: 'other', hash: 'o' });
+    expect(await registry.remove('p1\0json')).toEqual({
+      ...{ name: 'json', hash: 'json', freedBytes: 500 },
+    });
   });
 
   it('lists names as they were given, with rank and native facts', async () => {
     const { registry } = setUp();
-    await registry.add('p\0a', 'x@1');
+    await registry.add('p\0a', from('x@1'));
     expect(await registry.list()).toEqual([
       {
         name: 'p\0a',
-        hash: 'x',
-        directory: 'x@1',
         bytes: 100,
         rank: 16,
         resident: true,
@@ -151,7 +176,7 @@ describe('AdapterRegistry', () => {
 
   it('leases a mix: all of its contents or none, as of receipt', async () => {
     const { backend, registry } = setUp();
-    await Promise.all([registry.add('p\0a', 'x'), registry.add('p\0b', 'y')]);
+    await Promise.all([registry.add('p\0a', from('x')), registry.add('p\0b', from('y'))]);
     const mix = [
       { name: 'p\0b', weight: 0.5 },
       { name: 'p\0a', weight: -2 },
@@ -171,14 +196,13 @@ describe('AdapterRegistry', () => {
       ],
     });
     // What comes after receipt does not concern it, although one of its names is still being loaded.
-    const adding = registry.add('p\0c', 'z');
+    const adding = registry.add('p\0c', from('z'));
     const later = registry.lease([...mix, { name: 'p\0c', weight: 1 }]);
-    await registry.remove('p\0a');
+    const removals = [registry.remove('p\0a')];
     await adding;
     expect((await later).uses).toHaveLength(3);
     await expect(registry.lease(mix)).rejects.toMatchObject({ data: { adapter: 'a' } });
-    await registry.remove('p\0b');
-    await registry.remove('p\0c');
+    removals.push(registry.remove('p\0b'), registry.remove('p\0c'));
     await tick();
     expect([...backend.loaded.values()].sort()).toEqual(['x', 'y', 'z']);
     (await later).release();
@@ -186,13 +210,83 @@ describe('AdapterRegistry', () => {
     expect([...backend.loaded.values()].sort()).toEqual(['x', 'y']);
     held.release();
     held.release();
-    await tick();
+    // Each tells what it freed, when that is free.
+    expect((await Promise.all(removals)).map(({ freedBytes }) => freedBytes)).toEqual([
+      ...[100, 200, 300],
+    ]);
     expect(backend.loaded.size).toBe(0);
+  });
+
+  it('goes on with what a name stands for until the new content is there', async () => {
+    const { backend, registry } = setUp();
+    await registry.add('a', from('x'));
+    let arrive = () => {};
+    backend.delay = () => new Promise<void>((resolve) => (arrive = resolve));
+    const replaced = registry.add('a', from('y'));
+    await tick();
+    const before = await lease(registry, 'a');
+    expect(before.identity.hash).toBe('x');
+    backend.delay = tick;
+    arrive();
+    await replaced;
+    expect((await lease(registry, 'a')).identity.hash).toBe('y');
+    expect([...backend.loaded.values()].sort()).toEqual(['x', 'y']);
+    before.release();
+    expect([...backend.loaded.values()]).toEqual(['y']);
+  });
+
+  it('lets no slow load delay another, of the same name or not', async () => {
+    const { backend, registry } = setUp();
+    let arrive = () => {};
+    const slow = new Promise<void>((resolve) => (arrive = resolve));
+    backend.fetch = async ({ source }) => {
+      const { directory } = source as { directory: string };
+      if (directory === 'slow') await slow;
+      return directory;
+    };
+    const late = registry.add('a', from('slow'));
+    await registry.add('b', from('x'));
+    await registry.add('a', from('y'));
+    expect((await lease(registry, 'a')).identity.hash).toBe('y');
+    arrive();
+    // It was asked for before the other, so it changes nothing.
+    expect(await late).toMatchObject({ hash: 'slow' });
+    expect((await lease(registry, 'a')).identity.hash).toBe('y');
+    expect([...backend.loaded.values()].sort()).toEqual(['x', 'y']);
+  });
+
+  it('takes a version only as the content it is', async () => {
+    const { backend, registry } = setUp();
+    await registry.add('a', from('x@1'));
+    await registry.add('a@x', from('x@1', { hash: 'x' }));
+    expect(backend.adds).toEqual(['x']);
+    await expect(registry.add('a@w', from('x@1', { hash: 'wanted' }))).rejects.toMatchObject({
+      code: 'ADAPTER_NOT_FOUND',
+      data: { adapter: 'a@w', hash: 'wanted', found: 'x' },
+    });
+    // What is here already need not be read again, wherever its files have gone.
+    await registry.add('a', from('y'));
+    await registry.add('a', from('unreadable', { hash: 'x' }));
+    expect((await lease(registry, 'a')).identity.hash).toBe('x');
+  });
+
+  it('shares nothing between tenants, and tells native code they are different', async () => {
+    const { backend, registry } = setUp();
+    await registry.add('t1\0a', from('x', { tenant: 't1' }));
+    await registry.add('t2\0a', from('x', { tenant: 't2' }));
+    await registry.add('a', from('x'));
+    expect(backend.loaded.size).toBe(3);
+    expect(new Set(backend.adds).size).toBe(3);
+    const [one, two] = [await lease(registry, 't1\0a'), await lease(registry, 't2\0a')];
+    expect(one.handle).not.toBe(two.handle);
+    expect(one.identity.hash).toBe('x');
+    expect(two.identity.hash).toBe('x');
   });
 
   it('adds the weights of names that stand for the same content', async () => {
     const { registry } = setUp();
-    for (const name of ['a', 'b', 'c']) await registry.add(name, name === 'c' ? 'y' : `x@${name}`);
+    for (const name of ['a', 'b', 'c'])
+      await registry.add(name, from(name === 'c' ? 'y' : `x@${name}`));
     const weights = (a: number, b: number) => [
       { name: 'a', weight: a },
       { name: 'c', weight: 1 },
@@ -211,8 +305,8 @@ describe('AdapterRegistry', () => {
 
   it('refuses a mix of more ranks than a step has room for, and holds nothing of it', async () => {
     const { backend, registry } = setUp();
-    for (const name of ['a', 'b']) await registry.add(name, `rank 500 of ${name}`);
-    await registry.add('c', 'small');
+    for (const name of ['a', 'b']) await registry.add(name, from(`rank 500 of ${name}`));
+    await registry.add('c', from('small'));
     const mix = (...names: string[]) => names.map((name) => ({ name, weight: 1 }));
     const fits = await registry.lease(mix('a', 'b'));
     await expect(registry.lease(mix('a', 'b', 'c'))).rejects.toMatchObject({
@@ -242,7 +336,7 @@ describe('AdapterRegistry', () => {
       for (let i = 0; i < 40; i++) {
         const name = random.pick(['a', 'b', 'c']);
         const kind = random.below(5);
-        if (kind < 2) start(registry.add(name, random.pick(['x', 'y', 'z', 'bad'])));
+        if (kind < 2) start(registry.add(name, from(random.pick(['x', 'y', 'z', 'bad']))));
         else if (kind === 2) start(registry.remove(name));
         else if (kind === 3) start(lease(registry, name).then((l) => leases.push(l)));
         else leases.splice(random.below(leases.length + 1), 1).forEach((l) => l.release());
@@ -251,10 +345,21 @@ describe('AdapterRegistry', () => {
           expect(backend.loaded.get(handle)).toBe(identity.hash);
         }
       }
-      await Promise.allSettled(pending);
+      let settled = false;
+      void Promise.allSettled(pending).then(() => (settled = true));
+      // Removals wait for the leases.
+      while (!settled) {
+        await tick();
+        leases.splice(0).forEach(({ release }) => release());
+      }
       leases.forEach(({ release }) => release());
       await tick();
-      const named = new Set((await registry.list()).map((info) => info.hash));
+      const named = new Set<string>();
+      for (const { name } of await registry.list()) {
+        const { identity, release } = await lease(registry, name);
+        named.add(identity.hash);
+        release();
+      }
       expect([...backend.loaded.values()].sort(), `seed ${seed}`).toEqual([...named].sort());
     }
   });

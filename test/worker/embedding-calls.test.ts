@@ -1,6 +1,6 @@
 // Embed calls through the port, on the fake addon: one native request per input, one end per call.
 import { describe, expect, it } from 'vitest';
-import { CONTEXT, chatml, pause, start, submissions } from './port-client.js';
+import { CONTEXT, chatml, pause, start, submissions, inDirectory } from './port-client.js';
 import type { Client } from './port-client.js';
 import { Random } from './random.js';
 
@@ -53,10 +53,14 @@ describe('an embed call', () => {
 
   it('uses the weights that the name stood for at receipt', async () => {
     const client = start({ manual: true });
-    await client.call({ type: 'addAdapter', name: '1\0pirate', directory: '/one' });
+    await client.call({ type: 'addAdapter', name: '1\0pirate', source: inDirectory('/one') });
     const id = client.embed(['a', 'b'], { adapters: [{ name: '1\0pirate', weight: 1 }] });
     await submissions(client, 2);
-    const repointed = client.call({ type: 'addAdapter', name: '1\0pirate', directory: '/two' });
+    const repointed = client.call({
+      type: 'addAdapter',
+      name: '1\0pirate',
+      source: inDirectory('/two'),
+    });
     await repointed;
     native(client).step();
     const { adapter, embeddings } = await embeddedOf(client, id);

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { Sampling } from '../../src/types.js';
 import type { WirePrompt } from '../../worker/protocol.js';
 import { Random } from './random.js';
-import { VOCAB, CONTEXT, start, submissions, pause } from './port-client.js';
+import { VOCAB, CONTEXT, start, submissions, pause, inDirectory } from './port-client.js';
 
 describe('cancelling', () => {
   it('answers with aborted and what was used until then', async () => {
@@ -110,23 +110,25 @@ describe('adapters', () => {
   it('are added, used, listed and removed by opaque names', async () => {
     const client = start({ manual: true });
     const name = 'p7\0pirate';
-    expect(await client.call({ type: 'addAdapter', name, directory: '/a' })).toEqual({
-      name: 'pirate',
+    expect(await client.call({ type: 'addAdapter', name, source: inDirectory('/a') })).toEqual({
       hash: 'hash of /a',
+      directory: '/a',
     });
     const id = client.generate('x', { maxOutputTokens: 3 }, name);
     await submissions(client, 1);
     expect(await client.call({ type: 'listAdapters' })).toEqual([
-      expect.objectContaining({ name, directory: '/a', rank: 8, bytes: 1000, activeRequests: 1 }),
+      expect.objectContaining({ name, rank: 8, bytes: 1000, activeRequests: 1 }),
     ]);
     // The weights under the name change; the request goes on with the old ones.
-    await client.call({ type: 'addAdapter', name, directory: '/b' });
+    await client.call({ type: 'addAdapter', name, source: inDirectory('/b') });
     const [engine] = client.addon.engines;
     for (let i = 0; i < 3; i++) engine!.step();
     await client.end(id);
     expect(client.of('start', id)[0]?.adapter).toEqual({ name: 'pirate', hash: 'hash of /a' });
     expect(engine!.removedAdapters).toEqual([0]);
-    expect(await client.call({ type: 'removeAdapter', name })).toBeNull();
+    expect(await client.call({ type: 'removeAdapter', name })).toEqual({
+      ...{ name: 'pirate', hash: 'hash of /b', freedBytes: 1001 },
+    });
     expect(engine!.removedAdapters).toEqual([0, 1]);
     const gone = client.generate('x', {}, name);
     expect(await client.end(gone)).toMatchObject({
@@ -136,7 +138,7 @@ describe('adapters', () => {
 
   it('may be asked for in the same message that adds them', async () => {
     const client = start();
-    client.send({ type: 'addAdapter', call: 500, name: 'a', directory: '/a' });
+    client.send({ type: 'addAdapter', call: 500, name: 'a', source: inDirectory('/a') });
     const id = client.generate('x', { maxOutputTokens: 1 }, 'a');
     client.send({ type: 'removeAdapter', call: 501, name: 'a' });
     expect((await client.end(id)).type).toBe('finish');
@@ -150,10 +152,10 @@ describe('adapters', () => {
       },
     });
     await expect(
-      client.call({ type: 'addAdapter', name: 'a', directory: '/broken' }),
+      client.call({ type: 'addAdapter', name: 'a', source: inDirectory('/broken') }),
     ).rejects.toMatchObject({ code: 'ADAPTER_INVALID', message: '/broken' });
     await expect(
-      client.call({ type: 'addAdapter', name: 'a', directory: '/nan' }),
+      client.call({ type: 'addAdapter', name: 'a', source: inDirectory('/nan') }),
     ).rejects.toMatchObject({ code: 'ADAPTER_INVALID', message: 'NaN in layer 3' });
     await expect(client.call({ type: 'removeAdapter', name: 'a' })).rejects.toMatchObject({
       code: 'ADAPTER_NOT_FOUND',
@@ -247,7 +249,11 @@ describe('the end', () => {
         } else if (kind < 8 && ids.length > 0) {
           client.send({ type: 'cancel', id: random.pick(ids) });
         } else if (kind === 8) {
-          call({ type: 'addAdapter', name, directory: random.pick(['/x', '/y', '/broken']) });
+          call({
+            type: 'addAdapter',
+            name,
+            source: inDirectory(random.pick(['/x', '/y', '/broken'])),
+          });
         } else if (kind === 9) {
           call({ type: 'removeAdapter', name });
         } else if (kind === 10) {

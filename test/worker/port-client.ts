@@ -16,6 +16,7 @@ import type {
   GenerateCommand,
   ServeOptions,
   WirePrompt,
+  WireSource,
   WorkerEvent,
   WorkerMessage,
 } from '../../worker/protocol.js';
@@ -26,6 +27,8 @@ export const VOCAB = 600;
 export const CONTEXT = 512;
 export const OPTIONS: ServeOptions = {
   model: '/models/fake',
+  hubModel: null,
+  hub: {},
   device: 'auto',
   precision: 'auto',
   memoryBytes: 0,
@@ -38,6 +41,8 @@ export const OPTIONS: ServeOptions = {
 };
 
 export const chatml = loadFixture('chatml');
+
+export const inDirectory = (directory: string): WireSource => ({ kind: 'directory', directory });
 
 /** LoadEngine over the fake addon and the chatml fixture: no directory is read. */
 export function fakeLoad(addon: FakeAddon): LoadEngine {

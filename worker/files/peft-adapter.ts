@@ -103,11 +103,19 @@ function isInside(file: string, directory: string): boolean {
   return relative !== '' && !relative.startsWith('..') && !path.isAbsolute(relative);
 }
 
-/** Hugging Face's cache: models--x/snapshots/<revision>/<name> links to models--x/blobs/<hash>. */
+/**
+ * Hugging Face's cache: models--x/snapshots/<revision>/<name> links to models--x/blobs/<hash>, which
+ * may be a link to blobs/<xx>/<hash> of the whole cache.
+ */
 function isHubBlob(file: string, directory: string): boolean {
   const snapshots = path.dirname(directory);
   if (path.basename(snapshots) !== 'snapshots') return false;
-  return path.dirname(file) === path.join(path.dirname(snapshots), 'blobs');
+  const repository = path.dirname(snapshots);
+  const folder = path.dirname(file);
+  return (
+    folder === path.join(repository, 'blobs') ||
+    path.dirname(folder) === path.join(path.dirname(repository), 'blobs')
+  );
 }
 
 function missingFile(root: string, file: string, names: string[]): LoraxError {

@@ -1,4 +1,5 @@
 // ChatLorax as its users meet it, on scripted answers: calls, options, what an answer tells.
+import { directorySource } from '../../../src/adapter-source.js';
 import { BaseCallbackHandler } from '@langchain/core/callbacks/base';
 import { InMemoryCache } from '@langchain/core/caches';
 import { ContextOverflowError, getRetryable } from '@langchain/core/errors';
@@ -345,7 +346,7 @@ describe('identity', () => {
     expect(await asked({ adapter: 'pirate' }, named('one'))).toBe(1);
     expect(await asked({ adapter: 'pirate' }, named('two'))).toBe(1);
     expect(await asked({ adapter: 'pirate' }, named('one'))).toBe(0);
-    engine.declareAdapter('pirate', '/other/content');
+    engine.declareAdapter('pirate', directorySource('/other/content'));
     expect(await asked({ adapter: 'pirate' })).toBe(1);
     await llm.invoke('x', { signal: new AbortController().signal });
     await llm.invoke('x', { signal: new AbortController().signal });
@@ -356,7 +357,7 @@ describe('identity', () => {
     const cache = new InMemoryCache();
     const mix = { pirate: 0.7, json: 0.3 };
     const { llm, engine } = setUp({ adapter: mix, cache });
-    engine.declareAdapter('json', '/json');
+    engine.declareAdapter('json', directorySource('/json'));
     const shown = '0.7*pirate + 0.3*json';
     expect(llm._identifyingParams()).toMatchObject({ adapter: shown });
     expect(llm._identifyingParams()).not.toHaveProperty('adapter_hash');
@@ -374,7 +375,7 @@ describe('identity', () => {
     expect(await asked({ adapter: mix })).toBe(0);
     expect(await asked({}, { adapter: mix })).toBe(0);
     expect(await asked({ adapter: { pirate: 0.7, json: 0.4 } })).toBe(1);
-    engine.declareAdapter('json', '/other/content');
+    engine.declareAdapter('json', directorySource('/other/content'));
     expect(await asked({ adapter: mix })).toBe(1);
     await expect(llm.invoke('x', { adapter: { pirate: 0 } })).rejects.toMatchObject({
       ...{ code: 'INVALID_OPTIONS', data: { field: 'options.adapter["pirate"]' } },

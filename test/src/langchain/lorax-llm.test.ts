@@ -1,4 +1,5 @@
 // LoraxLLM on scripted answers: a text in, a text out, no chat template.
+import { directorySource } from '../../../src/adapter-source.js';
 import { BaseCallbackHandler } from '@langchain/core/callbacks/base';
 import { InMemoryCache } from '@langchain/core/caches';
 import { load } from '@langchain/core/load';
@@ -87,7 +88,7 @@ describe('LoraxLLM', () => {
     const { llm, engine } = setUp({ adapter: 'pirate', cache });
     expect(await llm.invoke('x')).toBe(await llm.invoke('x'));
     expect(engine.requests).toHaveLength(1);
-    engine.declareAdapter('pirate', '/other/content');
+    engine.declareAdapter('pirate', directorySource('/other/content'));
     await llm.invoke('x');
     expect(engine.requests).toHaveLength(2);
   });

@@ -12,8 +12,8 @@ export async function GET(): Promise<Response> {
     pages,
     requests,
     finished: totals.finished,
-    adapters: adapters.map(({ name, rank, resident, activeRequests }) => ({
-      ...{ name, rank, resident, activeRequests },
+    adapters: adapters.map(({ name, rank, state, activeRequests }) => ({
+      ...{ name, rank, resident: state === 'resident', activeRequests },
     })),
   };
   return Response.json(status, { headers: { 'cache-control': 'no-store' } });
