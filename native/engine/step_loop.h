@@ -53,19 +53,22 @@ class StepLoop {
   void refuse_overflow();
   void plan(const Schedule& schedule, StepInFlight* step);
   void plan_adapters(StepInFlight* step);
-  void make_masks(StepInFlight* step);
   void note_submitted();
-  void sample_newest();
-  void fill_mask(Sequence& sequence, std::span<uint32_t> mask);
 
   void collect_oldest();
   void accept(Sequence& sequence, const SampleResult& result);
   void accept(Sequence& sequence, std::span<const float> sum);
-  void accept_none(Sequence& sequence);
-  void follow_grammar(Sequence& sequence);
-  void append_forced(Sequence& sequence, std::vector<int32_t> tokens);
   void finish_if_over(Sequence& sequence);
   void tell() noexcept;
+
+  // step_loop_grammar.cc
+  void begin_governed(Sequence& sequence);
+  void make_masks(StepInFlight* step);
+  void sample_newest();
+  void fill_mask(Sequence& sequence, std::span<uint32_t> mask);
+  void accept_none(Sequence& sequence);
+  bool follow_grammar(Sequence& sequence);
+  void append_forced(Sequence& sequence, std::vector<int32_t> tokens);
 
   // Each writes the one terminal event and frees everything the sequence holds.
   void finish(Sequence& sequence, FinishReason reason);
