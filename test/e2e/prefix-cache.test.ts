@@ -21,7 +21,10 @@ interface Answer {
   cachedTokens: number;
 }
 
-async function answerTo(engine: Pick<Engine, 'generate'>, request: GenerateRequest): Promise<Answer> {
+async function answerTo(
+  engine: Pick<Engine, 'generate'>,
+  request: GenerateRequest,
+): Promise<Answer> {
   const answer: Answer = { tokens: [], promptTokens: -1, cachedTokens: -1 };
   for await (const event of engine.generate(request)) {
     if (event.type === 'start') {
