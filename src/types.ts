@@ -177,6 +177,8 @@ interface GenerateRequestBase {
    * have the same scope. Unset: by all that have none.
    */
   cacheScope?: string;
+  /** Integer, -1000 to 1000, default 0: of waiting requests of one adapter, higher ones come first. */
+  priority?: number;
   signal?: AbortSignal;
   /** Fires exactly once, also for aborted and failed requests. */
   onUsage?: (usage: Usage, timing: Timing) => void;

@@ -9,7 +9,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
-import type { NativeAdapterSpec, NativeAdapterUse } from './addon.js';
+import type { NativeAdapterSpec, NativeAdapterUse, NativeService } from './addon.js';
 import { answerEvents } from './answer-events.js';
 import { EmbeddingCalls, queueFullError } from './embedding-calls.js';
 import { engineStats } from './engine-stats.js';
@@ -218,7 +218,7 @@ export class EnginePort {
           sampling,
           atMs: request.elapsedMs(),
         };
-        this.submit(engine, request, nativeId, prepared, lease.uses, command.cacheScope);
+        this.submit(engine, request, nativeId, prepared, lease.uses, serviceOf(command));
       } finally {
         lease.release();
       }
@@ -233,12 +233,12 @@ export class EnginePort {
     nativeId: number,
     { tokens, sampling, constraint }: PreparedRequest,
     adapters: readonly NativeAdapterUse[],
-    cacheScope: string | undefined,
+    service: NativeService,
   ): void {
     this.numPreparing--;
     this.submitted.set(nativeId, request);
     try {
-      engine.native.submit(nativeId, tokens, adapters, sampling.native, constraint, cacheScope);
+      engine.native.submit(nativeId, tokens, adapters, sampling.native, constraint, service);
     } catch (error) {
       this.submitted.delete(nativeId);
       throw error;
@@ -394,6 +394,13 @@ export class EnginePort {
       list: () => native.adapters(),
     };
   }
+}
+
+function serviceOf({ cacheScope, priority }: GenerateCommand): NativeService {
+  const service: NativeService = {};
+  if (cacheScope !== undefined) service.cacheScope = cacheScope;
+  if (priority !== undefined) service.priority = priority;
+  return service;
 }
 
 function disposedError(): LoraxError {
