@@ -11,6 +11,7 @@ import { checkMessages } from './chat-messages.js';
 import {
   checkBoolean,
   checkFunction,
+  checkNumber,
   checkObject,
   checkString,
   invalidOptions,
@@ -30,15 +31,18 @@ export interface CheckedRequest {
   tools?: WireTools;
   reasoning?: boolean;
   cacheScope?: string;
+  priority?: number;
 }
 
 /** What only a chat template can express. */
 const CHAT_KEYS = ['tools', 'toolChoice', 'parallelToolCalls', 'reasoning'];
 const KEYS = [
   ...['messages', 'prompt', 'promptTokens', 'adapter', 'sampling', 'signal', 'onUsage'],
-  ...['constraint', 'cacheScope'],
+  ...['constraint', 'cacheScope', 'priority'],
   ...CHAT_KEYS,
 ];
+
+const PRIORITIES = { min: -1000, max: 1000, integer: true };
 
 export function checkGenerateRequest(request: GenerateRequest): CheckedRequest {
   const fields = checkObject(request, 'request', KEYS);
@@ -57,6 +61,8 @@ export function checkGenerateRequest(request: GenerateRequest): CheckedRequest {
   if (reasoning !== undefined) checked.reasoning = reasoning;
   const cacheScope = checkString(fields.cacheScope, 'request.cacheScope');
   if (cacheScope !== undefined) checked.cacheScope = cacheScope;
+  const priority = checkNumber(fields.priority, 'request.priority', PRIORITIES);
+  if (priority !== undefined) checked.priority = priority;
   const chatOnly = CHAT_KEYS.find((key) => fields[key] !== undefined);
   if (chatOnly !== undefined && checked.prompt.kind !== 'messages') {
     const field = `request.${chatOnly}`;

@@ -200,6 +200,8 @@ interface GenerateRequestBase {
    * have the same scope, of one tenant. Unset: by all that have none.
    */
   cacheScope?: string;
+  /** Integer, -1000 to 1000, default 0: higher ones of a tenant, or adapter where there is none, go first. */
+  priority?: number;
   signal?: AbortSignal;
   /** Fires exactly once, also for aborted and failed requests. */
   onUsage?: (usage: Usage, timing: Timing) => void;

@@ -160,6 +160,18 @@ export interface NativeSampling {
   stopTokenIds: Int32Array;
 }
 
+/** Whose turn a request has, and with whom it shares KV; an unset field is its default. */
+export interface NativeService {
+  /** Who is served alike with others; '' (default): told apart from others without one by adapters. */
+  tenant?: string;
+  /** Finite, above 0; of all that is served, tenants get shares like their weights. Default 1. */
+  tenantWeight?: number;
+  /** Of a tenant's requests, higher ones come first. Default 0. */
+  priority?: number;
+  /** KV is shared with requests of the same scope. Default ''. */
+  cacheScope?: string;
+}
+
 /** How a prompt's final hidden states become one vector; the names are those of src/types.ts. */
 export interface NativeEmbedding {
   pooling: 'mean' | 'last' | 'cls';
@@ -303,8 +315,7 @@ export interface NativeEngine {
   /**
    * `request`: the caller's id, unique among open ones, 1..2^31-1. `adapters`: distinct handles, at
    * most 8; empty for the base. Refusals (CONTEXT_TOO_LONG, POOL_EXHAUSTED, QUEUE_FULL; INVALID_OPTIONS where
-   * maxOutputTokens is below the grammar's shortestTokens) arrive as Failed events. `cacheScope`: KV is
-   * shared with requests of the same one; '' or unset is one too.
+   * maxOutputTokens is below the grammar's shortestTokens) arrive as Failed events.
    */
   submit(
     request: number,
@@ -312,7 +323,7 @@ export interface NativeEngine {
     adapters: readonly NativeAdapterUse[],
     sampling: NativeSampling,
     constraint?: NativeConstraint,
-    cacheScope?: string,
+    service?: NativeService,
   ): void;
   /** As submit(), but the prompt is embedded and nothing generated. */
   embed(

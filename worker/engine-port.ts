@@ -12,9 +12,8 @@ import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import type { LoadProgress } from '../src/types.js';
 import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
-import type { NativeAdapterSpec, NativeAdapterUse } from './addon.js';
+import type { NativeAdapterSpec, NativeAdapterUse, NativeService } from './addon.js';
 import { answerEvents } from './answer-events.js';
-import { cacheScopeOf } from './cache-scope.js';
 import { EmbeddingCalls, queueFullError } from './embedding-calls.js';
 import { engineStats } from './engine-stats.js';
 import { finishAtString, finishOf, type Finish } from './finish-reason.js';
@@ -23,6 +22,7 @@ import { loadEngine, type LoadedEngine, type LoadEngine } from './load-engine.js
 import { OpenRequest } from './open-request.js';
 import { Outbox } from './outbox.js';
 import type { TokenBatch } from './output/text-output.js';
+import { serviceOf } from './native-service.js';
 import { prepareRequest, type PreparedRequest } from './prepare-request.js';
 import type {
   CallResult,
@@ -252,7 +252,7 @@ export class EnginePort {
           sampling,
           atMs: request.elapsedMs(),
         };
-        this.submit(engine, request, nativeId, prepared, lease.uses, cacheScopeOf(command));
+        this.submit(engine, request, nativeId, prepared, lease.uses, serviceOf(command));
       } finally {
         if (request.submission === null) lease.release();
       }
@@ -267,12 +267,12 @@ export class EnginePort {
     nativeId: number,
     { tokens, sampling, constraint }: PreparedRequest,
     adapters: readonly NativeAdapterUse[],
-    cacheScope: string | undefined,
+    service: NativeService,
   ): void {
     this.numPreparing--;
     this.submitted.set(nativeId, request);
     try {
-      engine.native.submit(nativeId, tokens, adapters, sampling.native, constraint, cacheScope);
+      engine.native.submit(nativeId, tokens, adapters, sampling.native, constraint, service);
     } catch (error) {
       this.submitted.delete(nativeId);
       request.lease?.release();

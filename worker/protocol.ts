@@ -123,6 +123,7 @@ export interface GenerateCommand {
   tools?: WireTools;
   reasoning?: boolean;
   cacheScope?: string;
+  priority?: number;
 }
 
 export interface EmbedCommand {

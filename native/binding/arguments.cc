@@ -315,6 +315,19 @@ std::vector<AdapterUse> read_adapter_uses(const Napi::Value& value, const std::s
   return out;
 }
 
+void read_service(const Napi::Value& value, const std::string& name, Request* request) {
+  if (value.IsUndefined()) return;
+  const Fields fields(value, name);
+  const auto is_set = [&](const char* key) { return !fields.value(key).IsUndefined(); };
+  if (is_set("tenant")) request->tenant = fields.string("tenant");
+  if (is_set("tenantWeight")) {
+    request->tenant_weight = static_cast<float>(fields.number("tenantWeight"));
+    if (request->tenant_weight <= 0) fail(value.Env(), fields.path("tenantWeight"), "above 0");
+  }
+  if (is_set("priority")) request->priority = fields.int32("priority", -1000, 1000);
+  if (is_set("cacheScope")) request->cache_scope = fields.string("cacheScope");
+}
+
 EmbeddingParams read_embedding(const Napi::Value& value, const std::string& name) {
   constexpr Pooling kPoolings[] = {Pooling::kMean, Pooling::kLast, Pooling::kCls};
   const Fields fields(value, name);

@@ -37,6 +37,8 @@ AdapterSpec read_adapter_spec(const Napi::Value& value, const std::string& name)
 SamplingParams read_sampling(const Napi::Value& value, const std::string& name, int32_t vocab_size);
 // An array of { handle, weight }: distinct handles, finite weights, kMaxSegmentsPerRow at most.
 std::vector<AdapterUse> read_adapter_uses(const Napi::Value& value, const std::string& name);
+// NativeService: what is unset, or all of it, leaves the request as it is.
+void read_service(const Napi::Value& value, const std::string& name, Request* request);
 EmbeddingParams read_embedding(const Napi::Value& value, const std::string& name);
 std::vector<int32_t> read_tokens(const Napi::Value& value, const std::string& name,
                                  int32_t vocab_size);

@@ -110,7 +110,7 @@ Napi::Value EngineObject::submit(const Napi::CallbackInfo& call) {
     request.sampling = read_sampling(call[3], "sampling", vocab_size);
     request.grammar =
         GrammarObject::read_constraint(call[4], "constraint", *parts_.grammar_class, vocab_size);
-    if (!call[5].IsUndefined()) request.cache_scope = read_string(call[5], "cacheScope");
+    read_service(call[5], "service", &request);
     engine->submit(std::move(request));
     return call.Env().Undefined();
   });

@@ -2,6 +2,7 @@
 #include "engine/admission.h"
 
 #include <algorithm>
+#include <cmath>
 #include <new>
 #include <string>
 #include <utility>
@@ -30,6 +31,12 @@ std::optional<Failure> refuse_malformed(const Request& request, const ModelLimit
                     {"index", static_cast<double>(i)},
                     {"token", static_cast<double>(token)},
                     {"vocabSize", static_cast<double>(model.vocab_size)}}};
+  }
+  if (!(request.tenant_weight > 0.0f) || !std::isfinite(request.tenant_weight)) {
+    return Failure{
+        "INVALID_OPTIONS",
+        "A tenant's weight must be a finite number above 0.",
+        {{"field", "tenantWeight"}, {"value", static_cast<double>(request.tenant_weight)}}};
   }
   try {
     check_sampling_params(request.sampling, model.vocab_size);

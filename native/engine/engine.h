@@ -35,6 +35,11 @@ struct Request {
   std::shared_ptr<grammar::Grammar> grammar = nullptr;  // that the output must match; null: free
   std::optional<EmbeddingParams> embedding;  // set: the prompt is embedded, and nothing generated
   std::string cache_scope = {};              // KV is shared with requests of the same scope alone
+  // Whose turn it is (fair_queue.h): tenants share what there is by their weights; those without a
+  // name are told apart by their adapters. Of a tenant's requests, higher priorities come first.
+  std::string tenant = {};
+  float tenant_weight = 1.0f;
+  int32_t priority = 0;
 };
 
 struct EngineLimits {

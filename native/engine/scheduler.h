@@ -2,8 +2,8 @@
 //
 // Decodes come first, so nobody's long prompt stalls another's stream: one token each, or several
 // where a grammar has said what comes next. Prefill chunks get the rest of the token budget, oldest
-// first; then requests are admitted in order of arrival. Always holds:
-// every running sequence arrived before every waiting one, so the oldest is never preempted and
+// first; then requests are admitted, in the order that fair_queue.h finds. Always holds: every
+// running sequence had its turn before every waiting one, so the oldest is never preempted and
 // finishes, whatever the others do: no deadlock, no livelock, no starvation. While a step is in
 // flight, pages that a sequence gives up are nobody's until it is over: who needs one of them waits
 // for the schedule after this one. What nobody uses counts as free: adapters and prefixes stay in
@@ -43,8 +43,9 @@ struct ScheduledAdapter {
 struct SchedulerState {
   SchedulerLimits limits;
   int32_t available_pages = 0;                 // free, or what lies in them is given up at once
-  std::span<const ScheduledSequence> running;  // in order of arrival
-  std::span<const ScheduledSequence> waiting;  // in order of arrival; enough of the front
+  std::span<const ScheduledSequence> running;  // in the order of their turns
+  std::span<const ScheduledSequence>
+      waiting;  // likewise, those preempted first; enough of the front
   std::span<const ScheduledAdapter> adapters;
   bool in_flight = false;    // a step was submitted and is not over
   int32_t coming_pages = 0;  // available once it is
@@ -65,7 +66,7 @@ struct Schedule {
                              // found of it, gets pages for the rest of its known tokens and those
                              // of its adapters that are not resident
   int32_t num_taken_pages = 0;  // by them and by decodes: so many have to be free
-  std::vector<Chunk> chunks;    // in order of arrival
+  std::vector<Chunk> chunks;    // in the order of turns
 };
 
 Schedule make_schedule(const SchedulerState& state);

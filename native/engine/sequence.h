@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/fair_queue.h"
 #include "engine/prefix_cache.h"
 #include "engine/sum_slots.h"
 #include "grammar/matcher.h"
@@ -25,11 +26,13 @@ namespace lorax {
 
 using Clock = std::chrono::steady_clock;
 
-struct Sequence {
+struct Sequence : Ticket {
   Sequence(Request request, Clock::time_point submit_time, int64_t arrival_number,
            int32_t most_tokens, const ModelLimits& model, PrefixCache& prefixes)
-      : id(request.id),
-        arrival(arrival_number),
+      : Ticket{.arrival = arrival_number,
+               .priority = request.priority,
+               .weight = request.tenant_weight},
+        id(request.id),
         adapters(std::move(request.adapters)),
         submitted(submit_time),
         num_prompt(static_cast<int32_t>(request.prompt.size())),
@@ -60,7 +63,6 @@ struct Sequence {
   bool is_complete() const { return num_tokens_ahead() >= max_tokens; }
 
   const int32_t id;
-  const int64_t arrival;                   // ascends with submission; the order of service
   const std::vector<AdapterUse> adapters;  // ascending by handle; empty = base
   const Clock::time_point submitted;
   const int32_t num_prompt;
@@ -77,6 +79,7 @@ struct Sequence {
   int32_t num_in_flight = 0;
   int32_t newest_sample = -1;  // index in the newest step that sampled it
   bool uses_adapters = false;  // keeps them in pages
+  int64_t turn = 0;            // ascends with first admission; 0 = it was never admitted
   bool started = false;        // was admitted once; preemption does not undo it
   bool generates = false;      // all it had when it was admitted is computed
 };

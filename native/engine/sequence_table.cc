@@ -15,11 +15,11 @@ namespace {
   throw std::logic_error("sequence table: " + what);
 }
 
-// Where the sequence stands in a container of owners.
-template <typename Owners>
-auto position_of(const Sequence& sequence, Owners& owners) {
-  return std::find_if(owners.begin(), owners.end(),
-                      [&](const auto& owner) { return owner.get() == &sequence; });
+TenantKey tenant_of(const Request& request) {
+  TenantKey key{request.tenant, {}};
+  if (!request.tenant.empty()) return key;
+  for (const AdapterUse& use : request.adapters) key.adapters.push_back(use.handle);
+  return key;
 }
 
 }  // namespace
@@ -35,13 +35,16 @@ SequenceTable::SequenceTable(Model& model, SchedulerLimits limits)
       seen_(model_limits_.num_pages, 0) {}
 
 Sequence& SequenceTable::add(Request request, Clock::time_point submitted, int32_t max_tokens) {
-  waiting_.push_back(std::make_unique<Sequence>(std::move(request), submitted, ++num_arrivals_,
-                                                max_tokens, model_limits_, prefixes_));
-  Sequence& sequence = *waiting_.back();
+  TenantKey tenant = tenant_of(request);
+  auto owned = std::make_unique<Sequence>(std::move(request), submitted, ++num_arrivals_,
+                                          max_tokens, model_limits_, prefixes_);
+  Sequence& sequence = *owned;
+  by_id_[sequence.id] = std::move(owned);
   try {
-    by_id_[sequence.id] = &sequence;
+    sequence.num_new_tokens = sequence.num_prompt;
+    queue_.add(std::move(tenant), sequence);
   } catch (...) {
-    waiting_.pop_back();
+    by_id_.erase(sequence.id);
     throw;
   }
   for (const AdapterUse& use : sequence.adapters) adapters_.open_request(use.handle);
@@ -56,7 +59,7 @@ Schedule SequenceTable::schedule() {
   std::vector<ScheduledAdapter> adapters;
   adapters_.describe(&adapters, &handles_);
   std::vector<ScheduledSequence> running, waiting;
-  for (const SequencePtr& sequence : running_) {
+  for (const Sequence* sequence : running_) {
     running.push_back(describe(*sequence, sequence->num_computed, sequence->blocks.pages()));
   }
   describe_waiting(&waiting);
@@ -96,20 +99,26 @@ ScheduledSequence SequenceTable::describe(const Sequence& sequence, int32_t num_
   return described;
 }
 
-// No more than the places that are left, or than have a token each to compute, can be admitted in
-// one step.
+// Those that may be admitted in one step, in the order of their turns: no more than the places that
+// are left, or than have a token each to compute.
 void SequenceTable::describe_waiting(std::vector<ScheduledSequence>* waiting) {
+  next_.clear();
   found_.clear();
   const size_t num_places = limits_.max_running - running_.size();
+  FairQueue::Order order = queue_.order();
   int32_t num_rows = 0;
-  for (const SequencePtr& sequence : waiting_) {
-    if (waiting->size() == num_places || num_rows >= limits_.max_batch_tokens) break;
+  while (waiting->size() < num_places && num_rows < limits_.max_batch_tokens) {
+    Sequence* sequence = next_.size() < preempted_.size() ? preempted_[next_.size()]
+                                                          : static_cast<Sequence*>(order.next());
+    if (sequence == nullptr) break;
+    next_.push_back(sequence);
     found_.emplace_back();
     // What is pooled has to be computed.
     if (!sequence->embedding) found_.back() = prefixes_.find(sequence->prefix, sequence->tokens);
-    const auto num_blocks = static_cast<int32_t>(found_.back().pages.size());
-    waiting->push_back(describe(*sequence, num_blocks * limits_.block_tokens, found_.back().pages));
-    num_rows += waiting->back().num_tokens - waiting->back().num_computed;
+    const std::vector<int32_t>& pages = found_.back().pages;
+    const int32_t num_found = static_cast<int32_t>(pages.size()) * limits_.block_tokens;
+    waiting->push_back(describe(*sequence, num_found, pages));
+    num_rows += waiting->back().num_tokens - num_found;
   }
 }
 
@@ -118,12 +127,12 @@ std::vector<Sequence*> SequenceTable::apply(const Schedule& schedule) {
   const size_t num_left = schedule.preempted.size() + (schedule.pool_full >= 0 ? 1 : 0);
   for (size_t i = 0; i < schedule.preempted.size(); ++i) preempt_newest();
   // Before anything is given up, those who come hold what they need of it.
-  for (int32_t i = 0; i < schedule.num_admitted; ++i) claim(*waiting_[i], found_[i]);
+  for (int32_t i = 0; i < schedule.num_admitted; ++i) claim(*next_[i], found_[i]);
   while (pool_.num_free() < schedule.num_taken_pages) {
     if (!evictable_.evict_least()) broken("nothing is left to be given up");
   }
   const size_t num_stayed = running_.size();
-  for (int32_t i = 0; i < schedule.num_admitted; ++i) admit_next();
+  for (int32_t i = 0; i < schedule.num_admitted; ++i) admit(*next_[i]);
 
   std::vector<Sequence*> scheduled;
   for (const Chunk& chunk : schedule.chunks) {
@@ -139,10 +148,9 @@ std::vector<Sequence*> SequenceTable::apply(const Schedule& schedule) {
 // ---- what sequences hold ----
 
 void SequenceTable::preempt_newest() {
-  waiting_.emplace_front();  // what may throw comes before anything has moved
-  waiting_.front() = std::move(running_.back());
+  preempted_.push_front(running_.back());  // what may throw comes before anything has moved
   running_.pop_back();
-  let_go(*waiting_.front());
+  let_go(*preempted_.front());
   ++num_preemptions_;
 }
 
@@ -153,12 +161,17 @@ void SequenceTable::claim(Sequence& sequence, const PrefixCache::Found& found) {
   sequence.uses_adapters = true;
 }
 
-void SequenceTable::admit_next() {
-  Sequence& sequence = *waiting_.front();
+void SequenceTable::admit(Sequence& sequence) {
   running_.reserve(running_.size() + 1);  // as above
   for (const AdapterUse& use : sequence.adapters) adapters_.place(use.handle);
-  running_.push_back(std::move(waiting_.front()));
-  waiting_.pop_front();
+  running_.push_back(&sequence);
+  if (sequence.turn > 0) {
+    preempted_.pop_front();
+  } else {
+    sequence.num_new_tokens = sequence.num_tokens() - sequence.num_computed;
+    queue_.take_turn(sequence);
+    sequence.turn = ++num_turns_;
+  }
   if (!sequence.blocks.append(pool_, sequence.num_tokens())) broken("a page is missing");
   if (sequence.embedding) sequence.sum = sums_.take();
 }
@@ -170,14 +183,12 @@ void SequenceTable::publish(Sequence& sequence) {
 }
 
 void SequenceTable::expect_end(Sequence& sequence) {
-  ending_.reserve(ending_.size() + 1);  // as above
-  const auto running = position_of(sequence, running_);
-  ending_.push_back(std::move(*running));
-  running_.erase(running);
+  ending_.push_back(&sequence);  // as above
+  std::erase(running_, &sequence);
   let_go(sequence);
 }
 
-void SequenceTable::let_go(Sequence& sequence) noexcept {
+void SequenceTable::let_go(Sequence& sequence) {
   sequence.blocks.truncate(0);
   sequence.prefix.release();
   sequence.sum = {};
@@ -188,21 +199,18 @@ void SequenceTable::let_go(Sequence& sequence) noexcept {
 }
 
 void SequenceTable::close(Sequence& sequence) {
-  by_id_.erase(sequence.id);
+  const auto owned = by_id_.extract(sequence.id);  // forgotten, also where the rest throws
+  std::erase(running_, &sequence);
+  std::erase(ending_, &sequence);
+  std::erase(preempted_, &sequence);
+  queue_.close(sequence);
   let_go(sequence);
   for (const AdapterUse& use : sequence.adapters) adapters_.close_request(use.handle);
-  if (const auto running = position_of(sequence, running_); running != running_.end()) {
-    running_.erase(running);
-  } else if (const auto ending = position_of(sequence, ending_); ending != ending_.end()) {
-    ending_.erase(ending);
-  } else if (const auto waiting = position_of(sequence, waiting_); waiting != waiting_.end()) {
-    waiting_.erase(waiting);
-  }
 }
 
 Sequence* SequenceTable::find(int32_t id) const {
   const auto found = by_id_.find(id);
-  return found == by_id_.end() ? nullptr : found->second;
+  return found == by_id_.end() ? nullptr : found->second.get();
 }
 
 Sequence* SequenceTable::find(int32_t id, int64_t arrival) const {
@@ -212,7 +220,8 @@ Sequence* SequenceTable::find(int32_t id, int64_t arrival) const {
 
 void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight) const {
   pool_.check_invariants();
-  if (by_id_.size() != running_.size() + ending_.size() + waiting_.size()) {
+  queue_.check_invariants();
+  if (by_id_.size() != running_.size() + ending_.size() + static_cast<size_t>(num_waiting())) {
     broken("sequences and ids differ");
   }
   if (running_.size() > static_cast<size_t>(limits_.max_running)) broken("too many sequences run");
@@ -220,7 +229,7 @@ void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight
   std::vector<int32_t> num_holders(model_limits_.num_pages, 0);  // paths
   std::vector<int32_t> num_holds(model_limits_.num_pages, 0);    // all that hold pages of KV
   int32_t num_sums = 0;
-  int64_t last_arrival = 0;
+  int64_t last_turn = 0;
   const auto check_open = [&](const Sequence& sequence) {
     if (find(sequence.id) != &sequence) broken("a sequence is not found by its id");
     for (const AdapterUse& use : sequence.adapters) ++open_by_adapter[use.handle];
@@ -231,8 +240,8 @@ void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight
   };
   const auto check = [&](const Sequence& sequence, bool runs) {
     check_open(sequence);
-    if (sequence.arrival <= last_arrival) broken("sequences are out of order");
-    last_arrival = sequence.arrival;
+    if (sequence.turn > 0 ? sequence.turn <= last_turn : runs) broken("turns are out of order");
+    last_turn = std::max(last_turn, sequence.turn);
     if (sequence.is_complete()) broken("a sequence that ends is still to be scheduled");
     if (!runs && sequence.num_in_flight > 0) broken("a waiting sequence has a token in flight");
     for (const AdapterUse& use : sequence.adapters) running_by_adapter[use.handle] += runs;
@@ -256,9 +265,11 @@ void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight
     }
     prefixes_.check_path(sequence.prefix, sequence.tokens, pages);
   };
-  for (const SequencePtr& sequence : running_) check(*sequence, true);
-  for (const SequencePtr& sequence : waiting_) check(*sequence, false);
-  for (const SequencePtr& sequence : ending_) {
+  for (const Sequence* sequence : running_) check(*sequence, true);
+  for (const Sequence* sequence : preempted_) check(*sequence, false);
+  FairQueue::Order order = queue_.order();
+  while (const Ticket* ticket = order.next()) check(static_cast<const Sequence&>(*ticket), false);
+  for (const Sequence* sequence : ending_) {
     check_open(*sequence);
     if (!sequence->is_complete() || sequence->num_in_flight == 0) broken("an end is not in flight");
     if (sequence->blocks.num_blocks() > 0) broken("a sequence that ends holds pages");

@@ -1,11 +1,12 @@
 // The open sequences of an engine and the pages they hold: who waits, who runs, with which adapters
 // and prefixes.
 //
-// Always holds: running sequences are in order of arrival, and all of them arrived before every
-// waiting one; only running sequences hold pages, and a sum where they are embedded; an adapter is
-// resident while one of its sequences runs. A sequence whose last token is in flight ends: it holds
-// nothing and waits for that token. free + held by sequences + cold + adapter + retiring = all
-// pages. Changed by the engine thread alone.
+// Always holds: running sequences are in the order of their turns, and all of them had theirs
+// before those that were preempted, who come back before anyone has a first turn; only running
+// sequences hold pages, and a sum where they are embedded; an adapter is resident while one of its
+// sequences runs. A sequence whose last token is in flight ends: it holds nothing and waits for
+// that token. free + held by sequences + cold + adapter + retiring = all pages. Changed by the
+// engine thread alone.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,7 @@
 
 #include "engine/adapter_cache.h"
 #include "engine/eviction_queue.h"
+#include "engine/fair_queue.h"
 #include "engine/prefix_cache.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
@@ -29,7 +31,7 @@ class SequenceTable {
  public:
   SequenceTable(Model& model, SchedulerLimits limits);
 
-  // Queues a sequence that was found to fit, behind all others. When it throws, nothing was added.
+  // Queues a sequence that was found to fit. When it throws, nothing was added.
   // `max_tokens` as in Sequence.
   Sequence& add(Request request, Clock::time_point submitted, int32_t max_tokens);
 
@@ -43,6 +45,9 @@ class SequenceTable {
   // A running sequence's newest chunk was submitted: what it has computed may be found.
   void publish(Sequence& sequence);
 
+  // An output token is being sampled for it.
+  void charge_output(const Sequence& sequence) { queue_.charge(sequence, kOutputTokenCost); }
+
   // A running sequence whose last token is in flight gives up its place, pages and adapters.
   void expect_end(Sequence& sequence);
 
@@ -51,12 +56,13 @@ class SequenceTable {
 
   Sequence* find(int32_t id) const;                   // null when no such request is open
   Sequence* find(int32_t id, int64_t arrival) const;  // null also when the id is another's by now
-  Sequence* any() const { return by_id_.empty() ? nullptr : by_id_.begin()->second; }
+  Sequence* any() const { return by_id_.empty() ? nullptr : by_id_.begin()->second.get(); }
   Sequence& running(int32_t index) const { return *running_[index]; }
-  Sequence* newest_waiting() const { return waiting_.empty() ? nullptr : waiting_.back().get(); }
+  // Who goes where too many wait: the last in the longest line of a tenant. Null: all have started.
+  Sequence* last_of_longest() const { return static_cast<Sequence*>(queue_.last_of_longest()); }
   int32_t num_open() const { return static_cast<int32_t>(by_id_.size()); }
   int32_t num_running() const { return static_cast<int32_t>(running_.size() + ending_.size()); }
-  int32_t num_waiting() const { return static_cast<int32_t>(waiting_.size()); }
+  int32_t num_waiting() const { return static_cast<int32_t>(preempted_.size()) + queue_.size(); }
   int64_t num_preemptions() const { return num_preemptions_; }
 
   PagePool& pool() { return pool_; }
@@ -67,7 +73,8 @@ class SequenceTable {
   void check_invariants(const std::map<int64_t, int32_t>& in_flight) const;
 
  private:
-  using SequencePtr = std::unique_ptr<Sequence>;
+  // To its tenant, beside a prompt token's 1: Sheng et al. take the same.
+  static constexpr int64_t kOutputTokenCost = 2;
 
   ScheduledSequence describe(const Sequence& sequence, int32_t num_computed,
                              std::span<const int32_t> pages);
@@ -75,8 +82,8 @@ class SequenceTable {
   int32_t num_first(std::span<const int32_t> pages);
   void preempt_newest();
   void claim(Sequence& sequence, const PrefixCache::Found& found);
-  void admit_next();
-  void let_go(Sequence& sequence) noexcept;
+  void admit(Sequence& sequence);
+  void let_go(Sequence& sequence);
 
   const ModelLimits model_limits_;
   const SchedulerLimits limits_;
@@ -85,16 +92,19 @@ class SequenceTable {
   EvictionQueue evictable_;
   PrefixCache prefixes_;
   AdapterCache adapters_;
-  std::vector<SequencePtr> running_;
-  std::vector<SequencePtr> ending_;
-  std::deque<SequencePtr> waiting_;
-  std::unordered_map<int32_t, Sequence*> by_id_;
+  std::unordered_map<int32_t, std::unique_ptr<Sequence>> by_id_;
+  std::vector<Sequence*> running_;
+  std::vector<Sequence*> ending_;
+  std::deque<Sequence*> preempted_;
+  FairQueue queue_;  // those that were never admitted
   // Of the schedule being made; buffers are reused.
   std::vector<int32_t> handles_;           // [adapters]
-  std::vector<PrefixCache::Found> found_;  // [waiting sequences described]
+  std::vector<Sequence*> next_;            // waiting sequences described
+  std::vector<PrefixCache::Found> found_;  // [next_]
   std::vector<int64_t> seen_;  // [pages]: the newest schedule in which a sequence had it
   int64_t num_schedules_ = 0;
   int64_t num_arrivals_ = 0;
+  int64_t num_turns_ = 0;
   int64_t num_preemptions_ = 0;
 };
 

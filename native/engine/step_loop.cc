@@ -145,8 +145,8 @@ void StepLoop::apply(const Schedule& schedule) {
 
 // The queue is what waits after everyone who could start has started.
 void StepLoop::refuse_overflow() {
-  while (sequences_.num_waiting() > limits_.max_queued && !sequences_.newest_waiting()->started) {
-    fail(*sequences_.newest_waiting(),
+  while (sequences_.num_waiting() > limits_.max_queued && sequences_.last_of_longest() != nullptr) {
+    fail(*sequences_.last_of_longest(),
          queue_full(sequences_.num_waiting() - 1, sequences_.num_running(), limits_.max_queued));
   }
 }
@@ -217,6 +217,7 @@ void StepLoop::note_submitted() {
     Sequence& sequence = *scheduled_[sampled_[i]];
     ++sequence.num_in_flight;
     sequence.generates = true;
+    sequences_.charge_output(sequence);
     sequence.newest_sample = static_cast<int32_t>(i);
     if (sequence.is_complete()) sequences_.expect_end(sequence);
   }

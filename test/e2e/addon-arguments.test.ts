@@ -166,6 +166,22 @@ describe('an engine', () => {
     expect(() => submit(9, Int32Array.of(1), adapters, sampling())).toThrow(message);
   });
 
+  it.each<[RegExp, unknown]>([
+    [/service must be an object/, 3],
+    [/service\.tenant must be a string/, { tenant: 7 }],
+    [/service\.tenantWeight must be a finite number/, { tenantWeight: NaN }],
+    [/service\.tenantWeight must be above 0/, { tenantWeight: 0 }],
+    [/service\.priority must be an integer/, { priority: 0.5 }],
+    [/service\.priority must be an integer/, { priority: 1001 }],
+    [/service\.cacheScope must be a string/, { cacheScope: null }],
+  ])('refuses a service out of shape: %s', (message, service) => {
+    const submit = (...args: unknown[]) =>
+      (engine.submit as (...all: unknown[]) => void).call(engine, ...args);
+    const one = Int32Array.of(1);
+    expect(() => submit(9, one, [], sampling(), undefined, service)).toThrow(TypeError);
+    expect(() => submit(9, one, [], sampling(), undefined, service)).toThrow(message);
+  });
+
   it('refuses embeddings out of shape by name', () => {
     const embed = (...args: unknown[]) =>
       (engine.embed as (...all: unknown[]) => void).call(engine, ...args);

@@ -20,6 +20,7 @@ import type {
   NativeFailure,
   NativeGrammar,
   NativeSampling,
+  NativeService,
   NativeStats,
   NativeVocabulary,
   StepEvents,
@@ -34,7 +35,7 @@ export interface FakeRequest {
   sampling: NativeSampling;
   embedding?: NativeEmbedding;
   constraint?: NativeConstraint;
-  cacheScope?: string;
+  service?: NativeService;
   output: number[];
 }
 
@@ -170,11 +171,11 @@ export class FakeEngine implements NativeEngine {
     adapters: readonly NativeAdapterUse[],
     sampling: NativeSampling,
     constraint?: NativeConstraint,
-    cacheScope?: string,
+    service?: NativeService,
   ): void {
     const request: FakeRequest = { id, prompt: prompt.slice(), adapters, sampling, output: [] };
     if (constraint !== undefined) request.constraint = constraint;
-    if (cacheScope !== undefined) request.cacheScope = cacheScope;
+    if (service !== undefined) request.service = service;
     this.enqueue(request);
   }
 

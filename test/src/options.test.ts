@@ -90,6 +90,10 @@ describe('chat requests', () => {
       { role: 'assistant' as const, content: '', toolCalls: [call], reasoning: 'hm' },
       { role: 'tool' as const, toolCallId: 'a', content: '7' },
     ];
+    expect(checkGenerateRequest({ prompt: 'x', cacheScope: 'a', priority: -2 })).toEqual({
+      ...{ prompt: { kind: 'text', text: 'x' }, adapters: [], sampling: {} },
+      ...{ cacheScope: 'a', priority: -2 },
+    });
     expect(checkGenerateRequest({ messages, tools: [tool], reasoning: false })).toEqual({
       prompt: { kind: 'messages', messages },
       ...{ adapters: [], sampling: {}, reasoning: false },
@@ -126,6 +130,9 @@ describe('chat requests', () => {
     [{ messages: [user], reasoning: 'high' }, 'request.reasoning'],
     [{ prompt: 'x', tools: [tool] }, 'request.tools'],
     [{ promptTokens: [1], reasoning: true }, 'request.reasoning'],
+    [{ promptTokens: [1], cacheScope: '' }, 'request.cacheScope'],
+    [{ promptTokens: [1], priority: 1.5 }, 'request.priority'],
+    [{ promptTokens: [1], priority: 1001 }, 'request.priority'],
   ])('request %# is refused for %s', (request, field) => {
     const error = refusal(() => checkGenerateRequest(request as never));
     expect(error.code).toBe('INVALID_OPTIONS');

@@ -80,7 +80,6 @@ class Episode {
     int32_t adapter_pages = 0;
     bool adapter_known = true;
     int64_t turn = 0;
-    std::vector<int32_t> open_before;  // older requests that were open
   };
 
   int32_t between(int32_t low, int32_t high) {
@@ -120,8 +119,12 @@ class Episode {
       submitted.adapter_known = false;
     }
     if (!request.embedding && chance(0.35)) request.grammar = some_grammar();
+    if (chance(0.4)) {
+      request.tenant = chance(0.8) ? "greedy" : "modest";
+      request.tenant_weight = chance(0.5) ? 1.0f : 4.0f;
+    }
+    if (chance(0.2)) request.priority = between(-1, 1);
     submitted.turn = turn_;
-    submitted.open_before.assign(open_.begin(), open_.end());
     open_.insert(request.id);
     engine_->submit(request);
     requests_[request.id] = std::move(submitted);
@@ -227,6 +230,8 @@ class Episode {
       ADD_FAILURE() << "turn " << turn_ << ": " << error.what();
       return false;
     }
+    const EngineStats::Pages pages = engine_->stats().pages;
+    EXPECT_EQ(pages.free + pages.kv + pages.cold + pages.adapter + pages.retiring, pages.total);
     return worked;
   }
 
@@ -234,8 +239,10 @@ class Episode {
     const std::vector<int32_t> started = log_.add(engine_->take_events(), turn_);
     last_take_ = turn_;
     for (const int32_t id : started) {
-      EXPECT_GT(id, last_started_) << "requests start in order of arrival";
-      last_started_ = id;
+      const Request& request = requests_.at(id).request;
+      int32_t& last = last_started_[{line_of(request), request.priority}];
+      EXPECT_GT(id, last) << "a tenant's requests start in order of arrival";
+      last = id;
     }
     for (auto id = open_.begin(); id != open_.end();) {
       EXPECT_NE(log_[*id].failure.code, "ENGINE_LOST") << log_[*id].failure.message;
@@ -342,16 +349,24 @@ class Episode {
     if (chunked && request.embedding->pooling == Pooling::kMean) ++tally_->chunked_embeddings;
   }
 
-  // The oldest open request is never preempted and computes at least a token a step, and requests
-  // start in order: so a request waits no longer than all older ones together have tokens (plus a
-  // step each in which a full pool is noticed).
+  // Whose line it waits in.
+  static std::string line_of(const Request& request) {
+    if (!request.tenant.empty()) return request.tenant;
+    std::string line = "of adapters";
+    for (const AdapterUse& use : request.adapters) line += " " + std::to_string(use.handle);
+    return line;
+  }
+
+  // Of those that had a turn, the first is never preempted and computes at least a token a step: so
+  // a request waits no longer than all together have tokens that had theirs before it (plus a step
+  // each in which a full pool is noticed).
   void check_wait(const Submitted& submitted, const RequestLog& log) {
     int64_t bound = 1;
-    for (const int32_t older : submitted.open_before) {
-      if (!log_[older].started) continue;  // refused or aborted in the queue
-      bound += static_cast<int64_t>(requests_.at(older).request.prompt.size() +
-                                    log_[older].tokens.size()) +
-               1;
+    for (const auto& [id, other] : requests_) {
+      const RequestLog& before = log_[id];
+      if (!before.started || before.started_turn > log.started_turn) continue;
+      if (before.ended_turn < submitted.turn || &before == &log) continue;
+      bound += static_cast<int64_t>(other.request.prompt.size() + before.tokens.size()) + 1;
     }
     const int64_t wait = log.started_turn - submitted.turn;
     ASSERT_LE(wait, bound + kLate) << "it starved";
@@ -382,7 +397,7 @@ class Episode {
     };
     bool of_prompt = false, of_answer = false;
     for (const auto& [id, other] : requests_) {
-      if (id >= request.id) break;
+      if (id == request.id || log_[id].started_turn > log.started_turn) continue;
       if (other.request.embedding || !log_[id].started ||
           other.request.cache_scope != request.cache_scope ||
           !std::ranges::equal(other.request.adapters, request.adapters, same)) {
@@ -428,7 +443,8 @@ class Episode {
   std::map<int32_t, AdapterSpec> adapters_;
   double arrivals_ = 0.1;
   int64_t turn_ = 0, last_take_ = 0;
-  int32_t last_id_ = 0, last_started_ = 0;
+  int32_t last_id_ = 0;
+  std::map<std::pair<std::string, int32_t>, int32_t> last_started_;  // by line and priority
 };
 
 // The parameter: steps_ahead.

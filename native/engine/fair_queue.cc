@@ -1,0 +1,141 @@
+// Counters, lines and turns; see fair_queue.h for what always holds.
+#include "engine/fair_queue.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <tuple>
+
+namespace lorax {
+
+namespace {
+
+// A token of a tenant of weight 1 in a counter.
+constexpr float kToken = 1024.0f;
+// Turns of others after which a tenant is next, beside one of each that waits.
+constexpr int64_t kPatience = 64;
+constexpr size_t kFewTenants = 64;
+
+int64_t cost_of(const Ticket& ticket, int64_t num_tokens) {
+  const float weight = std::clamp(ticket.weight, 1e-3f, 1e3f);
+  return num_tokens * static_cast<int64_t>(kToken / weight);
+}
+
+}  // namespace
+
+FairQueue::FairQueue() : forget_at_(kFewTenants) {}
+
+int64_t FairQueue::patience() const { return kPatience + num_waiting_tenants_; }
+
+void FairQueue::add(TenantKey key, Ticket& ticket) {
+  if (tenants_.size() >= forget_at_) forget_idle();
+  const auto tenant = tenants_.try_emplace(std::move(key)).first;
+  auto& [waiting, counter, due, num_open] = tenant->second;
+  const auto behind = std::ranges::upper_bound(waiting, -ticket.priority, {},
+                                               [](const Ticket* t) { return -t->priority; });
+  waiting.insert(behind, &ticket);
+  ticket.tenant = tenant;
+  if (waiting.size() == 1) {
+    counter = std::max(counter, level_);
+    due = turn_ + patience();
+    ++num_waiting_tenants_;
+  }
+  ++num_open;
+  ++num_open_;
+  ++size_;
+}
+
+void FairQueue::remove(Ticket& ticket) noexcept {
+  Tenant& tenant = ticket.tenant->second;
+  const auto found = std::ranges::find(tenant.waiting, &ticket);
+  if (found == tenant.waiting.end()) return;
+  tenant.waiting.erase(found);
+  --size_;
+  if (tenant.waiting.empty()) --num_waiting_tenants_;
+}
+
+void FairQueue::take_turn(Ticket& ticket) noexcept {
+  Tenant& tenant = ticket.tenant->second;
+  if (tenant.due > turn_) level_ = std::max(level_, tenant.counter);
+  remove(ticket);
+  charge(ticket, ticket.num_new_tokens);
+  tenant.due = ++turn_ + patience();
+  if (size_ == 0) level_ = std::max(level_, tenant.counter);
+}
+
+void FairQueue::charge(const Ticket& ticket, int64_t num_tokens) noexcept {
+  ticket.tenant->second.counter += cost_of(ticket, num_tokens);
+}
+
+void FairQueue::close(Ticket& ticket) noexcept {
+  remove(ticket);
+  --ticket.tenant->second.num_open;
+  if (--num_open_ == 0) tenants_.clear();
+}
+
+// Those whose counter would be lifted anyway.
+void FairQueue::forget_idle() noexcept {
+  std::erase_if(tenants_, [this](const auto& entry) {
+    return entry.second.num_open == 0 && entry.second.counter <= level_;
+  });
+  forget_at_ = std::max(kFewTenants, 2 * tenants_.size());
+}
+
+FairQueue::Order FairQueue::order() const {
+  Order order;
+  order.turn_ = turn_;
+  order.patience_ = patience();
+  for (const auto& [key, tenant] : tenants_) {
+    if (tenant.waiting.empty()) continue;
+    order.lines_.push_back({&tenant.waiting, tenant.counter, tenant.due});
+  }
+  return order;
+}
+
+Ticket* FairQueue::Order::next() {
+  if (lines_.empty()) return nullptr;
+  const auto rank = [this](const Line& line) {
+    const bool is_due = line.due <= turn_;
+    return std::tuple(!is_due, is_due ? line.due : line.counter, line.head().arrival);
+  };
+  const auto first = std::ranges::min_element(lines_, {}, rank);
+  Ticket& ticket = first->head();
+  first->counter += cost_of(ticket, ticket.num_new_tokens);
+  first->due = ++turn_ + patience_;
+  if (++first->first == first->waiting->size()) lines_.erase(first);
+  return &ticket;
+}
+
+Ticket* FairQueue::last_of_longest() const {
+  const std::deque<Ticket*>* longest = nullptr;
+  for (const auto& [key, tenant] : tenants_) {
+    if (longest == nullptr || tenant.waiting.size() > longest->size()) longest = &tenant.waiting;
+  }
+  return longest == nullptr || longest->empty() ? nullptr : longest->back();
+}
+
+void FairQueue::check_invariants() const {
+  const auto check = [](bool ok, const char* what) {
+    if (!ok) throw std::logic_error(std::string("fair queue: ") + what);
+  };
+  int32_t size = 0, num_open = 0, num_waiting_tenants = 0;
+  for (const auto& [key, tenant] : tenants_) {
+    size += static_cast<int32_t>(tenant.waiting.size());
+    num_open += tenant.num_open;
+    num_waiting_tenants += !tenant.waiting.empty();
+    check(tenant.num_open >= static_cast<int32_t>(tenant.waiting.size()),
+          "more wait than are open");
+    for (size_t i = 0; i < tenant.waiting.size(); ++i) {
+      const Ticket& ticket = *tenant.waiting[i];
+      check(&ticket.tenant->second == &tenant, "a request waits in another's line");
+      if (i == 0) continue;
+      const Ticket& before = *tenant.waiting[i - 1];
+      check(before.priority != ticket.priority ? before.priority > ticket.priority
+                                               : before.arrival < ticket.arrival,
+            "a line is out of order");
+    }
+  }
+  check(size == size_ && num_open == num_open_, "requests are miscounted");
+  check(num_waiting_tenants == num_waiting_tenants_, "tenants are miscounted");
+}
+
+}  // namespace lorax

@@ -1,0 +1,235 @@
+// Whose turn it is: lines, counters, lifts and debts by hand, then bounds on random traffic.
+#include "engine/fair_queue.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <random>
+#include <string>
+
+namespace lorax {
+namespace {
+
+class FairQueueTest : public testing::Test {
+ protected:
+  struct Request : Ticket {
+    std::string tenant_name;
+    int32_t id;
+  };
+
+  Request& add(const std::string& tenant, int32_t num_tokens, float weight = 1.0f,
+               int32_t priority = 0) {
+    requests_.push_back(std::make_unique<Request>());
+    Request& request = *requests_.back();
+    request.tenant_name = tenant;
+    request.id = ++last_id_;
+    request.arrival = last_id_;
+    request.priority = priority;
+    request.weight = weight;
+    request.num_new_tokens = num_tokens;
+    queue_.add({tenant, {}}, request);
+    queue_.check_invariants();
+    return request;
+  }
+
+  // Tenants in the order of the next turns, not taken.
+  std::string order() const {
+    FairQueue::Order order = queue_.order();
+    std::string names;
+    while (const Ticket* ticket = order.next()) {
+      names += static_cast<const Request&>(*ticket).tenant_name;
+    }
+    return names;
+  }
+
+  Request* take() {
+    auto* request = static_cast<Request*>(queue_.order().next());
+    if (request == nullptr) return nullptr;
+    queue_.take_turn(*request);
+    queue_.check_invariants();
+    return request;
+  }
+
+  std::string take(int32_t count) {
+    std::string names;
+    for (int32_t i = 0; i < count; ++i) names += take()->tenant_name;
+    return names;
+  }
+
+  FairQueue queue_;
+  std::vector<std::unique_ptr<Request>> requests_;
+  int32_t last_id_ = 0;
+};
+
+TEST_F(FairQueueTest, OneTenantIsServedInOrderOfArrival) {
+  for (int32_t i = 0; i < 4; ++i) add("a", 10 * (4 - i));
+  for (int32_t id = 1; id <= 4; ++id) EXPECT_EQ(take()->id, id);
+  EXPECT_EQ(take(), nullptr);
+}
+
+TEST_F(FairQueueTest, TheLowestCounterIsNext) {
+  for (int32_t i = 0; i < 4; ++i) add("a", 10);
+  for (int32_t i = 0; i < 4; ++i) add("b", 20);
+  EXPECT_EQ(order(), "abaababb") << "a at 20 is older than b at 20";
+  EXPECT_EQ(take(8), "abaababb");
+}
+
+TEST_F(FairQueueTest, WeightsShare) {
+  for (int32_t i = 0; i < 12; ++i) add("a", 10, 3.0f);
+  for (int32_t i = 0; i < 12; ++i) add("b", 10, 1.0f);
+  const std::string first = take(12);
+  EXPECT_EQ(std::ranges::count(first, 'a'), 9);
+}
+
+TEST_F(FairQueueTest, WhatIsComputedLaterCountsToo) {
+  Request& running = add("a", 10);
+  add("b", 10);
+  EXPECT_EQ(take(2), "ab");
+  add("a", 10), add("b", 10), add("b", 10);
+  EXPECT_EQ(order(), "abb");
+  queue_.charge(running, 15);
+  EXPECT_EQ(order(), "bba");
+}
+
+// b was away while a was served; it is next, but does not make up for it.
+TEST_F(FairQueueTest, WhoComesBackSavedNothingUp) {
+  Request& before = add("b", 10);
+  EXPECT_EQ(take(1), "b");
+  queue_.close(before);
+  for (int32_t i = 0; i < 30; ++i) add("a", 10);
+  take(20);
+  for (int32_t i = 0; i < 5; ++i) add("b", 10);
+  EXPECT_EQ(take(6), "bababa");
+}
+
+TEST_F(FairQueueTest, DebtsStayWhileOthersAreServed) {
+  Request& greedy = add("a", 10);
+  add("b", 10);
+  take(2);
+  queue_.charge(greedy, 90);
+  queue_.close(greedy);
+  for (int32_t i = 0; i < 12; ++i) add("b", 10);
+  add("a", 10);
+  EXPECT_EQ(take(11), "bbbbbbbbbba") << "until b has had more";
+}
+
+TEST_F(FairQueueTest, AndAreForgottenWhenNobodyIsThere) {
+  Request& greedy = add("a", 1000);
+  take(1);
+  queue_.close(greedy);
+  EXPECT_EQ(queue_.num_tenants(), 0);
+  add("a", 10), add("b", 10);
+  EXPECT_EQ(take(2), "ab");
+}
+
+TEST_F(FairQueueTest, PrioritiesAreATenantsOwn) {
+  add("a", 10, 1.0f, 0), add("a", 10, 1.0f, 5), add("b", 10, 1.0f, -3), add("a", 10, 1.0f, 5);
+  add("a", 10, 1.0f, 2);
+  for (const int32_t id : {2, 3, 4, 5, 1}) EXPECT_EQ(take()->id, id);
+}
+
+TEST_F(FairQueueTest, WhoLeavesTheLineIsNotServed) {
+  add("a", 10);
+  Request& second = add("a", 10);
+  add("a", 10);
+  queue_.close(second);
+  EXPECT_EQ(queue_.size(), 2);
+  EXPECT_EQ(take()->id, 1);
+  EXPECT_EQ(take()->id, 3);
+}
+
+TEST_F(FairQueueTest, AFullQueueRefusesTheLastOfTheLongestLine) {
+  EXPECT_EQ(queue_.last_of_longest(), nullptr);
+  for (int32_t i = 0; i < 3; ++i) add("a", 10);
+  add("b", 10);
+  Request& last = add("a", 10);
+  add("b", 10);
+  EXPECT_EQ(queue_.last_of_longest(), &last);
+}
+
+// A tenant whose debt is beyond all bounds, and newcomers without end: it still gets its turn.
+TEST_F(FairQueueTest, NobodyStarvesHoweverManyCome) {
+  Request& greedy = add("greedy", 10);
+  take();
+  queue_.charge(greedy, 100000000);
+  add("greedy", 10);
+  int32_t turns = 0;
+  for (; turns < 1000; ++turns) {
+    for (int32_t i = 0; i < 3; ++i) add("new" + std::to_string(last_id_), 10);
+    if (take()->tenant_name == "greedy") break;
+  }
+  EXPECT_GE(turns, 60);
+  EXPECT_LT(turns, 64 + 10);
+}
+
+TEST_F(FairQueueTest, ManyTenantsThatCameOnceAreForgotten) {
+  Request& stays = add("stays", 10);
+  take();
+  for (int32_t i = 0; i < 10000; ++i) {
+    Request& once = add("once" + std::to_string(i), 10);
+    EXPECT_EQ(take(), &once);
+    queue_.close(once);
+  }
+  EXPECT_LT(queue_.num_tenants(), 200);
+  queue_.close(stays);
+  EXPECT_EQ(queue_.num_tenants(), 0);
+}
+
+// Sheng et al., theorem 4.4: two tenants that wait all the time are served alike, but for two of
+// the largest requests. Three tenants, of which one sends nearly everything, and weights.
+TEST_F(FairQueueTest, TenantsThatWaitAllTheTimeAreServedAlike) {
+  std::mt19937 random(7);
+  const std::string names[] = {"a", "b", "c"};
+  const float weights[] = {1.0f, 1.0f, 2.0f};
+  int64_t served[3] = {};
+  std::vector<Request*> running;
+  for (int32_t turn = 0; turn < 5000; ++turn) {
+    for (int32_t t = 0; t < 3; ++t) {
+      const int32_t count = t == 0 && turn % 50 == 0 ? 60 : 1;
+      for (int32_t i = 0; i < count; ++i) {
+        add(names[t], 1 + static_cast<int32_t>(random() % 100), weights[t]);
+      }
+    }
+    for (Request* request : running) {
+      const int64_t tokens = 2 * static_cast<int64_t>(random() % 4);
+      queue_.charge(*request, tokens);
+      served[request->tenant_name[0] - 'a'] += tokens;
+    }
+    if (running.size() >= 6) {
+      const size_t i = random() % running.size();
+      queue_.close(*running[i]);
+      running.erase(running.begin() + static_cast<int64_t>(i));
+    }
+    while (running.size() < 6) {
+      Request* next = take();
+      if (next == nullptr) break;
+      served[next->tenant_name[0] - 'a'] += next->num_new_tokens;
+      running.push_back(next);
+    }
+  }
+  EXPECT_NEAR(static_cast<double>(served[0]) / static_cast<double>(served[1]), 1.0, 0.05);
+  EXPECT_NEAR(static_cast<double>(served[2]) / static_cast<double>(served[1]), 2.0, 0.1);
+}
+
+// Who takes turns one by one is who was foretold.
+TEST_F(FairQueueTest, TheOrderIsThatOfTheTurns) {
+  std::mt19937 random(11);
+  for (int32_t round = 0; round < 300; ++round) {
+    for (int32_t i = 0; i < 20; ++i) {
+      add(std::string(1, static_cast<char>('a' + random() % 7)),
+          1 + static_cast<int32_t>(random() % 50), 1.0f + static_cast<float>(random() % 3),
+          static_cast<int32_t>(random() % 3));
+    }
+    const std::string foretold = order().substr(0, 10);
+    ASSERT_EQ(take(10), foretold) << "round " << round;
+    if (round % 10 == 9) {
+      for (const auto& request : requests_) queue_.close(*request);
+      requests_.clear();
+      ASSERT_EQ(queue_.num_tenants(), 0);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lorax
