@@ -6,14 +6,21 @@
  * its name stood for. A name that gets other weights keeps its old ones until the new are there. A load
  * that nobody waits for any more is cancelled. Called by engine-client.ts.
  */
-import type { LoadedAdapter, WireSource, WorkerAdapter } from '../worker/protocol.js';
+import type { LoadedAdapter, WorkerAdapter } from '../worker/protocol.js';
+import {
+  AdapterLoads,
+  restingState,
+  type AdapterCommands,
+  type AdapterEntry,
+  type Load,
+} from './adapter-load.js';
 import { isAdapterName } from './adapter-name.js';
 import { nameIn, scopeOf, type AdapterScope } from './adapter-scope.js';
 import { directorySource, type ResolvedSource } from './adapter-source.js';
 import { unknownAdapter, unknownVersion } from './client-errors.js';
 import { LoraxError } from './errors.js';
 import { AdapterVersions } from './adapter-versions.js';
-import { NameLookups, isMissing } from './name-lookups.js';
+import { NameLookups } from './name-lookups.js';
 import type { NameSource } from './name-sources.js';
 import type { AdapterEvent, AdapterInfo, RemovedAdapter } from './types.js';
 
@@ -22,23 +29,6 @@ export interface Declaration {
   name: string;
   tenant: string | undefined;
   source: ResolvedSource;
-}
-
-export interface AddCommand {
-  name: string;
-  source: WireSource;
-  tenant?: string;
-  /** What its content must be. */
-  hash?: string;
-}
-
-/** The way to the worker. */
-export interface AdapterCommands {
-  add(
-    command: AddCommand,
-    onFetched: () => void,
-  ): { result: Promise<LoadedAdapter>; cancel(): void };
-  remove(name: string): Promise<RemovedAdapter>;
 }
 
 /** One name of a request. */
@@ -50,43 +40,14 @@ export interface Need {
   leave(): void;
 }
 
-interface Load {
-  result: Promise<LoadedAdapter>;
-  /** Requests that wait for it. */
-  waiting: number;
-  /** Wanted whether or not a request waits. */
-  kept: boolean;
-  cancel(): void;
-}
-
-interface Entry {
-  readonly source: ResolvedSource;
-  readonly tenant: string | undefined;
-  /** Of a version: the only content it may have. */
-  readonly hash: string | undefined;
-  readonly order: number;
-  state: Exclude<AdapterEvent['state'], 'removed'>;
-  error: LoraxError | undefined;
-  /** What the present worker has. */
-  loaded: LoadedAdapter | undefined;
-  /** What the name stands for, whichever worker loads it. */
-  known: LoadedAdapter | undefined;
-  loading: Load | undefined;
-  removed: boolean;
-  /** By a lookup, which has others to ask where this one has no such adapter. */
-  looked: boolean;
-  /** Somebody has heard of it. */
-  told: boolean;
-}
-
 export class AdapterTable {
-  readonly #entries = new Map<string, Entry>();
+  readonly #entries = new Map<string, AdapterEntry>();
   /** Those that are on their way to replace one that is loaded. */
-  readonly #replacements = new Map<string, Set<Entry>>();
+  readonly #replacements = new Map<string, Set<AdapterEntry>>();
   readonly #versions = new AdapterVersions();
   readonly #lookups: NameLookups;
   readonly #commands: AdapterCommands;
-  readonly #onEvent: (full: string, event: Omit<AdapterEvent, 'name'>) => void;
+  readonly #loads: AdapterLoads;
   #lastOrder = 0;
 
   constructor(
@@ -94,7 +55,7 @@ export class AdapterTable {
     onEvent: (full: string, event: Omit<AdapterEvent, 'name'>) => void,
   ) {
     this.#commands = commands;
-    this.#onEvent = onEvent;
+    this.#loads = new AdapterLoads((...command) => commands.add(...command), onEvent);
     this.#lookups = new NameLookups({
       load: (full, source, tenant) => this.#loadFound(full, source, tenant),
     });
@@ -195,11 +156,11 @@ export class AdapterTable {
   forgetLoaded(): void {
     for (const [full, entry] of this.#entries) {
       entry.loaded = undefined;
-      if (entry.state === 'host') this.#change(full, entry, restingState(entry));
+      if (entry.state === 'host') this.#loads.change(full, entry, restingState(entry));
     }
   }
 
-  #entry(source: ResolvedSource, tenant: string | undefined, hash?: string): Entry {
+  #entry(source: ResolvedSource, tenant: string | undefined, hash?: string): AdapterEntry {
     const state = source.local ? 'on-disk' : 'absent';
     const order = ++this.#lastOrder;
     return {
@@ -208,7 +169,7 @@ export class AdapterTable {
     };
   }
 
-  async #add(full: string, entry: Entry): Promise<LoadedAdapter> {
+  async #add(full: string, entry: AdapterEntry): Promise<LoadedAdapter> {
     const before = this.#entries.get(full);
     const replaces = before?.loaded !== undefined;
     if (!replaces) this.#entries.set(full, entry);
@@ -278,7 +239,7 @@ export class AdapterTable {
   }
 
   #needEntry(full: string): Need {
-    const entry = this.#entries.get(full) as Entry;
+    const entry = this.#entries.get(full) as AdapterEntry;
     if (entry.loaded !== undefined) return { name: full, loading: undefined, leave: nothing };
     const load = entry.loading ?? this.#start(full, entry);
     load.waiting++;
@@ -309,6 +270,14 @@ export class AdapterTable {
     return need;
   }
 
+  #start(full: string, entry: AdapterEntry): Load {
+    const load = this.#loads.start(full, entry);
+    if (entry.hash === undefined) {
+      load.result.then((loaded) => this.#versions.add(full, loaded), nothing);
+    }
+    return load;
+  }
+
   async #remove(full: string): Promise<RemovedAdapter> {
     const entry = this.#entries.get(full);
     this.#entries.delete(full);
@@ -320,7 +289,7 @@ export class AdapterTable {
       if (each.loading?.waiting === 0) each.loading.cancel();
       sent ||= each.loading !== undefined || each.loaded !== undefined;
     }
-    if (entry !== undefined) this.#tellRemoved(full, entry);
+    if (entry !== undefined) this.#loads.tellRemoved(full, entry);
     if (!sent) return { name: full, freedBytes: 0 };
     try {
       return await this.#commands.remove(full);
@@ -332,111 +301,9 @@ export class AdapterTable {
       throw error;
     }
   }
-
-  #start(full: string, entry: Entry): Load {
-    let cancel: () => void = nothing;
-    let cancelled = false;
-    const send = async (source: WireSource, hash?: string): Promise<LoadedAdapter> => {
-      const { tenant } = entry;
-      const command = this.#commands.add(
-        {
-          ...{ name: full, source },
-          ...(tenant === undefined ? {} : { tenant }),
-          ...(hash === undefined ? {} : { hash }),
-        },
-        () => this.#change(full, entry, 'on-disk'),
-      );
-      cancel = command.cancel;
-      return command.result;
-    };
-    const result = this.#load(entry, send, () => cancelled).then(
-      (loaded) => {
-        cancel = nothing;
-        entry.loading = undefined;
-        entry.loaded = loaded;
-        entry.known = loaded;
-        entry.looked = false;
-        if (entry.hash === undefined) this.#versions.add(full, loaded);
-        this.#change(full, entry, 'host');
-        return loaded;
-      },
-      (error: unknown) => {
-        cancel = nothing;
-        entry.loading = undefined;
-        if (LoraxError.isInstance(error)) entry.error = error;
-        if (entry.looked && (cancelled || isMissing(error))) this.#tellRemoved(full, entry);
-        else if (cancelled) this.#change(full, entry, restingState(entry));
-        else this.#change(full, entry, 'failed', entry.error);
-        throw error;
-      },
-    );
-    // Whoever waits hears of it; a load may be left alone.
-    result.catch(nothing);
-    const load: Load = {
-      ...{ result, waiting: 0, kept: false },
-      cancel: () => {
-        cancelled = true;
-        // Somebody who comes now begins another.
-        if (entry.loading === load) entry.loading = undefined;
-        cancel();
-      },
-    };
-    entry.loading = load;
-    if (!entry.source.local) this.#change(full, entry, 'fetching');
-    return load;
-  }
-
-  /** From its source; after the worker's death, the files it was loaded from. */
-  #load(
-    { source, known, hash }: Entry,
-    send: (source: WireSource, hash?: string) => Promise<LoadedAdapter>,
-    isCancelled: () => boolean,
-  ): Promise<LoadedAdapter> {
-    const fromSource = (): Promise<LoadedAdapter> => {
-      let wire: WireSource | Promise<WireSource>;
-      try {
-        wire = source.wire();
-      } catch (error) {
-        return Promise.reject(error as Error);
-      }
-      return wire instanceof Promise ? wire.then((each) => send(each, hash)) : send(wire, hash);
-    };
-    if (source.local || known === undefined) return fromSource();
-    const again = send({ kind: 'directory', directory: known.directory }, known.hash);
-    return again.catch((error: unknown) => {
-      const gone = LoraxError.isInstance(error) && error.code.startsWith('ADAPTER_');
-      if (!gone || isCancelled()) throw error;
-      return fromSource();
-    });
-  }
-
-  #tellRemoved(full: string, entry: Entry): void {
-    if (entry.told) this.#onEvent(full, { ...ofTenant(entry), state: 'removed' });
-  }
-
-  #change(full: string, entry: Entry, state: Entry['state'], error?: LoraxError): void {
-    entry.state = state;
-    if (error === undefined) entry.error = undefined;
-    if (entry.removed) return;
-    entry.told = true;
-    const { hash } = entry.known ?? {};
-    this.#onEvent(full, {
-      ...{ ...ofTenant(entry), state },
-      ...(hash === undefined ? {} : { hash }),
-      ...(error === undefined ? {} : { error }),
-    });
-  }
 }
 
 function nothing(): void {}
-
-function ofTenant({ tenant }: Entry): { tenant?: string } {
-  return tenant === undefined ? {} : { tenant };
-}
-
-function restingState({ source, known }: Entry): Entry['state'] {
-  return source.local || known !== undefined ? 'on-disk' : 'absent';
-}
 
 /** `pirate@1a2b3c4d` */
 function versionIn(name: string): { name: string; hash: string } | undefined {
@@ -444,7 +311,7 @@ function versionIn(name: string): { name: string; hash: string } | undefined {
   return match === null ? undefined : { name: match[1] as string, hash: match[2] as string };
 }
 
-function infoOf(name: string, entry: Entry, loaded: WorkerAdapter | undefined): AdapterInfo {
+function infoOf(name: string, entry: AdapterEntry, loaded: WorkerAdapter | undefined): AdapterInfo {
   const { state, source, error, known } = entry;
   return {
     name,

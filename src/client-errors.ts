@@ -5,6 +5,7 @@
  * engine-client.ts, shared-engines.ts and the fake engine.
  */
 import type { WireError } from '../worker/protocol.js';
+import type { AdapterScope } from './adapter-scope.js';
 import { ERROR_CODES, LoraxError } from './errors.js';
 import type { LoraxErrorCode } from './errors.js';
 
@@ -74,4 +75,9 @@ export function withoutScope(error: unknown, scope: string): unknown {
     data,
     ...(error.cause === undefined ? {} : { cause: error.cause }),
   });
+}
+
+/** Both the caller's own names and those it shares. */
+export function withoutScopes(error: unknown, { own, shared }: AdapterScope): unknown {
+  return withoutScope(withoutScope(error, own), shared);
 }

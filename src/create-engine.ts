@@ -33,7 +33,8 @@ export function createEngineOn(connect: Connect, options: EngineOptions): Engine
       new TenantEngine(id, {
         open: (request, tenant) => client.open(request, scopeOf('', tenant)),
         call: (tenant, run) => run(client, scopeOf('', tenant)),
-        declare: (tenant, name, source) => client.declareAdapter(scopeOf('', tenant), name, source),
+        declare: (tenant, name, source) =>
+          client.adapters.declare(scopeOf('', tenant), name, source),
       }),
     dispose: () => client.dispose(),
     [Symbol.asyncDispose]: () => client.dispose(),

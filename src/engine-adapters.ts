@@ -13,14 +13,14 @@ export type RunCall = <T>(
 ) => Promise<T>;
 
 export function clientAdapters(call: RunCall): EngineAdapters {
-  const identify = (name: string) => call((client, scope) => client.identifyAdapter(scope, name));
+  const identify = (name: string) => call((client, scope) => client.adapters.identify(scope, name));
   return {
     // async: what is wrong with the arguments rejects like every other failure.
     add: async (name, source) => {
       checkAdapterName(name, 'name');
-      return call((client, scope) => client.addAdapter(scope, name, source));
+      return call((client, scope) => client.adapters.add(scope, name, source));
     },
-    remove: (name) => call((client, scope) => client.removeAdapter(scope, name)),
+    remove: (name) => call((client, scope) => client.adapters.remove(scope, name)),
     identify,
     prefetch: (name) => {
       const loaded = identify(name);
@@ -28,6 +28,6 @@ export function clientAdapters(call: RunCall): EngineAdapters {
       loaded.catch(() => undefined);
       return loaded;
     },
-    list: () => call((client, scope) => client.listAdapters(scope)),
+    list: () => call((client, scope) => client.adapters.list(scope)),
   };
 }

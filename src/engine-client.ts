@@ -8,25 +8,18 @@
 import { randomUUID } from 'node:crypto';
 import type {
   CallResult,
-  ClientCommand,
-  LoadedAdapter,
   ServeOptions,
   WorkerAdapter,
   WorkerEvent,
   WorkerMessage,
 } from '../worker/protocol.js';
 import type { WeightedAdapter } from './adapter-mix.js';
-import { scopeOf, type AdapterScope } from './adapter-scope.js';
-import { hasKey, resolveAdapterSource, type ResolvedSource } from './adapter-source.js';
-import { AdapterTable, type AddCommand, type Declaration, type Need } from './adapter-table.js';
-import { checkObject, checkString, invalidOptions } from './check-shape.js';
-import {
-  disposedError,
-  fromWire,
-  unaskedAbort,
-  unknownAdapter,
-  withoutScope,
-} from './client-errors.js';
+import type { AdapterScope } from './adapter-scope.js';
+import { AdapterTable, type Need } from './adapter-table.js';
+import { ClientAdapters } from './client-adapters.js';
+import { ProviderListeners } from './engine-listeners.js';
+import { WorkerCalls, type CallCommand } from './worker-calls.js';
+import { disposedError, fromWire, unaskedAbort, withoutScopes } from './client-errors.js';
 import type { ResolvedEngineOptions } from './engine-options.js';
 import type { LoraxError } from './errors.js';
 import { noticeOnce } from './notice.js';
@@ -35,17 +28,11 @@ import { OpenRequest } from './open-request.js';
 import { TenantCounts, type CountedUsage } from './tenant-counts.js';
 import { TokenStream } from './token-stream.js';
 import type {
-  AdapterEvent,
-  AdapterIdentity,
-  AdapterInfo,
-  AdapterSource,
-  AdapterVersion,
   EmbedRequest,
   EmbedResult,
   EngineInfo,
   EngineStats,
   GenerateRequest,
-  LoadProgress,
   RemovedAdapter,
   TenantStats,
 } from './types.js';
@@ -53,23 +40,8 @@ import { addonPaths, cudaPluginPaths } from './worker-connection.js';
 import type { Connect } from './worker-connection.js';
 import { WorkerLink } from './worker-link.js';
 
-interface PendingCall {
-  resolve(value: CallResult): void;
-  reject(error: LoraxError): void;
-  onFetched?: () => void;
-}
-
-/** What a provider hears of its engine. */
-export interface EngineListeners {
-  onProgress?: ((progress: LoadProgress) => void) | undefined;
-  onAdapter?: ((event: AdapterEvent) => void) | undefined;
-}
-
 /** A request that the worker will end: a stream of tokens, or an embed call. */
 type Open = OpenRequest | OpenEmbedding;
-
-type Unnumbered<T> = T extends { call: number } ? Omit<T, 'call'> : never;
-type CallCommand = Unnumbered<ClientCommand>;
 
 /** How long a worker may take to answer `dispose` before its thread is ended. */
 const DISPOSE_TIMEOUT_MS = 10_000;
@@ -87,17 +59,17 @@ export class EngineClient {
   /** Called each time the last open request or call has ended. */
   onIdle: (() => void) | undefined;
   readonly #link: WorkerLink;
-  /** By provider. */
-  readonly #listeners = new Map<string, EngineListeners>();
+  readonly adapters: ClientAdapters;
+  readonly #listeners = new ProviderListeners();
   readonly #tenants = new TenantCounts();
-  readonly #adapters: AdapterTable;
+  readonly #table: AdapterTable;
+  readonly #calls: WorkerCalls;
   /** The worker of this connection has answered or started something. */
   #served = false;
   /** Why no engine can be made in this process any more. */
   #poisoned: LoraxError | undefined;
   #nextId = 1;
   readonly #requests = new Map<number, Open>();
-  readonly #calls = new Map<number, PendingCall>();
   #disposing: Promise<void> | undefined;
 
   /** The first connection waits for `gate`. */
@@ -114,13 +86,24 @@ export class EngineClient {
       onMessage: (message) => this.#receive(message),
       onLost: (error) => this.#lose(error),
     });
-    this.#adapters = new AdapterTable(
+    this.#calls = new WorkerCalls(
+      (command) => this.#link.send(command),
+      () => this.#updateHold(),
+    );
+    this.#table = new AdapterTable(
       {
-        add: (command, onFetched) => this.#addAdapter(command, onFetched),
+        add: (command, onFetched) => {
+          this.#checkOpen();
+          return this.#calls.add(command, onFetched);
+        },
         remove: (name) => this.#call<RemovedAdapter>({ type: 'removeAdapter', name }),
       },
-      (full, event) => this.#reportAdapter(full, event),
+      (full, event) => this.#listeners.adapter(full, event),
     );
+    this.adapters = new ClientAdapters(this.#table, {
+      check: () => this.#checkOpen(),
+      list: () => this.#call<WorkerAdapter[]>({ type: 'listAdapters' }),
+    });
   }
 
   /** Requests and calls without an answer yet. */
@@ -152,54 +135,6 @@ export class EngineClient {
     return this.#call<EngineInfo>({ type: 'ready' });
   }
 
-  /** Knows the adapter from now on; loads it when it is first asked for. */
-  declareAdapter(scope: AdapterScope, name: string, source: ResolvedSource): void {
-    this.#adapters.declare(scope, name, source);
-  }
-
-  /** What a provider and its tenants have registered. */
-  declarations(provider: string): Declaration[] {
-    return this.#adapters.declarations(provider);
-  }
-
-  addAdapter(
-    scope: AdapterScope,
-    name: string,
-    source: AdapterSource | AdapterVersion,
-  ): Promise<AdapterIdentity> {
-    return this.#inScope(scope, async () => {
-      const { hash } = await (hasKey(source, 'hash')
-        ? this.#adapters.addVersion(scope, name, checkHash(source))
-        : this.#adapters.add(scope, name, resolveAdapterSource(source as AdapterSource, 'source')));
-      return { name, hash };
-    });
-  }
-
-  identifyAdapter(scope: AdapterScope, name: string): Promise<AdapterIdentity> {
-    return this.#inScope(scope, async () => {
-      const { hash } = await this.#adapters.identify(scope, name);
-      return { name, hash };
-    });
-  }
-
-  removeAdapter(scope: AdapterScope, name: string): Promise<RemovedAdapter> {
-    return this.#inScope(scope, async () => {
-      const removed = await this.#adapters.remove(scope.own, name);
-      if (removed === undefined) throw unknownAdapter(name, this.#adapters.names(scope));
-      return removed;
-    });
-  }
-
-  listAdapters(scope: AdapterScope): Promise<AdapterInfo[]> {
-    return this.#inScope(scope, async () => {
-      const loaded = await this.#call<WorkerAdapter[]>({ type: 'listAdapters' });
-      return this.#adapters.list(scope, loaded).map(({ error, ...info }) => ({
-        ...info,
-        ...(error === undefined ? {} : { error: withoutScopes(error, scope) as LoraxError }),
-      }));
-    });
-  }
-
   stats(): Promise<EngineStats> {
     return this.#call<EngineStats>({ type: 'stats' });
   }
@@ -217,7 +152,7 @@ export class EngineClient {
   /** What belongs to a provider: who listens, and where its names are looked up. */
   setProvider(provider: string, options: ResolvedEngineOptions): void {
     this.#listeners.set(provider, options);
-    this.#adapters.setSources(provider, options.sources);
+    this.#table.setSources(provider, options.sources);
   }
 
   /** Ends a scope's requests with DISPOSED and forgets its adapters; others go on. */
@@ -230,7 +165,7 @@ export class EngineClient {
     this.#listeners.delete(prefix);
     this.#tenants.forget(prefix);
     if (this.disposed) return;
-    await this.#adapters.removeScope(prefix);
+    await this.#table.removeScope(prefix);
   }
 
   /** Ends every request with DISPOSED and the worker with them. Idempotent. */
@@ -245,7 +180,7 @@ export class EngineClient {
     const { connection } = this.#link;
     if (connection !== undefined) {
       const timer = setTimeout(() => this.#failAll(disposedError()), DISPOSE_TIMEOUT_MS);
-      await this.#post<null>({ type: 'dispose' }).catch(() => undefined);
+      await this.#calls.post<null>({ type: 'dispose' }).catch(() => undefined);
       clearTimeout(timer);
     }
     this.#failAll(disposedError());
@@ -277,7 +212,7 @@ export class EngineClient {
   #submit(open: Open): void {
     const needs: Need[] = [];
     try {
-      for (const { name } of open.adapters) needs.push(this.#adapters.need(open.scope, name));
+      for (const { name } of open.adapters) needs.push(this.#table.need(open.scope, name));
     } catch (error) {
       for (const need of needs) need.leave();
       this.#settleLocally(open, error);
@@ -339,46 +274,14 @@ export class EngineClient {
   }
 
   async #call<T extends CallResult>(command: CallCommand): Promise<T> {
+    this.#checkOpen();
+    return this.#calls.post<T>(command);
+  }
+
+  /** Throws why no call can be made any more. */
+  #checkOpen(): void {
     if (this.disposed) throw disposedError();
     if (this.#poisoned !== undefined) throw this.#poisoned;
-    return this.#post<T>(command);
-  }
-
-  #post<T extends CallResult>(
-    command: CallCommand,
-    call = this.#nextId++,
-    onFetched?: () => void,
-  ): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      // The protocol pairs each call with its result's type.
-      const pending: PendingCall = { resolve: (value) => resolve(value as T), reject };
-      this.#calls.set(call, onFetched === undefined ? pending : { ...pending, onFetched });
-      this.#link.send({ ...command, call });
-      this.#updateHold();
-    });
-  }
-
-  #addAdapter(
-    command: AddCommand,
-    onFetched: () => void,
-  ): { result: Promise<LoadedAdapter>; cancel(): void } {
-    const refusal = this.disposed ? disposedError() : this.#poisoned;
-    if (refusal !== undefined) return { result: Promise.reject(refusal), cancel: () => undefined };
-    const call = this.#nextId++;
-    const result = this.#post<LoadedAdapter>({ type: 'addAdapter', ...command }, call, onFetched);
-    const cancel = () => {
-      if (this.#calls.has(call)) this.#link.send({ type: 'cancelCall', call });
-    };
-    return { result, cancel };
-  }
-
-  async #inScope<T>(scope: AdapterScope, run: () => Promise<T>): Promise<T> {
-    if (this.disposed) throw disposedError();
-    try {
-      return await run();
-    } catch (error) {
-      throw withoutScopes(error, scope);
-    }
   }
 
   /**
@@ -388,15 +291,13 @@ export class EngineClient {
   #lose(error: LoraxError): void {
     if (error.data.recoverable === false) this.#poisoned = error;
     this.#served = false;
-    this.#adapters.forgetLoaded();
+    this.#table.forgetLoaded();
     this.#failAll(this.disposed ? disposedError() : error);
   }
 
   #failAll(error: LoraxError): void {
     this.#link.clear();
-    const calls = [...this.#calls.values()];
-    this.#calls.clear();
-    for (const call of calls) call.reject(error);
+    this.#calls.failAll(error);
     for (const open of [...this.#requests.values()]) this.#settleLocally(open, error);
     this.#updateHold();
   }
@@ -444,36 +345,24 @@ export class EngineClient {
         this.#endEmbedding(event);
         return undefined;
       case 'progress':
-        this.#reportProgress(event.progress);
+        this.#listeners.progress(event.progress);
         return undefined;
       case 'fetched':
-        this.#calls.get(event.call)?.onFetched?.();
+        this.#calls.fetched(event);
         return undefined;
       case 'notice':
         noticeOnce(event.code, event.message);
         return undefined;
       case 'result':
+        this.#served = true;
+        return this.#calls.answer(event);
       case 'error':
-        return this.#answerCall(event);
+        return this.#calls.answer(event);
       case 'finish':
       case 'aborted':
       case 'failed':
         return this.#endRequest(event);
     }
-  }
-
-  #answerCall(event: WorkerEvent & { type: 'result' | 'error' }): LoraxError | undefined {
-    const call = this.#calls.get(event.call);
-    this.#calls.delete(event.call);
-    this.#updateHold();
-    if (event.type === 'result') {
-      this.#served = true;
-      call?.resolve(event.value);
-      return undefined;
-    }
-    const error = fromWire(event.error);
-    call?.reject(error);
-    return error;
   }
 
   #generation(id: number): OpenRequest | undefined {
@@ -508,45 +397,7 @@ export class EngineClient {
     this.#forget(open, OUTCOMES[event.type], event.usage);
     return error;
   }
-
-  #reportProgress(progress: LoadProgress): void {
-    const ofAdapter = progress.stage === 'adapter' || progress.stage === 'fetch-adapter';
-    for (const [provider, { onProgress: listener }] of this.#listeners) {
-      if (listener === undefined) continue;
-      if (ofAdapter && !progress.name.startsWith(provider)) continue;
-      const name = ofAdapter ? shownName(progress.name) : progress.name;
-      // In a microtask: a throwing listener must not stop the events of others.
-      queueMicrotask(() => listener({ ...progress, name }));
-    }
-  }
-
-  #reportAdapter(full: string, event: Omit<AdapterEvent, 'name'>): void {
-    for (const [provider, { onAdapter: listener }] of this.#listeners) {
-      if (listener === undefined || !full.startsWith(provider)) continue;
-      const error =
-        event.error && (withoutScopes(event.error, scopeOf(provider, event.tenant)) as LoraxError);
-      const told = { name: shownName(full), ...event, ...(error === undefined ? {} : { error }) };
-      queueMicrotask(() => listener(told));
-    }
-  }
 }
 
 const NO_USAGE: CountedUsage = { promptTokens: 0, outputTokens: 0 };
 const OUTCOMES = { finish: 'finished', aborted: 'aborted', failed: 'failed' } as const;
-
-function shownName(full: string): string {
-  return full.slice(full.lastIndexOf('\0') + 1);
-}
-
-/** Both the caller's own and what it shares. */
-function withoutScopes(error: unknown, { own, shared }: AdapterScope): unknown {
-  return withoutScope(withoutScope(error, own), shared);
-}
-
-function checkHash(version: unknown): string {
-  const { hash } = checkObject(version, 'source', ['hash']);
-  const text = checkString(hash, 'source.hash') ?? '';
-  if (/^[0-9a-f]{8,64}$/.test(text)) return text;
-  const message = "source.hash must be a version's hash: 8 to 64 hexadecimal digits of it.";
-  throw invalidOptions('source.hash', message, hash);
-}

@@ -5,12 +5,12 @@
  * Names come from apps' clients: all who want one at a time share one lookup, and a name that nothing
  * has leaves nothing behind. Used by adapter-table.ts.
  */
+import { isMissing } from './adapter-load.js';
 import { isAdapterName } from './adapter-name.js';
 import type { AdapterScope } from './adapter-scope.js';
 import type { ResolvedSource } from './adapter-source.js';
 import type { Need } from './adapter-table.js';
 import { unknownAdapter } from './client-errors.js';
-import { LoraxError } from './errors.js';
 import type { NameSource } from './name-sources.js';
 
 export interface LookupHost {
@@ -101,16 +101,6 @@ export class NameLookups {
     }
     throw unknownAdapter(name, known, asked);
   }
-}
-
-/** Not there, as far as anyone may know: the hub answers 401 for what does not exist. */
-export function isMissing(error: unknown): boolean {
-  if (!LoraxError.isInstance(error)) return false;
-  if (error.code === 'ADAPTER_NOT_FOUND') return true;
-  const { reason } = error.data;
-  return (
-    error.code === 'ADAPTER_FETCH_FAILED' && (reason === 'not-found' || reason === 'unauthorized')
-  );
 }
 
 /** Names become paths here: no part of one may be empty or begin with a dot. */

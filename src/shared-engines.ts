@@ -98,7 +98,7 @@ export class ScopedEngine implements Engine {
   declareAdapter(name: string, source: ResolvedSource, tenant?: string): void {
     const lease = this.#lease;
     if (lease?.current === undefined) this.#declared.push({ name, source, tenant });
-    else lease.current.client.declareAdapter(scopeOf(lease.scope, tenant), name, source);
+    else lease.current.client.adapters.declare(scopeOf(lease.scope, tenant), name, source);
   }
 
   tenant(id: string): TenantEngine {
@@ -178,14 +178,14 @@ export class ScopedEngine implements Engine {
     let shared = lease.current;
     if (shared === undefined || shared.retired) {
       // What the engine before knew, this one knows.
-      const declared = shared?.client.declarations(scope) ?? this.#declared;
+      const declared = shared?.client.adapters.declarations(scope) ?? this.#declared;
       shared = findOrCreate(this.#options, this.#connect);
       lease.current = shared;
       lease.engines.add(shared);
       shared.users.add(lease);
       shared.client.setProvider(scope, this.#options);
       for (const { name, source, tenant } of declared) {
-        shared.client.declareAdapter(scopeOf(scope, tenant), name, source);
+        shared.client.adapters.declare(scopeOf(scope, tenant), name, source);
       }
       this.#declared = [];
     }

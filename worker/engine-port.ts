@@ -10,9 +10,8 @@ import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
-import type { LoadProgress } from '../src/types.js';
-import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
-import type { NativeAdapterSpec, NativeAdapterUse, NativeService } from './addon.js';
+import { AdapterCalls, throttledProgress } from './adapter-calls.js';
+import type { NativeAdapterUse, NativeService } from './addon.js';
 import { answerEvents } from './answer-events.js';
 import { EmbeddingCalls, queueFullError } from './embedding-calls.js';
 import { engineStats } from './engine-stats.js';
@@ -29,7 +28,6 @@ import type {
   ClientCommand,
   ClientMessage,
   GenerateCommand,
-  LoadedAdapter,
   ServeOptions,
   WireError,
 } from './protocol.js';
@@ -37,9 +35,6 @@ import { SourceFetcher } from './sources/source-fetcher.js';
 import { readStepEvents, type StepEventHandler } from './step-events.js';
 import { wireError } from './wire-error.js';
 
-type AddCommand = Extract<ClientCommand, { type: 'addAdapter' }>;
-
-const PROGRESS_EVERY_MS = 50;
 const MAX_NATIVE_ID = 2 ** 31 - 1;
 
 export class EnginePort {
@@ -48,7 +43,7 @@ export class EnginePort {
   /** By native id; an entry may outlive its request until native code's last word. */
   private readonly submitted = new Map<number, OpenRequest>();
   private readonly embeddings: EmbeddingCalls;
-  private readonly registry: AdapterRegistry;
+  private readonly adapters: AdapterCalls;
   private readonly stepHandler: StepEventHandler;
   private readonly grammars: GrammarCache;
   private loading: Promise<LoadedEngine> | null = null;
@@ -57,8 +52,6 @@ export class EnginePort {
   private stopping: Promise<void> | null = null;
   private readonly outbox: Outbox;
   private readonly fetcher: SourceFetcher;
-  /** By call: ends the adapter's load. */
-  private readonly adding = new Map<number, AbortController>();
   /** Ends what is being fetched. */
   private readonly stopped = new AbortController();
   /** Open requests that native code has not been given yet. */
@@ -72,11 +65,16 @@ export class EnginePort {
   ) {
     this.outbox = new Outbox((message) => port.postMessage(message));
     this.fetcher = new SourceFetcher(options.hub);
-    this.registry = new AdapterRegistry(async () => this.adapterBackend(await this.engine()));
+    this.adapters = new AdapterCalls({
+      engine: () => this.engine(),
+      emit: (event) => this.outbox.emit(event),
+      fetcher: this.fetcher,
+      stopped: this.stopped.signal,
+    });
     this.embeddings = new EmbeddingCalls(
       {
         engine: () => this.engine(),
-        lease: (adapters) => this.registry.lease(adapters),
+        lease: (adapters) => this.adapters.registry.lease(adapters),
         nextNativeId: () => this.nextNativeId(),
         emit: (event) => this.outbox.emit(event),
         onFailure: (error) => this.stopIfLost(error),
@@ -121,16 +119,16 @@ export class EnginePort {
         this.answer(command.call, 'ENGINE_LOST', async () => (await this.engine()).info);
         return;
       case 'addAdapter':
-        this.answer(command.call, 'ADAPTER_INVALID', () => this.addAdapter(command));
+        this.answer(command.call, 'ADAPTER_INVALID', () => this.adapters.add(command));
         return;
       case 'cancelCall':
-        this.adding.get(command.call)?.abort(cancelledError());
+        this.adapters.cancel(command.call);
         return;
       case 'removeAdapter':
-        this.answer(command.call, 'ENGINE_LOST', () => this.registry.remove(command.name));
+        this.answer(command.call, 'ENGINE_LOST', () => this.adapters.registry.remove(command.name));
         return;
       case 'listAdapters':
-        this.answer(command.call, 'ENGINE_LOST', () => this.registry.list());
+        this.answer(command.call, 'ENGINE_LOST', () => this.adapters.registry.list());
         return;
       case 'stats':
         this.answer(command.call, 'ENGINE_LOST', async () => {
@@ -235,7 +233,7 @@ export class EnginePort {
       // Native code counts those it has; these wait as well, for the model or their tokens.
       if (this.numPreparing > maxQueued) throw queueFullError(maxQueued);
       // At receipt: a later add or remove of the name does not concern this request.
-      const lease = await this.registry.lease(command.adapters);
+      const lease = await this.adapters.registry.lease(command.adapters);
       request.lease = lease;
       try {
         const engine = await this.engine();
@@ -358,20 +356,10 @@ export class EnginePort {
 
   private modelProgress(stage: 'fetch-model' | 'model') {
     const name = this.options.model;
-    return this.throttled((loadedBytes, totalBytes) => ({ stage, name, loadedBytes, totalBytes }));
-  }
-
-  /** Reports at most so often, and the end always. */
-  private throttled(
-    progressOf: (loadedBytes: number, totalBytes: number) => LoadProgress,
-  ): (loadedBytes: number, totalBytes: number) => void {
-    let lastAt = 0;
-    return (loadedBytes, totalBytes) => {
-      const now = performance.now();
-      if (loadedBytes < totalBytes && now - lastAt < PROGRESS_EVERY_MS) return;
-      lastAt = now;
-      this.outbox.emit({ type: 'progress', progress: progressOf(loadedBytes, totalBytes) });
-    };
+    return throttledProgress(
+      (event) => this.outbox.emit(event),
+      (loadedBytes, totalBytes) => ({ stage, name, loadedBytes, totalBytes }),
+    );
   }
 
   // Terminal events: the only places that end a request.
@@ -415,50 +403,6 @@ export class EnginePort {
     if (request.submission === null) this.numPreparing--;
     return true;
   }
-
-  // What the engine is asked for.
-
-  private async addAdapter(command: AddCommand): Promise<LoadedAdapter> {
-    const { call, name, source, tenant, hash } = command;
-    const abort = new AbortController();
-    this.adding.set(call, abort);
-    try {
-      return await this.registry.add(name, {
-        ...{ source, tenant, hash },
-        signal: AbortSignal.any([abort.signal, this.stopped.signal]),
-        onFetched: () => this.outbox.emit({ type: 'fetched', call }),
-      });
-    } finally {
-      this.adding.delete(call);
-    }
-  }
-
-  private adapterBackend({ native, readAdapter }: LoadedEngine): AdapterBackend {
-    return {
-      fetch: ({ source, tenant, signal }, name) =>
-        this.fetcher.adapter(source, tenant, {
-          signal,
-          onProgress: this.throttled((loadedBytes, totalBytes) => ({
-            ...{ stage: 'fetch-adapter', name, loadedBytes, totalBytes },
-          })),
-        }),
-      read: readAdapter,
-      add: async (spec, name) => {
-        const totalBytes = bytesOf(spec);
-        const report = (loadedBytes: number) =>
-          this.outbox.emit({
-            type: 'progress',
-            progress: { stage: 'adapter', name, loadedBytes, totalBytes },
-          });
-        report(0);
-        const handle = await native.addAdapter(spec);
-        report(totalBytes);
-        return handle;
-      },
-      remove: (handle) => native.removeAdapter(handle),
-      list: () => native.adapters(),
-    };
-  }
 }
 
 async function isDirectory(file: string): Promise<boolean> {
@@ -468,19 +412,6 @@ async function isDirectory(file: string): Promise<boolean> {
   );
 }
 
-function cancelledError(): LoraxError {
-  const message = 'Nobody waits for the adapter any more.';
-  return new LoraxError('ADAPTER_FETCH_FAILED', message, { data: { reason: 'cancelled' } });
-}
-
 function disposedError(): LoraxError {
   return new LoraxError('DISPOSED', 'The engine has been disposed.');
-}
-
-function bytesOf({ modules }: NativeAdapterSpec): number {
-  let bytes = 0;
-  for (const { a, b } of modules) {
-    for (const { rows, cols, dtype } of [a, b]) bytes += rows * cols * (dtype === 'F32' ? 4 : 2);
-  }
-  return bytes;
 }

@@ -123,6 +123,20 @@ describe('an adapter of the hub', () => {
   });
 });
 
+describe('disposing', () => {
+  it('ends what is being fetched, and leaves nothing half done but what can go on', async () => {
+    const { lorax, server, cacheDirectory } = await setUp({ sources: [{ hub: 'acme/*' }] });
+    server.fault = ({ host }) => (host === 'cdn' ? { hangAfter: 10_000 } : undefined);
+    const asked = ask(lorax('pirate')).catch((error: unknown) => error);
+    await expect.poll(() => partials(cacheDirectory).length).toBe(1);
+    const startedAt = performance.now();
+    await lorax.dispose();
+    expect(performance.now() - startedAt).toBeLessThan(3_000);
+    expect(await asked).toMatchObject({ code: 'DISPOSED' });
+    await expect.poll(() => litter(cacheDirectory)).toEqual([]);
+  });
+});
+
 describe('sources of names', () => {
   it('are a folder, the hub and a function, in their order', async () => {
     const { lorax } = await setUp({

@@ -29,6 +29,16 @@ describe('ai 6', () => {
     expect(text).toBe('plain answer');
   });
 
+  it("is one tenant's view", async () => {
+    const acme = lorax.tenant('acme');
+    const { text } = await generateText({ model: acme('pirate'), prompt: 'hi' });
+    expect(text).toBe('Arr: hi');
+    expect(acme.specificationVersion).toBe('v3');
+    expect((await acme.stats()).totals).toMatchObject({ finished: 1 });
+    expect((await acme.prefetch('pirate')).name).toBe('pirate');
+    await expect(generateText({ model: acme('other'), prompt: 'hi' })).rejects.toThrow('other');
+  });
+
   it('embeds', async () => {
     const model = lorax.embeddingModel('pirate');
     const one = await embed({ model, value: 'hello there' });

@@ -36,6 +36,31 @@ describe('createFakeLorax', () => {
     expect((await lorax.stats()).totals).toMatchObject({ aborted: 1, finished: 0 });
   });
 
+  it('has adapters that are fetched ahead, come, go and belong to tenants', async () => {
+    const lorax = createFakeLorax({ answers: { pirate: 'aye' } });
+    const { hash } = await lorax.prefetch('pirate');
+    expect(await lorax.adapters.identify('pirate')).toEqual({ name: 'pirate', hash });
+    void lorax.prefetch('nobody');
+    const acme = lorax.tenant('acme');
+    await acme.adapters.add('own', 'hf://acme/own');
+    expect(await acme.adapters.list()).toMatchObject([
+      { name: 'own', source: 'hf://acme/own@main', state: 'resident' },
+    ]);
+    expect((await generateText({ model: acme('pirate'), prompt: 'x' })).text).toBe('aye');
+    await generateText({ model: acme('own'), prompt: 'x' });
+    for (const other of [lorax, lorax.tenant('globex')]) {
+      await expect(generateText({ model: other('own'), prompt: 'x' })).rejects.toSatisfy(
+        NoSuchModelError.isInstance,
+      );
+    }
+    expect((await lorax.tenant('acme').stats()).totals.finished).toBe(2);
+    expect((await lorax.stats()).totals.finished).toBe(0);
+    expect(await acme.adapters.remove('own')).toMatchObject({ name: 'own', freedBytes: 0 });
+    await expect(acme.adapters.remove('pirate')).rejects.toMatchObject({
+      code: 'ADAPTER_NOT_FOUND',
+    });
+  });
+
   it('checks options as the real one does', () => {
     expect(() => createFakeLorax({ answers: { '../x': 'a' } })).toThrow(/must be a name/);
     expect(() => createFakeLorax({ answer: {} } as never)).toThrow(/Did you mean "answers"/);
