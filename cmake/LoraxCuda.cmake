@@ -113,6 +113,7 @@ if(LORAX_BUILD_TESTS)
   list(APPEND cuda_test_sources
        ${CMAKE_CURRENT_SOURCE_DIR}/test/native/model/decoder_test.cc
        ${CMAKE_CURRENT_SOURCE_DIR}/test/native/model/pooling_test.cc
+       ${CMAKE_CURRENT_SOURCE_DIR}/test/native/model/step_timer_test.cc
        ${CMAKE_CURRENT_SOURCE_DIR}/test/native/model/step_runner.cc
        ${CMAKE_CURRENT_SOURCE_DIR}/test/native/model/tiny_model.cc
        ${CMAKE_CURRENT_SOURCE_DIR}/test/native/model/relative_error.cc)
