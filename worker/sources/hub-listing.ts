@@ -16,6 +16,9 @@ export interface HubFile {
 
 export interface HubListing {
   commit: string;
+  /** All there are. */
+  names: string[];
+  /** Those of which the hub tells size and checksum: to one who may not read them it does not. */
   files: HubFile[];
 }
 
@@ -36,7 +39,10 @@ export async function listRevision(
   if (typeof sha !== 'string' || !/^[0-9a-f]{40}$/.test(sha) || !Array.isArray(siblings)) {
     throw new FetchFailure('server', 'the answer is no listing of a repository');
   }
-  return { commit: sha, files: siblings.flatMap(hubFile) };
+  const names = siblings.flatMap(({ rfilename }: Sibling) =>
+    typeof rfilename === 'string' ? [rfilename] : [],
+  );
+  return { commit: sha, names, files: siblings.flatMap(hubFile) };
 }
 
 interface Sibling {
@@ -46,7 +52,6 @@ interface Sibling {
   lfs?: { sha256?: unknown; size?: unknown } | null;
 }
 
-/** Files without a checksum are none that could be trusted, so they are left out. */
 function hubFile({ rfilename: name, size: ownSize, blobId, lfs }: Sibling): HubFile[] {
   const size = lfs?.size ?? ownSize;
   if (typeof name !== 'string' || !Number.isSafeInteger(size)) return [];

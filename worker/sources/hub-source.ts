@@ -64,11 +64,14 @@ export async function fetchFromHub(
     if (directory === undefined) throw thrown;
     return directory;
   }
-  const names = wanted.choose(
-    listing.files.map(({ name }) => name),
-    request.shown,
-  );
+  const names = wanted.choose(listing.names, request.shown);
   const files = listing.files.filter(({ name }) => names.includes(name));
+  const untold = names.find((name) => !files.some((file) => file.name === name));
+  if (untold !== undefined) {
+    throw new FetchFailure('forbidden', `the hub does not tell the checksum of ${untold}`, {
+      hint: 'the repository may be gated: ask for access on its page, and give the token of that account',
+    });
+  }
   await fetchFiles(
     files.map((file) => remoteFile(request, listing.commit, file)),
     listing.commit,

@@ -13,6 +13,8 @@ export interface HubRepository {
   /** Who may read it; undefined = everybody. */
   token?: string;
   gated?: boolean;
+  /** Only names are listed. */
+  secretive?: boolean;
 }
 
 export interface HubRequestLog {
@@ -118,8 +120,11 @@ export class HubServer {
     if (revision !== 'main' && revision !== commit) return refuse(404, 'RevisionNotFound');
     if (api !== null) {
       const siblings = Object.entries(files).map(([rfilename, content]) => ({
-        ...{ rfilename, size: content.length, blobId: gitSha1(content) },
-        ...(isLfs(rfilename) ? { lfs: { sha256: sha256(content), size: content.length } } : {}),
+        rfilename,
+        ...(repository.secretive ? {} : { size: content.length, blobId: gitSha1(content) }),
+        ...(isLfs(rfilename) && !repository.secretive
+          ? { lfs: { sha256: sha256(content), size: content.length } }
+          : {}),
       }));
       const body = Buffer.from(JSON.stringify({ id: name, sha: commit, siblings }));
       return send(response, entry, body, fault, { 'content-type': 'application/json' });

@@ -191,11 +191,13 @@ describe('an adapter of the hub', () => {
     ['a private one', ['acme/secret'], { reason: 'unauthorized', status: 401 }],
     ['a wrong token', ['acme/secret', { token: 'hf_other' }], { reason: 'unauthorized' }],
     ['a gated one', ['acme/gated'], { reason: 'forbidden', status: 403 }],
+    ['one that tells but names', ['acme/secretive'], { reason: 'forbidden' }],
   ])('refuses at once: %s', async (_, [repository, more], data) => {
     const { server, fetcher, cache } = await setUp();
     server.add('acme/pirate', adapterFiles());
     server.add('acme/secret', adapterFiles(), { token: 'hf_secret' });
     server.add('acme/gated', adapterFiles(), { gated: true });
+    server.add('acme/secretive', adapterFiles(), { secretive: true });
     const error = await failure(fetcher.adapter(hub(repository, more), undefined, call()));
     expect(error).toMatchObject({ code: 'ADAPTER_FETCH_FAILED', data });
     expect(error.message).toContain(`hf://${repository}@`);
