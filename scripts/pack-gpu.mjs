@@ -28,6 +28,7 @@ const BENCHES = ['decode_bench', 'engine_bench', 'load_bench'];
 /** devDependencies that end-to-end tests import. */
 const TEST_PACKAGES = [
   ...['vitest', 'ai', 'ai6', '@ai-sdk/provider', '@opentelemetry/api', 'zod', 'ajv', 'ajv-formats'],
+  'aws4fetch',
   ...['@langchain/core', '@langchain/langgraph', 'langchain', 'express', 'hono'],
   ...['@hono/node-server', '@huggingface/tokenizers', '@huggingface/jinja'],
 ];

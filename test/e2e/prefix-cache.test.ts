@@ -82,7 +82,8 @@ describe('prompts that begin alike', () => {
   afterAll(() => engine.dispose());
 
   it('are not shared between tenants, nor by a scope that looks like one', async () => {
-    const request = question('Do tenants share?');
+    const messages: ChatMessage[] = [{ role: 'user', content: `Do tenants share? ${system}` }];
+    const request = question('', { messages });
     const [acme, globex] = [engine.tenant('acme'), engine.tenant('globex')];
     const ask = (view: Pick<Engine, 'generate'>, cacheScope?: string) =>
       answerTo(view, cacheScope === undefined ? request : { ...request, cacheScope });

@@ -6,7 +6,7 @@ import { MockLanguageModelV3 } from 'ai6/test';
 import { createLorax } from 'lorax-js';
 import type { LoraxOptions, LoraxProvider } from 'lorax-js';
 import { createLorax as createLorax6 } from 'lorax-js/ai6';
-import { testDevice } from '../../e2e/suites/test-device.js';
+import { exactDevice } from '../../e2e/suites/test-device.js';
 
 export type Functions = Pick<
   typeof ai7,
@@ -34,7 +34,8 @@ export interface Sdk {
   MockLanguageModel: typeof MockLanguageModelV4;
 }
 
-const device = (options: LoraxOptions): LoraxOptions => ({ ...testDevice, ...options });
+/** Suites compare what the same request gives twice. */
+const device = (options: LoraxOptions): LoraxOptions => ({ ...exactDevice, ...options });
 
 export const sdk7: Sdk = {
   name: 'ai 7',
