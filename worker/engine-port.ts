@@ -8,6 +8,7 @@
  */
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import { AdapterCalls, throttledProgress } from './adapter-calls.js';
@@ -36,6 +37,8 @@ import { readStepEvents, type StepEventHandler } from './step-events.js';
 import { wireError } from './wire-error.js';
 
 const MAX_NATIVE_ID = 2 ** 31 - 1;
+/** For fetches that were told to end. */
+const MAX_FETCH_END_MS = 2_000;
 
 export class EnginePort {
   /** By the client's id, from receipt to the terminal event. */
@@ -212,10 +215,14 @@ export class EnginePort {
     this.stopping ??= (async () => {
       for (const request of [...this.requests.values()]) this.fail(request, reason);
       this.embeddings.failAll(reason);
-      const loading = this.loading;
-      if (loading === null) return;
-      const engine = await loading.catch(() => null);
+      // They were told to end; a disk that hangs is not waited for.
+      const fetches = Promise.race([
+        this.fetcher.settled(),
+        sleep(MAX_FETCH_END_MS, undefined, { ref: false }),
+      ]);
+      const engine = await (this.loading ?? Promise.resolve(null)).catch(() => null);
       await engine?.native.stop().catch(() => undefined);
+      await fetches;
     })();
     return this.stopping;
   }

@@ -31,6 +31,7 @@ export interface FetchCall {
 export class SourceFetcher {
   private readonly places: HostPlaces;
   private readonly verified: VerifiedFiles;
+  private readonly underWay = new Set<Promise<unknown>>();
 
   constructor(
     private readonly hub: HubOptions,
@@ -42,7 +43,31 @@ export class SourceFetcher {
   }
 
   /** `tenant`: whose source it is. */
-  async adapter(source: WireSource, tenant: string | undefined, call: FetchCall): Promise<string> {
+  adapter(source: WireSource, tenant: string | undefined, call: FetchCall): Promise<string> {
+    return this.track(this.fetchAdapter(source, tenant, call));
+  }
+
+  model(source: WireHubSource, call: FetchCall): Promise<string> {
+    return this.track(this.fetchModel(source, call));
+  }
+
+  /** When no fetch is under way: locks are released then, and files closed. */
+  async settled(): Promise<void> {
+    await Promise.allSettled([...this.underWay]);
+  }
+
+  private track<T>(fetch: Promise<T>): Promise<T> {
+    this.underWay.add(fetch);
+    const done = () => this.underWay.delete(fetch);
+    fetch.then(done, done);
+    return fetch;
+  }
+
+  private async fetchAdapter(
+    source: WireSource,
+    tenant: string | undefined,
+    call: FetchCall,
+  ): Promise<string> {
     try {
       switch (source.kind) {
         case 'directory':
@@ -60,7 +85,7 @@ export class SourceFetcher {
     }
   }
 
-  async model(source: WireHubSource, call: FetchCall): Promise<string> {
+  private async fetchModel(source: WireHubSource, call: FetchCall): Promise<string> {
     try {
       return await this.fromHub(source, MODEL_FILES, undefined, call);
     } catch (thrown) {
