@@ -35,6 +35,15 @@ export interface Load {
   cancel(): void;
 }
 
+/** One name of a request. */
+export interface Need {
+  /** The full name, once it is loaded; undefined = it is. */
+  loading: Promise<string> | undefined;
+  name: string;
+  /** Who waited does so no more. */
+  leave(): void;
+}
+
 /** What a name means. */
 export interface AdapterEntry {
   readonly source: ResolvedSource;

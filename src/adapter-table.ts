@@ -13,6 +13,7 @@ import {
   type AdapterCommands,
   type AdapterEntry,
   type Load,
+  type Need,
 } from './adapter-load.js';
 import { isAdapterName } from './adapter-name.js';
 import { nameIn, scopeOf, type AdapterScope } from './adapter-scope.js';
@@ -29,15 +30,6 @@ export interface Declaration {
   name: string;
   tenant: string | undefined;
   source: ResolvedSource;
-}
-
-/** One name of a request. */
-export interface Need {
-  /** The full name, once it is loaded; undefined = it is. */
-  loading: Promise<string> | undefined;
-  name: string;
-  /** Who waited does so no more. */
-  leave(): void;
 }
 
 export class AdapterTable {

@@ -15,7 +15,8 @@ import type {
 } from '../worker/protocol.js';
 import type { WeightedAdapter } from './adapter-mix.js';
 import type { AdapterScope } from './adapter-scope.js';
-import { AdapterTable, type Need } from './adapter-table.js';
+import type { Need } from './adapter-load.js';
+import { AdapterTable } from './adapter-table.js';
 import { ClientAdapters } from './client-adapters.js';
 import { ProviderListeners } from './engine-listeners.js';
 import { WorkerCalls, type CallCommand } from './worker-calls.js';

@@ -5,11 +5,10 @@
  * Names come from apps' clients: all who want one at a time share one lookup, and a name that nothing
  * has leaves nothing behind. Used by adapter-table.ts.
  */
-import { isMissing } from './adapter-load.js';
+import { isMissing, type Need } from './adapter-load.js';
 import { isAdapterName } from './adapter-name.js';
 import type { AdapterScope } from './adapter-scope.js';
 import type { ResolvedSource } from './adapter-source.js';
-import type { Need } from './adapter-table.js';
 import { unknownAdapter } from './client-errors.js';
 import type { NameSource } from './name-sources.js';
 

@@ -2,8 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import { scopeOf, type AdapterScope } from '../../src/adapter-scope.js';
 import { directorySource, resolveAdapterSource } from '../../src/adapter-source.js';
-import type { AddCommand } from '../../src/adapter-load.js';
-import { AdapterTable, type Need } from '../../src/adapter-table.js';
+import type { AddCommand, Need } from '../../src/adapter-load.js';
+import { AdapterTable } from '../../src/adapter-table.js';
 import { LoraxError } from '../../src/errors.js';
 import { checkSources } from '../../src/name-sources.js';
 import type { LoadedAdapter, WireSource } from '../../worker/protocol.js';
