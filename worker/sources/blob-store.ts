@@ -25,7 +25,7 @@ import {
 import path from 'node:path';
 import { beginChecksum, hashFile, type Checksum } from './checksum.js';
 import { FetchFailure, diskFailure } from './fetch-failure.js';
-import { lockFile } from './file-lock.js';
+import { clearDeadLocks, lockFile } from './file-lock.js';
 import { downloadFile, type HttpFileContext, type RemoteFile } from './http-file.js';
 import type { VerifiedFiles } from './verified-files.js';
 
@@ -47,8 +47,12 @@ export class BlobStore {
   /** Fetches the blob unless it is here and right. */
   async fetch(name: string, remote: RemoteFile, context: HttpFileContext): Promise<void> {
     const blob = this.blob(name);
-    if (await this.isIntact(name, remote, context)) return;
     const lock = path.join(this.cache, '.locks', this.repository, `${name}.lorax.lock`);
+    if (await this.isIntact(name, remote, context)) {
+      // Its fetcher may have been killed when all but this was done.
+      await clearDeadLocks(lock);
+      return;
+    }
     const release = await lockFile(lock, context.signal);
     try {
       // Another process may have fetched it while this one waited.

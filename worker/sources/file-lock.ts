@@ -6,7 +6,17 @@
  * touched it for `STALE_MS`, is taken over. Called by blob-store.ts.
  */
 import { randomUUID } from 'node:crypto';
-import { link, mkdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import {
+  link,
+  mkdir,
+  readFile,
+  readdir,
+  rename,
+  rm,
+  stat,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { hostname } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -28,6 +38,12 @@ export async function lockFile(file: string, signal: AbortSignal): Promise<() =>
   // A file of its own that is linked into place: whoever sees the lock can read its holder.
   const own = `${file}.${randomUUID().slice(0, 8)}`;
   const holder: Holder = { host: hostname(), pid: process.pid, file: path.basename(own) };
+  // Who waits is alive, too.
+  const touch = setInterval(() => {
+    const now = new Date();
+    utimes(own, now, now).catch(() => undefined);
+  }, TOUCH_MS);
+  touch.unref();
   try {
     await mkdir(path.dirname(file), { recursive: true });
     await writeFile(own, JSON.stringify(holder));
@@ -36,20 +52,28 @@ export async function lockFile(file: string, signal: AbortSignal): Promise<() =>
       if (!(await takeOver(file, own))) await sleep(POLL_MS);
     }
   } catch (thrown) {
+    clearInterval(touch);
     await rm(own, { force: true }).catch(() => undefined);
     throw signal.aborted ? cancelled(signal) : diskFailure(thrown);
   }
-  const touch = setInterval(() => {
-    const now = new Date();
-    utimes(own, now, now).catch(() => undefined);
-  }, TOUCH_MS);
-  touch.unref();
   return async () => {
     clearInterval(touch);
     // Somebody may have taken it for stale and over: then it is theirs to remove.
     if (await sameFile(own, file)) await rm(file, { force: true }).catch(() => undefined);
     await rm(own, { force: true }).catch(() => undefined);
+    await clearDeadLocks(file);
   };
+}
+
+/** Removes what those who are no more have left of the lock. */
+export async function clearDeadLocks(file: string): Promise<void> {
+  if (await isStale(file)) await takeOver(file, `${file}.${randomUUID().slice(0, 8)}`);
+  const directory = path.dirname(file);
+  const names = await readdir(directory).catch(() => []);
+  for (const name of names.filter((each) => each.startsWith(`${path.basename(file)}.`))) {
+    const own = path.join(directory, name);
+    if (await isStale(own)) await rm(own, { force: true }).catch(() => undefined);
+  }
 }
 
 async function tryLink(own: string, file: string): Promise<boolean> {

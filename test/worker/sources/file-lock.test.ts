@@ -4,7 +4,7 @@ import { linkSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { lockFile } from '../../../worker/sources/file-lock.js';
+import { clearDeadLocks, lockFile } from '../../../worker/sources/file-lock.js';
 import { temporaryDirectory } from './fixture.js';
 
 const never = new AbortController().signal;
@@ -46,6 +46,24 @@ describe('lockFile', () => {
     const startedAt = performance.now();
     const release = await lockFile(lock, never);
     expect(performance.now() - startedAt).toBeLessThan(1_000);
+    await release();
+    expect(readdirSync(directory)).toEqual([]);
+  });
+
+  it('clears what the dead have left, and nothing else', async () => {
+    const directory = temporaryDirectory();
+    const lock = leave(directory, deadPid());
+    await clearDeadLocks(lock);
+    expect(readdirSync(directory)).toEqual([]);
+    // Killed before it had the lock, or after it had given it back.
+    writeFileSync(
+      `${lock}.0123`,
+      JSON.stringify({ host: hostname(), pid: deadPid(), file: 'x.lock.0123' }),
+    );
+    const release = await lockFile(lock, never);
+    const held = readdirSync(directory).sort();
+    await clearDeadLocks(lock);
+    expect(readdirSync(directory).sort()).toEqual(held.filter((name) => name !== 'x.lock.0123'));
     await release();
     expect(readdirSync(directory)).toEqual([]);
   });
