@@ -1,5 +1,5 @@
 // Embed calls through the port, on the fake addon: one native request per input, one end per call.
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { CONTEXT, chatml, pause, start, submissions, inDirectory } from './port-client.js';
 import type { Client } from './port-client.js';
 import { Random } from './random.js';
@@ -146,15 +146,20 @@ describe('many inputs', () => {
     const letters = ['q', 'x', 'z'];
     const ids = letters.map((letter) => client.embed(Array<string>(50).fill(letter)));
     await submissions(client, 10);
+    // The first has all places; nothing ends before the others wait in line behind it.
+    await client.call({ type: 'stats' });
+    for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+    // However long a busy machine takes: nobody's turn is over early.
+    const clock = vi.spyOn(performance, 'now').mockReturnValue(performance.now());
     const engine = native(client);
     const step = setInterval(() => engine.step(), 1);
     for (const id of ids) expect((await embeddedOf(client, id)).embeddings).toHaveLength(50);
     clearInterval(step);
+    clock.mockRestore();
     expect(engine.submissions).toHaveLength(150);
     const tokens = engine.submissions.slice(0, 75).map(({ prompt }) => prompt[0]);
-    // 25 each, but for what the first had before the others came, and for a busy machine's turns.
     for (const token of new Set(tokens)) {
-      expect(tokens.filter((each) => each === token).length).toBeGreaterThan(10);
+      expect(tokens.filter((each) => each === token).length).toBeGreaterThan(15);
     }
     expect(new Set(tokens).size).toBe(3);
   });
