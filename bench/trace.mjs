@@ -2,7 +2,7 @@
 // over many, and what the bytes predict of their ratio.
 //
 //     npm run bench:trace -- [--adapters 5,200] [--rate 10|saturate] [--duration 120] [--alpha 1] [--cv 1]
-//         [--input 8,512] [--output 8,512] [--seed 42] [--slo 6] [--csv FILE]
+//         [--input 8,512] [--output 8,512] [--seed 42] [--slo 6] [--csv FILE] [--requests]
 //         [--memory-gbps N] [--copy-gbps N] [--rank 8] [--targets q_proj,k_proj,v_proj,o_proj]
 //       of the real clock:
 //         [--model FOLDER | --shape llama2-7b --folder FOLDER] [--device auto] [--memory-bytes N]
@@ -13,7 +13,7 @@
 // Arrivals are open loop. `--rate saturate` first measures what the first case can do with all requests at
 // hand, and then sends 1.05 of that. Adapters are hard links to one file of weights, with a scale
 // each; with `--distinct-files` each has a file of its own.
-// Writes FILE, FILE-state and FILE-requests (CSV), and FILE (SVG).
+// Writes FILE and FILE-state (CSV), FILE (SVG), and with `--requests` FILE-requests.
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -64,12 +64,13 @@ for (const each of cases) {
 }
 
 const machine = clock.describe(first.run);
-const files = writeCsv(options.csv, cases, [
+const comments = [
   `${machine}; commit ${commitOf(root)}`,
   options.described,
   `prediction: ${FORMULA.join('; ')}`,
   `of the prediction: ${describeInputs(inputs)}`,
-]);
+];
+const files = writeCsv(options.csv, cases, comments, options);
 files.push(plotTrace(options.csv, cases, machine));
 say(`\n${machine}\nof the prediction: ${describeInputs(inputs)}`);
 for (const file of files) say(`wrote ${path.relative(process.cwd(), file)}`);
@@ -78,7 +79,8 @@ async function chooseRate() {
   if (options.rate !== 'saturate') return options.rate;
   const count = options.saturateRequests;
   const trace = makeTrace({ ...options.trace, rate: count, duration: 1, adapters: counts[0] });
-  const capacity = await clock.capacity(counts[0], trace);
+  const atOnce = trace.map((request) => ({ ...request, atSeconds: 0 }));
+  const capacity = await clock.capacity(counts[0], atOnce);
   say(`${counts[0]} adapters saturate at ${capacity.toFixed(3)} requests/s`);
   return Number((OVERLOAD * capacity).toFixed(2));
 }

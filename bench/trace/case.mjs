@@ -2,7 +2,7 @@
 // real-clock.mjs, which sends the task and gets what was measured.
 import { createEngine } from '../../dist/engine.mjs'; // bench/ is a package of its own
 import { inParallel } from '../gpu/make-adapters.mjs';
-import { measureCapacity, runTrace } from './client.mjs';
+import { runTrace } from './client.mjs';
 
 /** Adapters read and hashed at once. */
 const REGISTERED_AT_ONCE = 16;
@@ -15,7 +15,7 @@ process.once('message', async (task) => {
   process.send(answer, () => process.disconnect());
 });
 
-async function run({ engineOptions, directories, trace, wants }) {
+async function run({ engineOptions, directories, trace }) {
   const engine = createEngine(engineOptions);
   try {
     const info = await engine.ready();
@@ -26,7 +26,6 @@ async function run({ engineOptions, directories, trace, wants }) {
     );
     const registerSeconds = (performance.now() - begin) / 1e3;
     await warmUp(engine);
-    if (wants === 'capacity') return await measureCapacity(engine, trace, names, info);
     const [adapter] = await engine.adapters.list();
     const measured = await runTrace(engine, trace, names, info);
     return { ...measured, info, adapterBytes: adapter.bytes, registerSeconds };

@@ -87,17 +87,3 @@ function promptOf(length, salt, vocabSize) {
     return FIRST_TOKEN_ID + Math.floor((state / 2 ** 32) * (vocabSize - FIRST_TOKEN_ID));
   });
 }
-
-/**
- * Requests/s that the engine can do: as many as `trace` has, sent at once, counted while the engine is
- * full, from the first quarter that is done to the third.
- */
-export async function measureCapacity(engine, trace, names, info) {
-  const atOnce = trace.map((request) => ({ ...request, atSeconds: 0 }));
-  const run = await runTrace(engine, atOnce, names, info);
-  const failed = run.requests.find((request) => request.failure !== '');
-  if (failed !== undefined) throw new Error(`a request failed: ${failed.failure}`);
-  const ends = run.requests.map((request) => request.lastSeconds).sort((a, b) => a - b);
-  const [from, to] = [ends.length >> 2, (3 * ends.length) >> 2];
-  return (to - from) / (ends[to] - ends[from]);
-}

@@ -56,3 +56,15 @@ function busy(run, key) {
   const states = run.states.filter((state) => state.second <= last);
   return (states.length > 0 ? states : run.states).map((state) => state[key]);
 }
+
+/**
+ * Requests/s that an engine can do, of a run whose requests were all sent at once: while it is full, from
+ * the first quarter that is done to the third.
+ */
+export function capacityFrom(run) {
+  const failed = run.requests.find((request) => request.failure !== '');
+  if (failed !== undefined) throw new Error(`a request failed: ${failed.failure}`);
+  const ends = run.requests.map((request) => request.lastSeconds).sort((a, b) => a - b);
+  const [from, to] = [ends.length >> 2, (3 * ends.length) >> 2];
+  return (to - from) / (ends[to] - ends[from]);
+}

@@ -18,6 +18,7 @@ export const OPTIONS = {
   seed: text('42'),
   slo: text('6'),
   csv: text(),
+  requests: { type: 'boolean', default: false },
   // The real clock.
   model: text(),
   shape: text(),
@@ -77,6 +78,7 @@ export function readOptions(values, root) {
     ...{ clock, counts, trace, sloSeconds: number('slo') },
     rate: values.rate === 'saturate' ? 'saturate' : number('rate'),
     csv: values.csv ?? path.join(root, `bench/results/trace-${clock}-${today}.csv`),
+    requests: values.requests,
     saturateRequests: number('saturate-requests', 8),
     memoryGbps: optional('memory-gbps'),
     copyGbps: optional('copy-gbps'),

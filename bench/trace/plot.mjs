@@ -34,6 +34,7 @@ export function plotTrace(csv, cases, machine) {
 }
 
 const BOLD = 'font-weight="600"';
+const WHITE = 'text-anchor="middle" style="fill:#fff"';
 const escaped = (value) => String(value).replaceAll('&', '&amp;').replaceAll('<', '&lt;');
 const label = (x, y, value, more = '') =>
   `<text x="${x}" y="${y}" font-size="11" fill="#0f172a" ${more}>${escaped(value)}</text>`;
@@ -93,9 +94,10 @@ function throughput(cases) {
         label(
           left + width / 2,
           HEIGHT + 30,
-          `${requestsPerSecond.toFixed(2)} (${each.ratio.toFixed(3)}x, predicted ${each.predictedRatio.toFixed(3)}x)`,
+          `${each.ratio.toFixed(3)}x, predicted ${each.predictedRatio.toFixed(3)}x`,
           'text-anchor="middle"',
         ),
+        label(left + width / 2, y(requestsPerSecond) + 16, requestsPerSecond.toFixed(2), WHITE),
       ];
     }),
   );
@@ -113,7 +115,10 @@ function firstTokens(cases) {
   const title = 'Requests with a first token within, %';
   return chart(title, { mostX, mostY: 100, unitX: 's' }, (x, y) => [
     ...times.map((sorted, i) => {
-      const points = sorted.map((s, n) => [x(s), y((100 * (n + 1)) / sorted.length)]);
+      const points = Array.from({ length: 201 }, (_, n) => {
+        const at = Math.round((n / 200) * (sorted.length - 1));
+        return [x(sorted[at]), y((100 * (at + 1)) / sorted.length)];
+      });
       return line([[x(sorted[0]), y(0)], ...points], COLORS[i % COLORS.length]);
     }),
     ...legend(cases.map((each, i) => [`${each.adapters}`, COLORS[i % COLORS.length]])),

@@ -6,6 +6,7 @@ import { mkdirSync } from 'node:fs';
 import { makeAdapters, shapeOf } from '../gpu/make-adapters.mjs';
 import { makeModel, projections, SHAPES } from '../gpu/make-model.mjs';
 import { describeMachine } from '../machine.mjs';
+import { capacityFrom } from './measures.mjs';
 import { fitSteps } from './prediction.mjs';
 
 /** EngineLimits::max_sequences of native/engine/engine.h. */
@@ -33,12 +34,12 @@ export class RealClock {
 
   /** { requests, between, states, steps, totals, client, info, ... } of case.mjs. */
   run(adapters, trace) {
-    return inProcess({ ...this.#task(adapters, trace), wants: 'trace' });
+    return inProcess(this.#task(adapters, trace));
   }
 
-  /** Requests/s. */
-  capacity(adapters, trace) {
-    return inProcess({ ...this.#task(adapters, trace), wants: 'capacity' });
+  /** Requests/s; `trace` comes at once. */
+  async capacity(adapters, trace) {
+    return capacityFrom(await this.run(adapters, trace));
   }
 
   describe({ info }) {

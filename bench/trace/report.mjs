@@ -1,5 +1,5 @@
-// What a run of bench/trace.mjs leaves: a CSV with a line a case, and beside it the engine's state each
-// second and the requests one by one, from which plot.mjs draws. Used by bench/trace.mjs.
+// What a run of bench/trace.mjs leaves: a CSV with a line a case, beside it the engine's state each second
+// and, where wanted, the requests one by one. Used by bench/trace.mjs.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
@@ -71,7 +71,7 @@ const REQUEST_COLUMNS = [
 ];
 
 /** `comments`: the machine, the settings, how the prediction is made. Returns the files. */
-export function writeCsv(file, cases, comments) {
+export function writeCsv(file, cases, comments, { requests }) {
   mkdirSync(path.dirname(file), { recursive: true });
   const front = comments.map((line) => `# ${line}`).join('\n');
   const write = (suffix, header, lines) => {
@@ -80,7 +80,7 @@ export function writeCsv(file, cases, comments) {
     writeFileSync(name, `${[front, header.join(','), ...text].join('\n')}\n`);
     return name;
   };
-  return [
+  const files = [
     write(
       '',
       COLUMNS.map(([name]) => name),
@@ -93,14 +93,13 @@ export function writeCsv(file, cases, comments) {
         c.run.states.map((s) => [c.adapters, ...STATE_COLUMNS.map((k) => s[k])]),
       ),
     ),
-    write(
-      '-requests',
-      ['adapters', ...REQUEST_COLUMNS],
-      cases.flatMap((c) =>
-        c.run.requests.map((r) => [c.adapters, ...REQUEST_COLUMNS.map((key) => r[key])]),
-      ),
-    ),
   ];
+  if (requests) {
+    const line = (c) => (r) => [c.adapters, ...REQUEST_COLUMNS.map((key) => r[key])];
+    const lines = cases.flatMap((c) => c.run.requests.map(line(c)));
+    files.push(write('-requests', ['adapters', ...REQUEST_COLUMNS], lines));
+  }
+  return files;
 }
 
 function cell(value) {
