@@ -113,14 +113,16 @@ class Bench {
   void run() {
     size_t next = 0;
     size_t ended = 0;
+    int32_t idle_turns = 0;
     while (ended < trace_.size()) {
       while (next < trace_.size() && trace_[next].due <= model_->now()) submit(next++);
+      const double before = model_->now();
       const bool worked = engine_->step();
       ended += read_events(engine_->take_events());
       note_states();
-      if (worked) continue;
-      if (next == trace_.size()) throw std::logic_error("the engine rests with requests open");
-      model_->wait_until(trace_[next].due);
+      if (!worked) rest(next);
+      idle_turns = model_->now() > before ? 0 : idle_turns + 1;
+      if (idle_turns > 1000) throw std::logic_error("the clock stands still");
     }
   }
 
@@ -160,6 +162,14 @@ class Bench {
   }
 
  private:
+  // Until something happens: a copy ends, the next request comes.
+  void rest(size_t next) {
+    double until = next < trace_.size() ? trace_[next].due : -1;
+    const double copied = model_->copies_end();
+    if (copied > model_->now() && (until < 0 || copied < until)) until = copied;
+    model_->wait_until(until);
+  }
+
   void submit(size_t index) {
     const TraceRequest& request = trace_[index];
     Request out;

@@ -43,6 +43,7 @@ class VirtualModel final : public Model {
 
   double now() const { return now_; }
   void wait_until(double seconds) { now_ = std::max(now_, seconds); }
+  double copies_end() const { return copies_end_; }
   double busy_seconds() const { return busy_; }        // of steps
   double waited_seconds() const { return waited_; }    // of steps that waited for copies
   double copying_seconds() const { return copying_; }  // of the copy engine
