@@ -43,6 +43,14 @@ export function fitSteps(steps, adapterMs) {
   }
 }
 
+/** ms of a step that does next to nothing but read the weights: of the fastest hundredth. */
+export function fastestStep(steps) {
+  const decodes = steps.filter((step) => step.prefillTokens === 0 && step.decodeTokens > 0);
+  const sorted = decodes.map((step) => step.ms).sort((a, b) => a - b);
+  if (sorted.length === 0) throw new Error('no step was measured that decodes alone');
+  return sorted[Math.floor(sorted.length / 100)];
+}
+
 /**
  * `workload`: { trace, adapters, alpha }; `pool`: { pages, blockTokens, maxRows }; `adapter`: { bytes, pages };
  * `step`: of fitSteps; `rates`: { memory, copy } bytes/ms; `loadsStopSteps`: as on the CPU.

@@ -7,7 +7,7 @@ import { makeAdapters, shapeOf } from '../gpu/make-adapters.mjs';
 import { makeModel, projections, SHAPES } from '../gpu/make-model.mjs';
 import { describeMachine } from '../machine.mjs';
 import { capacityFrom } from './measures.mjs';
-import { fitSteps } from './prediction.mjs';
+import { fastestStep, fitSteps } from './prediction.mjs';
 
 /** EngineLimits::max_sequences of native/engine/engine.h. */
 const MAX_ROWS = 256;
@@ -51,9 +51,7 @@ export class RealClock {
     const onCpu = info.device === 'cpu';
     const { memoryGbps, copyGbps } = this.given;
     const memory =
-      memoryGbps === undefined
-        ? weightBytes(this.shape) / fitSteps(steps, 0).fixed
-        : memoryGbps * 1e6;
+      memoryGbps === undefined ? weightBytes(this.shape) / fastestStep(steps) : memoryGbps * 1e6;
     const copy = copyGbps === undefined ? (onCpu ? copyRate() : PCIE_5) : copyGbps * 1e6;
     return {
       pool: { pages: info.numPages, blockTokens: info.blockTokens, maxRows: MAX_ROWS },
@@ -62,7 +60,7 @@ export class RealClock {
       rates: { memory, copy },
       loadsStopSteps: onCpu,
       from: {
-        memory: memoryGbps === undefined ? "the weights' bytes over a step's fixed part" : 'given',
+        memory: memoryGbps === undefined ? "the weights' bytes over the fastest step" : 'given',
         copy: copyGbps === undefined ? (onCpu ? 'measured: a copy in memory' : 'PCIe 5') : 'given',
       },
     };
