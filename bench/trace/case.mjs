@@ -27,8 +27,16 @@ async function run({ engineOptions, directories, trace }) {
     const registerSeconds = (performance.now() - begin) / 1e3;
     await warmUp(engine);
     const [adapter] = await engine.adapters.list();
+    const before = process.cpuUsage();
     const measured = await runTrace(engine, trace, names, info);
-    return { ...measured, info, adapterBytes: adapter.bytes, registerSeconds };
+    const { user, system } = process.cpuUsage(before);
+    return {
+      ...measured,
+      cpuSeconds: (user + system) / 1e6,
+      info,
+      adapterBytes: adapter.bytes,
+      registerSeconds,
+    };
   } finally {
     await engine.dispose();
   }

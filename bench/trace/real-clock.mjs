@@ -2,6 +2,7 @@
 // finds what another left in the pool, in host memory or in its heap. Used by bench/trace.mjs.
 import { fork } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
+import os from 'node:os';
 
 import { makeAdapters, shapeOf } from '../gpu/make-adapters.mjs';
 import { makeModel, projections, SHAPES } from '../gpu/make-model.mjs';
@@ -30,6 +31,8 @@ export class RealClock {
 
   constructor(real, given, shape, directories) {
     Object.assign(this, { real, given, shape, directories });
+    // A machine that others use gives what it has left.
+    this.beside = `; load ${os.loadavg()[0].toFixed(1)} before, priority ${os.getPriority()}`;
   }
 
   /** { requests, between, states, steps, totals, client, info, ... } of case.mjs. */
@@ -43,7 +46,7 @@ export class RealClock {
   }
 
   describe({ info }) {
-    return `${describeMachine()}; ${info.deviceDescription}`;
+    return `${describeMachine()}; ${info.deviceDescription}${this.beside}`;
   }
 
   /** For prediction.mjs. */

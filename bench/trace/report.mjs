@@ -48,6 +48,7 @@ const COLUMNS = [
   ['predicted_distinct_adapters', (c) => c.prediction.distinctAdapters],
   ['predicted_miss_rate', (c) => c.prediction.missRate],
   ['predicted_capacity_per_s', (c) => c.prediction.capacityPerSecond],
+  ['cpu_s', (c) => c.run.cpuSeconds],
   ['register_s', (c) => c.run.registerSeconds],
   ['client_loop_delay_p99_ms', (c) => c.run.client?.loopDelayP99Ms],
   ['client_utilization', (c) => c.run.client?.utilization],
