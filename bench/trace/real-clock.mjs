@@ -72,7 +72,8 @@ export class RealClock {
   #task(adapters, trace) {
     const { model, device, memoryBytes, hostMemoryBytes } = this.real;
     const engineOptions = {
-      ...{ model, device, maxQueued: trace.length + 1 },
+      // Nobody is refused, nor are those that warm up.
+      ...{ model, device, maxQueued: trace.length + 64 },
       ...(memoryBytes === undefined ? {} : { memoryBytes }),
       ...(hostMemoryBytes === undefined ? {} : { hostMemoryBytes }),
     };
