@@ -58,14 +58,10 @@ void AdapterCache::arrived(ImageRead& result) {
   if (entry == nullptr) return;
   host_.arrived(entry->copy, result);
   if (entry->copy.image == nullptr && entry->expected) give_up_expected(result.handle);
-  note_waiting(*entry);
 }
 
-void AdapterCache::note_waiting(Entry& entry) noexcept {
-  const bool missing =
-      entry.resident == nullptr && entry.num_open > 0 && entry.copy.image == nullptr;
-  num_wanted_on_disk_ += missing - entry.is_missing;
-  entry.is_missing = missing;
+bool AdapterCache::any_on_disk() const {
+  return host_.counts().images < static_cast<int64_t>(entries_.size());
 }
 
 // ---- hints ----
@@ -78,8 +74,10 @@ void AdapterCache::expect(int32_t handle) {
 }
 
 std::optional<AdapterCache::Expected> AdapterCache::next_expected() {
-  if (coming_ != nullptr && !coming_->has_arrived()) return std::nullopt;
-  coming_.reset();
+  const Entry* before = find(coming_);
+  if (before != nullptr && before->resident != nullptr && !before->resident->has_arrived()) {
+    return std::nullopt;
+  }
   for (size_t i = 0; i < expected_.size() && i < kExpectedAtOnce;) {
     const int32_t handle = expected_[i];
     Entry* entry = find(handle);
@@ -99,7 +97,7 @@ std::optional<AdapterCache::Expected> AdapterCache::next_expected() {
 void AdapterCache::place_expected(int32_t handle) {
   Entry& entry = entries_.at(handle);
   place(entry);
-  coming_ = entry.resident;
+  coming_ = handle;
   give_up_expected(handle);
   queue_.use(entry);
   queue_.rest(entry, reload_cost(entry));
@@ -119,14 +117,12 @@ void AdapterCache::open_request(int32_t handle) {
   ++entry.num_open;
   entry.changed = true;
   host_.use(entry.copy);
-  note_waiting(entry);
 }
 
 void AdapterCache::close_request(int32_t handle) {
   Entry& entry = entries_.at(handle);
   --entry.num_open;
   entry.changed = true;
-  note_waiting(entry);
   free_if_drained(handle, entry);
 }
 
@@ -148,7 +144,6 @@ void AdapterCache::place(Entry& entry) {
   ++num_loads_;
   entry.has_arrived = entry.resident->has_arrived();
   entry.changed = true;
-  note_waiting(entry);
 }
 
 void AdapterCache::start_running(int32_t handle) {
@@ -178,7 +173,6 @@ void AdapterCache::Entry::evict() noexcept {
   ++cache.num_evictions_;
   has_arrived = false;
   changed = true;
-  cache.note_waiting(*this);
 }
 
 void AdapterCache::free_if_drained(int32_t handle, Entry& entry) {
@@ -235,7 +229,6 @@ void AdapterCache::check_invariants(const std::map<int32_t, int32_t>& running,
     return found == counts.end() ? 0 : found->second;
   };
   std::set<int32_t> seen;
-  int32_t num_missing = 0;
   for (const auto& [handle, entry] : entries_) {
     if (entry.gone) continue;
     check(entry.num_running == count_in(running, handle), "miscounts running requests", handle);
@@ -245,10 +238,6 @@ void AdapterCache::check_invariants(const std::map<int32_t, int32_t>& running,
           "is idle or not, but should be otherwise", handle);
     check(!entry.removed || entry.num_open > 0, "was removed but is still held", handle);
     host_.check(entry.copy);
-    check(entry.is_missing ==
-              (entry.resident == nullptr && entry.num_open > 0 && entry.copy.image == nullptr),
-          "is missed or not, but should be otherwise", handle);
-    num_missing += entry.is_missing;
     check(entry.expected == (std::ranges::count(expected_, handle) == 1), "is expected wrongly",
           handle);
     const int32_t expected = entry.resident != nullptr ? entry.copy.num_pages : 0;
@@ -258,7 +247,6 @@ void AdapterCache::check_invariants(const std::map<int32_t, int32_t>& running,
       check(pool_.use_of(page) == PageKind::kAdapter, "holds a page that is not its", handle);
     }
   }
-  check(num_missing == num_wanted_on_disk_, "is miscounted among those on disk, near", -1);
   for (const auto& [handle, count] : open) {
     check(find(handle) != nullptr, "is gone but has open requests", handle);
   }

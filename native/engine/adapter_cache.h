@@ -43,8 +43,8 @@ class AdapterCache {
   // Whether it is in pages or can be placed there. Its image is held for this turn, or read soon.
   bool bring(int32_t handle);
   void arrived(ImageRead& result);
-  // Requests are open that wait for what is on disk.
-  bool any_on_disk_wanted() const { return num_wanted_on_disk_ > 0; }
+  // Some are nowhere else.
+  bool any_on_disk() const;
 
   // A hint: placed as soon as it and so many pages may be had, one adapter at a time.
   void expect(int32_t handle);
@@ -113,7 +113,6 @@ class AdapterCache {
     bool expected = false;  // by a hint
     bool removed = false;
     bool has_arrived = false;  // in its pages
-    bool is_missing = false;   // on disk, and wanted
     bool changed = true;       // since the last take_changes()
     bool gone = false;         // freed; kept until that is told, for freeing may not allocate
   };
@@ -122,8 +121,6 @@ class AdapterCache {
   const Entry* find(int32_t handle) const;
   void free_if_drained(int32_t handle, Entry& entry);
   void place(Entry& entry);
-  // After anything that is_missing depends on.
-  void note_waiting(Entry& entry) noexcept;
   int64_t reload_cost(const Entry& entry) const;
 
   Model& model_;
@@ -132,9 +129,8 @@ class AdapterCache {
   PrefixCache& prefixes_;
   HostTier host_;
   std::map<int32_t, Entry> entries_;
-  std::vector<int32_t> expected_;                  // in the order of the hints
-  std::shared_ptr<const ResidentAdapter> coming_;  // of those, the one on its way into pages
-  int32_t num_wanted_on_disk_ = 0;
+  std::vector<int32_t> expected_;  // in the order of the hints
+  int32_t coming_ = -1;            // of them, the one placed last
   int64_t num_hits_ = 0;
   int64_t num_loads_ = 0;
   int64_t num_evictions_ = 0;

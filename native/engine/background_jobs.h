@@ -1,8 +1,8 @@
 // A few threads for what blocks: reading and packing files, compiling grammars.
 //
 // Jobs begin in the order they were posted; threads start when there is work. Every posted job
-// runs, also after stop() was asked for: a job looks whether anybody waits for it still, and ends early.
-// Owned by who posts.
+// runs, also after stop() was asked for: a job looks whether anybody waits for it still, and ends
+// early. Owned by who posts.
 #pragma once
 
 #include <condition_variable>

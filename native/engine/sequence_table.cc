@@ -110,7 +110,7 @@ void SequenceTable::describe_waiting(std::vector<ScheduledSequence>* waiting) {
   const size_t num_places = limits_.max_running - running_.size();
   FairQueue::Order order = queue_.order();
   int32_t num_rows = 0;
-  int32_t num_ahead = adapters_.any_on_disk_wanted() ? kReadAhead : 0;
+  int32_t num_ahead = adapters_.any_on_disk() ? kReadAhead : 0;
   int32_t num_passed_over = 0;
   while (num_passed_over < kMostPassedOver) {
     const bool is_full = waiting->size() >= num_places || num_rows >= limits_.max_batch_tokens;
