@@ -76,6 +76,7 @@ export class AdapterCalls {
         return handle;
       },
       remove: (handle) => native.removeAdapter(handle),
+      prefetch: (handle) => native.prefetchAdapter(handle),
       list: () => native.adapters(),
     };
   }

@@ -20,6 +20,7 @@ export interface AdapterBackend {
   read(directory: string): Promise<NativeAdapterSpec>;
   add(spec: NativeAdapterSpec, name: string): Promise<number>;
   remove(handle: number): void;
+  prefetch(handle: number): void;
   list(): NativeAdapterInfo[];
 }
 
@@ -166,9 +167,17 @@ export class AdapterRegistry {
   async list(): Promise<WorkerAdapter[]> {
     const byHandle = new Map((await this.backend()).list().map((info) => [info.handle, info]));
     return [...this.entries].map(([name, { content, handle }]) => {
-      const { bytes = 0, resident = false, activeRequests = 0 } = byHandle.get(handle) ?? {};
-      return { name, bytes, rank: content.rank, resident, activeRequests };
+      const info = byHandle.get(handle);
+      const { bytes = 0, inHost = false, resident = false, activeRequests = 0 } = info ?? {};
+      return { name, bytes, rank: content.rank, inHost, resident, activeRequests };
     });
+  }
+
+  /** A request on it will come; what is not loaded is left alone. */
+  async prefetch(name: string): Promise<void> {
+    const backend = await this.backend();
+    const entry = this.entries.get(name);
+    if (entry !== undefined) backend.prefetch(entry.handle);
   }
 
   private async hold({ name, weight }: WeightedAdapter): Promise<Held> {

@@ -114,6 +114,8 @@ export interface NativeEngineConfig {
   /** 0 = choose; the device may have a limit of its own. */
   maxBatchTokens: number;
   maxQueued: number;
+  /** For images of adapters. */
+  hostMemoryBytes: number;
   /** 0 = one per core. */
   threads: number;
   /** Which instruction set the CPU backend uses; all but 'auto' are for tests. */
@@ -216,6 +218,8 @@ export interface NativeEngineInfo {
 export interface NativeAdapterInfo {
   handle: number;
   bytes: number;
+  inHost: boolean;
+  /** In pool pages, or on its way there. */
   resident: boolean;
   activeRequests: number;
 }
@@ -229,6 +233,7 @@ export interface NativeStats {
     adapter: number;
     retiring: number;
   };
+  host: { bytes: number; budgetBytes: number; images: number };
   running: number;
   waiting: number;
   steps: number;
@@ -242,6 +247,8 @@ export interface NativeStats {
   adapterHits: number;
   adapterLoads: number;
   adapterEvictions: number;
+  hostDrops: number;
+  hostReads: number;
   finished: number;
   aborted: number;
   failed: number;
@@ -303,6 +310,8 @@ export interface NativeEngine {
   addAdapter(spec: NativeAdapterSpec): Promise<number>;
   /** Its requests in flight finish; its memory is freed with the last one. */
   removeAdapter(handle: number): void;
+  /** Brings it to where a request on it starts quickest, as far as others leave room. */
+  prefetchAdapter(handle: number): void;
   adapters(): NativeAdapterInfo[];
   /** Once, before the first grammar. The arrays are copied. */
   setVocabulary(vocabulary: NativeVocabulary): void;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -145,6 +146,19 @@ ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_by
   }
   layout.num_pages = pages.count();
   layout.bytes = pages.end();
+  const int64_t table_pages = (layout.table_bytes + page_bytes - 1) / page_bytes;
+  layout.pages_of_layers.assign(static_cast<size_t>(layout.num_layers),
+                                static_cast<int32_t>(table_pages));
+  for (const ImageLayout::Module& m : layout.modules) {
+    int32_t& needed = layout.pages_of_layers[static_cast<size_t>(m.layer)];
+    for (int64_t slice = m.first_slice; slice < m.first_slice + 2 * m.num_groups; ++slice) {
+      const int64_t page = layout.slice_at[static_cast<size_t>(slice)] / page_bytes;
+      needed = std::max(needed, static_cast<int32_t>(page) + 1);
+    }
+  }
+  std::inclusive_scan(layout.pages_of_layers.begin(), layout.pages_of_layers.end(),
+                      layout.pages_of_layers.begin(),
+                      [](int32_t a, int32_t b) { return std::max(a, b); });
   return layout;
 }
 

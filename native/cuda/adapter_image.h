@@ -59,6 +59,8 @@ struct ImageLayout {
   int64_t entries_at = 0;  // AdapterEntry [num_layers][num_modules]
   std::vector<Module> modules;
   std::vector<int64_t> slice_at;
+  // Of the image, counted from its front: so many hold all that layers [0, i] need. [num_layers]
+  std::vector<int32_t> pages_of_layers;
 };
 
 // Throws ADAPTER_INVALID naming a tensor whose shape is not its rank's, or that comes twice;

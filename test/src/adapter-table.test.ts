@@ -28,6 +28,7 @@ const placeOf = (source: WireSource): string => {
 function setUp({ held = () => false }: { held?: (place: string) => boolean } = {}) {
   const sent: Sent[] = [];
   const removed: string[] = [];
+  const prefetched: string[] = [];
   const events: string[] = [];
   const content = new Map<string, string>();
   const table = new AdapterTable(
@@ -51,6 +52,7 @@ function setUp({ held = () => false }: { held?: (place: string) => boolean } = {
         };
         return { result, cancel };
       },
+      prefetch: async (name) => prefetched.push(name),
       remove: async (name) => {
         removed.push(name);
         return { name, hash: 'h', freedBytes: 10 };
@@ -60,7 +62,7 @@ function setUp({ held = () => false }: { held?: (place: string) => boolean } = {
       events.push(`${whose ?? ''}/${full.slice(full.lastIndexOf('\0') + 1)} ${state}`);
     },
   );
-  return { table, sent, removed, events, content };
+  return { table, sent, removed, prefetched, events, content };
 }
 
 const failure = (

@@ -47,6 +47,12 @@ class Backend implements AdapterBackend {
     return handle;
   }
 
+  readonly prefetched: number[] = [];
+
+  prefetch(handle: number): void {
+    this.prefetched.push(handle);
+  }
+
   remove(handle: number): void {
     if (!this.loaded.delete(handle)) throw new Error(`no handle ${handle}`);
   }
@@ -55,6 +61,7 @@ class Backend implements AdapterBackend {
     return [...this.loaded.keys()].map((handle) => ({
       handle,
       bytes: 100 * handle,
+      inHost: true,
       resident: true,
       activeRequests: 0,
     }));
