@@ -3,9 +3,8 @@
 //
 //   step  = fixed + max(weights / memory, 2 parameters rows / peak) + attention / peak
 //           + (KV read + KV written + adapters used) / memory
-//   copy  = bytes of the adapter / copy, one after another, beside the steps; the step that first
-//   uses
-//           an adapter begins when its copy is over, as native/cuda has it
+//   copy  = bytes of the adapter / copy, one after another, beside the steps; who uses it sits out
+//           until it is over, or has a step alone that begins then
 //
 // One step runs while the next is planned, as on a GPU. Used by trace_bench.cc.
 #pragma once
@@ -37,7 +36,9 @@ struct VirtualCosts {
 class VirtualModel final : public Model {
  public:
   VirtualModel(const ModelLimits& limits, int32_t adapter_pages, const VirtualCosts& costs)
-      : limits_(limits), adapter_pages_(adapter_pages), costs_(costs) {}
+      : limits_(limits), adapter_pages_(adapter_pages), costs_(costs) {
+    limits_.copies_beside_steps = true;
+  }
 
   // ---- the clock, in seconds ----
 
@@ -72,6 +73,7 @@ class VirtualModel final : public Model {
     copies_end_ = std::max(now_, copies_end_) + seconds;
     copying_ += seconds;
     auto placed = std::make_unique<Placed>();
+    placed->model = this;
     placed->arrives = copies_end_;
     return placed;
   }
@@ -119,6 +121,8 @@ class VirtualModel final : public Model {
 
  private:
   struct Placed : ResidentAdapter {
+    bool has_arrived() const override { return model->now() >= arrives; }
+    const VirtualModel* model = nullptr;
     double arrives = 0;
   };
   struct InFlight {
@@ -150,7 +154,7 @@ class VirtualModel final : public Model {
         {plan.num_rows() - decodes, decodes, static_cast<int32_t>(plan.segments.size()), seconds});
   }
 
-  const ModelLimits limits_;
+  ModelLimits limits_;
   const int32_t adapter_pages_;
   const VirtualCosts costs_;
   double now_ = 0, device_free_ = 0, copies_end_ = 0;

@@ -144,6 +144,16 @@ describe('names', () => {
     expect((await table.identify(everybody, 'a')).directory).toBe('/two');
   });
 
+  it('are loaded by a hint, which the worker hears of then', async () => {
+    const { table, prefetched } = setUp();
+    table.declare(everybody, 'pirate', directorySource('/pirate'));
+    const hinted = table.prefetch(everybody, 'pirate');
+    expect(prefetched).toEqual([]);
+    expect((await hinted).directory).toBe('/pirate');
+    expect(prefetched).toHaveLength(1);
+    expect(await code(() => table.prefetch(everybody, 'nobody'))).toBe('ADAPTER_NOT_FOUND');
+  });
+
   it('keep what they stand for when the worker dies, though their source has moved on', async () => {
     const { table, sent, content } = setUp();
     table.declare(everybody, 'pirate', resolveAdapterSource('hf://acme/pirate', 's'));

@@ -98,6 +98,14 @@ describe('AdapterRegistry', () => {
     expect(backend.loaded.size).toBe(0);
   });
 
+  it('hands hints on, of what is loaded', async () => {
+    const { backend, registry } = setUp();
+    await registry.add('a', from('x@1'));
+    await registry.prefetch('a');
+    await registry.prefetch('nobody');
+    expect(backend.prefetched).toEqual([...backend.loaded.keys()]);
+  });
+
   it('repoints a name; a lease keeps the old content until it is released', async () => {
     const { backend, registry } = setUp();
     await registry.add('a', from('x@1'));
@@ -175,6 +183,7 @@ describe('AdapterRegistry', () => {
         name: 'p\0a',
         bytes: 100,
         rank: 16,
+        inHost: true,
         resident: true,
         activeRequests: 0,
       },
