@@ -20,6 +20,8 @@ export interface AdapterBackend {
   read(directory: string): Promise<NativeAdapterSpec>;
   add(spec: NativeAdapterSpec, name: string): Promise<number>;
   remove(handle: number): void;
+  /** The same content is there, too. */
+  relocate(handle: number, spec: NativeAdapterSpec): void;
   prefetch(handle: number): void;
   list(): NativeAdapterInfo[];
 }
@@ -246,6 +248,8 @@ export class AdapterRegistry {
     const known = this.contents.get(key);
     if (known !== undefined) {
       known.references++;
+      // The directory that it came from may be gone, or changed.
+      if (known.loaded !== undefined) backend.relocate(known.loaded, spec);
       return known;
     }
     const rank = Math.max(0, ...spec.modules.map((module) => module.rank));

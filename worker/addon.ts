@@ -310,6 +310,8 @@ export interface NativeEngine {
   addAdapter(spec: NativeAdapterSpec): Promise<number>;
   /** Its requests in flight finish; its memory is freed with the last one. */
   removeAdapter(handle: number): void;
+  /** The same content lies in these files, too: it is read from there when it is read again. */
+  relocateAdapter(handle: number, spec: NativeAdapterSpec): void;
   /** Brings it to where a request on it starts quickest, as far as others leave room. */
   prefetchAdapter(handle: number): void;
   adapters(): NativeAdapterInfo[];

@@ -25,6 +25,10 @@ void AdapterCache::add(int32_t handle, LoadedAdapter& adapter) {
   host_.add(added->second.copy);
 }
 
+void AdapterCache::relocate(int32_t handle, std::shared_ptr<const AdapterSpec> spec) {
+  if (Entry* entry = find(handle)) entry->copy.spec = std::move(spec);
+}
+
 void AdapterCache::remove(int32_t handle) {
   Entry* entry = find(handle);
   if (entry == nullptr) return;

@@ -31,6 +31,9 @@ class AdapterCache {
 
   void add(int32_t handle, LoadedAdapter& adapter);  // when it throws, `adapter` is as it was
 
+  // It is read again from there.
+  void relocate(int32_t handle, std::shared_ptr<const AdapterSpec> spec);
+
   // Frees it now or with its last open request.
   void remove(int32_t handle);
 

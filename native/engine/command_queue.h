@@ -41,6 +41,11 @@ struct AddAdapterCommand {
 struct RemoveAdapterCommand {
   int32_t handle;
 };
+// It is read from elsewhere, from now on.
+struct RelocateAdapterCommand {
+  int32_t handle;
+  std::shared_ptr<const AdapterSpec> spec;
+};
 // It will be wanted soon.
 struct PrefetchCommand {
   int32_t handle;
@@ -57,8 +62,9 @@ struct ImageReadCommand {
 };
 // There is room in host memory, or somebody wants some.
 struct HostRoomCommand {};
-using Command = std::variant<SubmitCommand, CancelCommand, AddAdapterCommand, RemoveAdapterCommand,
-                             PrefetchCommand, ImageReadCommand, HostRoomCommand>;
+using Command =
+    std::variant<SubmitCommand, CancelCommand, AddAdapterCommand, RemoveAdapterCommand,
+                 RelocateAdapterCommand, PrefetchCommand, ImageReadCommand, HostRoomCommand>;
 
 class CommandQueue {
  public:

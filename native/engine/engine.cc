@@ -195,6 +195,13 @@ void Engine::remove_adapter(int32_t handle) {
   impl_->commands_.post(RemoveAdapterCommand{handle});
 }
 
+void Engine::relocate_adapter(int32_t handle, AdapterSpec spec) {
+  stamp_files(&spec);
+  spec.is_cached = true;
+  impl_->commands_.post(
+      RelocateAdapterCommand{handle, std::make_shared<const AdapterSpec>(std::move(spec))});
+}
+
 void Engine::prefetch_adapter(int32_t handle) { impl_->commands_.post(PrefetchCommand{handle}); }
 
 std::vector<AdapterStatus> Engine::adapters() const { return impl_->board_.adapters(); }

@@ -119,6 +119,8 @@ class Engine {
   // the requests that need them fail with ADAPTER_INVALID.
   int32_t add_adapter(AdapterSpec spec);
   void remove_adapter(int32_t handle);
+  // The same content lies in these files, too: from now on it is read from there. Throws Error.
+  void relocate_adapter(int32_t handle, AdapterSpec spec);
   // A request for it will come soon: it is brought to where that starts quickest, as far as others
   // leave room.
   void prefetch_adapter(int32_t handle);

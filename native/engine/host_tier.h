@@ -43,7 +43,7 @@ class HostTier {
 
    public:
     const int32_t handle;
-    const std::shared_ptr<const AdapterSpec> spec;
+    std::shared_ptr<const AdapterSpec> spec;  // where it is read from
     const int32_t num_pages;
     const int64_t bytes;
     std::shared_ptr<const AdapterImage> image;  // null: on disk alone

@@ -117,6 +117,10 @@ void StepLoop::handle(RemoveAdapterCommand& command) {
   sequences_.adapters().remove(command.handle);
 }
 
+void StepLoop::handle(RelocateAdapterCommand& command) {
+  sequences_.adapters().relocate(command.handle, command.spec);
+}
+
 void StepLoop::handle(PrefetchCommand& command) { sequences_.adapters().expect(command.handle); }
 
 void StepLoop::handle(ImageReadCommand& command) {

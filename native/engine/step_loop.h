@@ -56,6 +56,7 @@ class StepLoop {
   void handle(CancelCommand& command);
   void handle(AddAdapterCommand& command);
   void handle(RemoveAdapterCommand& command);
+  void handle(RelocateAdapterCommand& command);
   void handle(PrefetchCommand& command);
   void handle(ImageReadCommand& command);
   void handle(HostRoomCommand& command);

@@ -138,6 +138,10 @@ export class FakeEngine implements NativeEngine {
     this.removedAdapters.push(handle);
   }
 
+  relocateAdapter(handle: number, spec: NativeAdapterSpec): void {
+    this.adapterSpecs.set(handle, spec);
+  }
+
   prefetchAdapter(handle: number): void {
     this.prefetched.push(handle);
   }

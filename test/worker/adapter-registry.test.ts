@@ -47,7 +47,13 @@ class Backend implements AdapterBackend {
     return handle;
   }
 
+  readonly relocated: number[] = [];
   readonly prefetched: number[] = [];
+
+  relocate(handle: number, spec: NativeAdapterSpec): void {
+    if (this.loaded.get(handle) !== spec.hash) throw new Error('that is other content');
+    this.relocated.push(handle);
+  }
 
   prefetch(handle: number): void {
     this.prefetched.push(handle);
@@ -96,6 +102,14 @@ describe('AdapterRegistry', () => {
     await registry.remove('b');
     await tick();
     expect(backend.loaded.size).toBe(0);
+  });
+
+  it('says where a content lies when it comes from elsewhere', async () => {
+    const { backend, registry } = setUp();
+    await registry.add('a', from('x@1'));
+    expect(backend.relocated).toEqual([]);
+    await registry.add('b', from('x@2'));
+    expect(backend.relocated).toEqual([...backend.loaded.keys()]);
   });
 
   it('hands hints on, of what is loaded', async () => {
