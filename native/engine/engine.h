@@ -40,6 +40,9 @@ struct Request {
   std::string tenant = {};
   float tenant_weight = 1.0f;
   int32_t priority = 0;
+  // From its submission. At its deadline it ends (step_loop_deadlines.cc); earlier, while it waits,
+  // when it is not going to start by then. Unset: it has none.
+  std::optional<int64_t> deadline_ms = {};
 };
 
 struct EngineLimits {
@@ -49,7 +52,14 @@ struct EngineLimits {
 };
 
 // The order is FINISH_REASONS in worker/addon.ts.
-enum class FinishReason : int32_t { kStopToken, kMaxOutputTokens, kContext, kPool, kGrammar };
+enum class FinishReason : int32_t {
+  kStopToken,
+  kMaxOutputTokens,
+  kContext,
+  kPool,
+  kGrammar,
+  kDeadline
+};
 
 struct Failure {
   std::string code;
@@ -81,6 +91,7 @@ struct EngineStats {
   int64_t prefix_hits = 0, prefix_misses = 0;  // generating requests that found some, and none
   int64_t prefix_evictions = 0;                // blocks
   int64_t adapter_hits = 0, adapter_loads = 0, adapter_evictions = 0;
+  int64_t admission_us = 0;  // from one admission to the next while requests wait; 0: not measured
   int64_t finished = 0, aborted = 0, failed = 0;
   std::vector<Step> recent_steps;  // oldest first, at most 256
 };
