@@ -65,6 +65,7 @@ Schedule SequenceTable::schedule() {
   std::vector<ScheduledAdapter> adapters;
   adapters_.describe(&adapters, &handles_);
   std::vector<ScheduledSequence> running, waiting;
+  queue_.share_places(static_cast<int32_t>(running_.size()));
   for (const Sequence* sequence : running_) {
     running.push_back(describe(*sequence, sequence->num_computed, sequence->blocks.pages()));
   }
@@ -72,8 +73,9 @@ Schedule SequenceTable::schedule() {
   const bool in_flight = pool_.in_flight();
   const int32_t available = pool_.num_free() + evictable_.num_ready_pages();
   const int32_t coming = pool_.counts().retiring + evictable_.num_fresh_pages();
-  Schedule schedule =
-      make_schedule({limits_, available, running, waiting, adapters, in_flight, coming});
+  const int32_t light_places = queue_.num_tenants() > 1 ? limits_.max_running / kLightShare : 0;
+  Schedule schedule = make_schedule(
+      {limits_, available, running, waiting, adapters, in_flight, coming, light_places});
   if (schedule.chunks.empty() && schedule.pool_full < 0 && !by_id_.empty() && !in_flight) {
     broken("there are sequences but nothing to schedule");
   }
@@ -98,6 +100,9 @@ ScheduledSequence SequenceTable::describe(const Sequence& sequence, int32_t num_
                               num_first(pages),
                               {},
                               sequence.generates};
+  Tenant& tenant = sequence.tenant->second;
+  described.is_light = tenant.num_open <= tenant.share || tenant.num_placed < tenant.part;
+  ++tenant.num_placed;
   for (const AdapterUse& use : sequence.adapters) {
     const auto found = std::ranges::lower_bound(handles_, use.handle);
     described.adapters.push_back(static_cast<int32_t>(found - handles_.begin()));

@@ -96,6 +96,8 @@ class SequenceTable {
  private:
   // To its tenant, beside a prompt token's 1: Sheng et al. take the same.
   static constexpr int64_t kOutputTokenCost = 2;
+  // One place in so many is kept for tenants that are within their share.
+  static constexpr int32_t kLightShare = 16;
 
   ScheduledSequence describe(const Sequence& sequence, int32_t num_computed,
                              std::span<const int32_t> pages);
