@@ -7,9 +7,10 @@
 // Four tenants send requests at random times (Poisson), together `load` of what the engine was found to
 // serve. In one kind of round they are alone; in the next a fifth sends `times` as many requests as all of
 // them together; in a third, the same crowd has one name, so that there is no fairness between them: that
-// is what throughput is compared with. A newcomer waits for the step that runs:
-// so the steps here are no longer than a prompt; and the machine should have nothing else to do. The kinds take turns in one run, so that a slow minute of the
-// machine hits all. Arrivals are the same in all kinds of a round. Every request's sample is in the CSV.
+// is what throughput is compared with. A newcomer waits for the step that runs, so steps are no longer
+// here than a prompt; and the machine should have nothing else to do. The kinds take turns in one run, so
+// that a slow minute hits all. Arrivals are the same in all kinds of a round. Every request's sample is in
+// the CSV.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
