@@ -6,13 +6,25 @@ export interface AdapterScope {
   /** Before everybody's names; also of all tenants' together. */
   shared: string;
   tenant: string | undefined;
+  /** Of the tenant's turns; unset: 1. */
+  weight?: number;
   /** Before this scope's own names. */
   own: string;
 }
 
-export function scopeOf(provider: string, tenant?: string): AdapterScope {
+export function scopeOf(provider: string, tenant?: string, weight?: number): AdapterScope {
   const own = tenant === undefined ? provider : `${provider}${tenant}\0`;
-  return { shared: provider, tenant, own };
+  const scope = { shared: provider, tenant, own };
+  return weight === undefined ? scope : { ...scope, weight };
+}
+
+/** What the worker is told of it. */
+export function tenantOf({ tenant, weight }: AdapterScope): {
+  tenant?: string;
+  tenantWeight?: number;
+} {
+  if (tenant === undefined) return {};
+  return weight === undefined ? { tenant } : { tenant, tenantWeight: weight };
 }
 
 /** The name as its scope knows it; undefined = it is another scope's. */

@@ -26,7 +26,7 @@ import type {
   ModelName,
 } from './ai-sdk/provider.js';
 import { lorax as loraxV4 } from './default-provider.js';
-import type { AdapterMix, Engine, EngineStats, TenantStats } from './types.js';
+import type { AdapterMix, Engine, EngineStats, TenantOptions, TenantStats } from './types.js';
 
 export type { LoraxAdapters, LoraxOptions } from './ai-sdk/provider.js';
 export type { LoraxProviderOptions } from './ai-sdk/convert-options.js';
@@ -61,7 +61,7 @@ export interface LoraxView<NAME extends string = string, STATS = TenantStats> ex
 export interface LoraxProvider<NAME extends string = string> extends LoraxView<NAME, EngineStats> {
   engine: Engine;
   /** The provider as one tenant sees it. */
-  tenant(id: string): LoraxView<NAME>;
+  tenant(id: string, options?: TenantOptions): LoraxView<NAME>;
 }
 
 export function createLorax<NAME extends string = string>(
@@ -73,7 +73,7 @@ export function createLorax<NAME extends string = string>(
 export const lorax: LoraxProvider = asProviderV3(loraxV4);
 
 export function asProviderV3<NAME extends string>(v4: LoraxProviderV4<NAME>): LoraxProvider<NAME> {
-  const tenant = (id: string) => asViewV3(v4.tenant(id));
+  const tenant = (id: string, options?: TenantOptions) => asViewV3(v4.tenant(id, options));
   return Object.assign(asViewV3<NAME, EngineStats>(v4), { engine: v4.engine, tenant });
 }
 

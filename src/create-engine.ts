@@ -29,10 +29,10 @@ export function createEngineOn(connect: Connect, options: EngineOptions): Engine
     embed: (request) => client.embed(request, everybody),
     adapters: clientAdapters((run) => run(client, everybody)),
     stats: () => client.stats(),
-    tenant: (id) =>
-      new TenantEngine(id, {
-        open: (request, tenant) => client.open(request, scopeOf('', tenant)),
-        call: (tenant, run) => run(client, scopeOf('', tenant)),
+    tenant: (id, options) =>
+      new TenantEngine(id, options, {
+        open: (request, { id, weight }) => client.open(request, scopeOf('', id, weight)),
+        call: ({ id, weight }, run) => run(client, scopeOf('', id, weight)),
         declare: (tenant, name, source) =>
           client.adapters.declare(scopeOf('', tenant), name, source),
       }),

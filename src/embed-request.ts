@@ -16,9 +16,11 @@ import {
 } from './check-shape.js';
 import { LoraxError } from './errors.js';
 import { checkSignal } from './generate-request.js';
+import { checkService, SERVICE_KEYS } from './service-options.js';
+import type { CheckedService } from './service-options.js';
 import type { EmbedRequest, Pooling } from './types.js';
 
-export interface CheckedEmbedRequest {
+export interface CheckedEmbedRequest extends CheckedService {
   input: string[];
   /** Empty = the base model. */
   adapters: WeightedAdapter[];
@@ -26,7 +28,7 @@ export interface CheckedEmbedRequest {
   normalize: boolean;
 }
 
-const KEYS = ['input', 'adapter', 'pooling', 'normalize', 'signal'];
+const KEYS = ['input', 'adapter', 'pooling', 'normalize', 'signal', ...SERVICE_KEYS];
 const POOLINGS = ['mean', 'last', 'cls'] as const satisfies readonly Pooling[];
 
 export function checkEmbedRequest(request: EmbedRequest): CheckedEmbedRequest {
@@ -36,6 +38,7 @@ export function checkEmbedRequest(request: EmbedRequest): CheckedEmbedRequest {
     input: checkInput(fields.input),
     adapters: checkAdapterField(fields.adapter, 'request.adapter'),
     ...checkEmbedSettings(fields, 'request'),
+    ...checkService(fields, 'request'),
   };
 }
 

@@ -26,6 +26,7 @@ import type { LoraxError } from './errors.js';
 import { noticeOnce } from './notice.js';
 import { OpenEmbedding } from './open-embedding.js';
 import { OpenRequest } from './open-request.js';
+import { deadlineExceeded, onDeadline } from './service-options.js';
 import { TenantCounts, type CountedUsage } from './tenant-counts.js';
 import { TokenStream } from './token-stream.js';
 import type {
@@ -208,6 +209,11 @@ export class EngineClient {
       return;
     }
     this.#requests.set(open.id, open);
+    const { deadlineAt } = open;
+    if (deadlineAt !== undefined) {
+      const allowedMs = deadlineAt - Date.now();
+      open.stopDeadline = onDeadline(deadlineAt, () => this.#expire(open, allowedMs));
+    }
     this.#submit(open);
   }
 
@@ -255,6 +261,15 @@ export class EngineClient {
     this.#cancel(open);
   }
 
+  /** An answer that has begun the engine ends with what there is. */
+  #expire(open: Open, allowedMs: number): void {
+    if (open.state === 'ended' || (open instanceof OpenRequest && open.running)) return;
+    const error = deadlineExceeded(allowedMs, open.state === 'held');
+    if (open.state === 'held') return this.#settleLocally(open, error);
+    open.fail(error, { discard: true });
+    this.#cancel(open);
+  }
+
   /** Its reader has been answered; the worker's last word brings the usage. */
   #cancel(open: Open): void {
     open.detach();
@@ -271,6 +286,7 @@ export class EngineClient {
   #forget(open: Open, outcome: 'finished' | 'aborted' | 'failed', usage: CountedUsage): void {
     if (!this.#requests.delete(open.id)) return;
     open.onEnd?.();
+    open.stopDeadline?.();
     if (open.scope.tenant !== undefined) this.#tenants.count(open.scope.own, outcome, usage);
     this.#updateHold();
   }

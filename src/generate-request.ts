@@ -11,17 +11,18 @@ import { checkMessages } from './chat-messages.js';
 import {
   checkBoolean,
   checkFunction,
-  checkNumber,
   checkObject,
   checkString,
   invalidOptions,
 } from './check-shape.js';
 import { checkConstraint } from './constraint-options.js';
 import { checkSampling, checkTokenIds } from './sampling-options.js';
+import { checkService, SERVICE_KEYS } from './service-options.js';
+import type { CheckedService } from './service-options.js';
 import { checkTools } from './tool-options.js';
 import type { GenerateRequest, Sampling } from './types.js';
 
-export interface CheckedRequest {
+export interface CheckedRequest extends CheckedService {
   prompt: WirePrompt;
   /** Empty = the base model. */
   adapters: WeightedAdapter[];
@@ -31,18 +32,15 @@ export interface CheckedRequest {
   tools?: WireTools;
   reasoning?: boolean;
   cacheScope?: string;
-  priority?: number;
 }
 
 /** What only a chat template can express. */
 const CHAT_KEYS = ['tools', 'toolChoice', 'parallelToolCalls', 'reasoning'];
 const KEYS = [
   ...['messages', 'prompt', 'promptTokens', 'adapter', 'sampling', 'signal', 'onUsage'],
-  ...['constraint', 'cacheScope', 'priority'],
+  ...['constraint', 'cacheScope', ...SERVICE_KEYS],
   ...CHAT_KEYS,
 ];
-
-const PRIORITIES = { min: -1000, max: 1000, integer: true };
 
 export function checkGenerateRequest(request: GenerateRequest): CheckedRequest {
   const fields = checkObject(request, 'request', KEYS);
@@ -52,6 +50,7 @@ export function checkGenerateRequest(request: GenerateRequest): CheckedRequest {
     prompt: checkPrompt(fields.messages, fields.prompt, fields.promptTokens),
     adapters: checkAdapterField(fields.adapter, 'request.adapter'),
     sampling: checkSampling(fields.sampling, 'request.sampling'),
+    ...checkService(fields, 'request'),
   };
   const constraint = checkConstraint(fields.constraint, 'request.constraint');
   if (constraint !== undefined) checked.constraint = constraint;
@@ -61,8 +60,6 @@ export function checkGenerateRequest(request: GenerateRequest): CheckedRequest {
   if (reasoning !== undefined) checked.reasoning = reasoning;
   const cacheScope = checkString(fields.cacheScope, 'request.cacheScope');
   if (cacheScope !== undefined) checked.cacheScope = cacheScope;
-  const priority = checkNumber(fields.priority, 'request.priority', PRIORITIES);
-  if (priority !== undefined) checked.priority = priority;
   const chatOnly = CHAT_KEYS.find((key) => fields[key] !== undefined);
   if (chatOnly !== undefined && checked.prompt.kind !== 'messages') {
     const field = `request.${chatOnly}`;

@@ -8,7 +8,7 @@
 import type { ClientCommand, WorkerEvent } from '../worker/protocol.js';
 import { onAbort as listenForAbort } from './abort-listeners.js';
 import type { WeightedAdapter } from './adapter-mix.js';
-import type { AdapterScope } from './adapter-scope.js';
+import { tenantOf, type AdapterScope } from './adapter-scope.js';
 import { checkEmbedRequest } from './embed-request.js';
 import type { CheckedEmbedRequest } from './embed-request.js';
 import type { EmbedRequest, EmbedResult } from './types.js';
@@ -18,6 +18,7 @@ export class OpenEmbedding {
   signal: AbortSignal | undefined;
   /** Nobody waits for its adapters any more. */
   onEnd: (() => void) | undefined;
+  stopDeadline: (() => void) | undefined;
   readonly result: Promise<EmbedResult>;
   #request: CheckedEmbedRequest | undefined;
   #stopListening: (() => void) | undefined;
@@ -45,6 +46,11 @@ export class OpenEmbedding {
     return this.state === 'sent';
   }
 
+  /** As Date.now() counts. */
+  get deadlineAt(): number | undefined {
+    return this.#request?.deadlineAt;
+  }
+
   /** As the caller named them; empty = base. */
   get adapters(): readonly WeightedAdapter[] {
     return this.#request?.adapters ?? [];
@@ -53,10 +59,9 @@ export class OpenEmbedding {
   /** `adapters`: as the worker knows them. */
   command(adapters: WeightedAdapter[]): ClientCommand {
     if (this.#request === undefined) throw new Error('command() before start()');
-    const { tenant } = this.scope;
     return {
       ...{ type: 'embed', id: this.id, ...this.#request, adapters },
-      ...(tenant === undefined ? {} : { tenant }),
+      ...tenantOf(this.scope),
     };
   }
 

@@ -8,7 +8,7 @@ import { performance } from 'node:perf_hooks';
 import type { ClientCommand, WorkerEvent } from '../worker/protocol.js';
 import { onAbort as listenForAbort } from './abort-listeners.js';
 import type { WeightedAdapter } from './adapter-mix.js';
-import type { AdapterScope } from './adapter-scope.js';
+import { tenantOf, type AdapterScope } from './adapter-scope.js';
 import { checkGenerateRequest } from './generate-request.js';
 import type { CheckedRequest } from './generate-request.js';
 import type { TokenStream } from './token-stream.js';
@@ -25,6 +25,7 @@ export class OpenRequest {
   signal: AbortSignal | undefined;
   /** Nobody waits for its adapters any more. */
   onEnd: (() => void) | undefined;
+  stopDeadline: (() => void) | undefined;
   /** The engine has admitted it. */
   running = false;
   #request: CheckedRequest | undefined;
@@ -49,6 +50,11 @@ export class OpenRequest {
     if (this.signal !== undefined) this.#stopListening = listenForAbort(this.signal, onAbort);
   }
 
+  /** As Date.now() counts. */
+  get deadlineAt(): number | undefined {
+    return this.#request?.deadlineAt;
+  }
+
   /** As the caller named them; empty = base. */
   get adapters(): readonly WeightedAdapter[] {
     return this.#request?.adapters ?? [];
@@ -57,10 +63,9 @@ export class OpenRequest {
   /** `adapters`: as the worker knows them. */
   command(adapters: WeightedAdapter[]): ClientCommand {
     if (this.#request === undefined) throw new Error('command() before start()');
-    const { tenant } = this.scope;
     return {
       ...{ type: 'generate', id: this.id, ...this.#request, adapters },
-      ...(tenant === undefined ? {} : { tenant }),
+      ...tenantOf(this.scope),
     };
   }
 

@@ -16,7 +16,7 @@ import { EngineClient } from './engine-client.js';
 import type { ResolvedEngineOptions } from './engine-options.js';
 import { LoraxError } from './errors.js';
 import { noticeOnce } from './notice.js';
-import { TenantEngine } from './tenant-engine.js';
+import { TenantEngine, type Tenant } from './tenant-engine.js';
 import { TokenStream } from './token-stream.js';
 import type {
   EmbedRequest,
@@ -26,6 +26,7 @@ import type {
   EngineAdapters,
   EngineStats,
   GenerateRequest,
+  TenantOptions,
 } from './types.js';
 import { connectWorker } from './worker-connection.js';
 import type { Connect } from './worker-connection.js';
@@ -101,8 +102,8 @@ export class ScopedEngine implements Engine {
     else lease.current.client.adapters.declare(scopeOf(lease.scope, tenant), name, source);
   }
 
-  tenant(id: string): TenantEngine {
-    return new TenantEngine(id, {
+  tenant(id: string, options?: TenantOptions): TenantEngine {
+    return new TenantEngine(id, options, {
       open: (request, tenant) => this.#open(request, tenant),
       call: (tenant, run) => this.#call(tenant, run),
       declare: (tenant, name, source) => this.declareAdapter(name, source, tenant),
@@ -139,10 +140,10 @@ export class ScopedEngine implements Engine {
     await release(this.#lease);
   }
 
-  #open(request: GenerateRequest, tenant: string | undefined): TokenStream {
+  #open(request: GenerateRequest, tenant: Tenant | undefined): TokenStream {
     try {
       const { client, scope } = this.#acquire();
-      const stream = client.open(request, scopeOf(scope, tenant));
+      const stream = client.open(request, scopeOf(scope, tenant?.id, tenant?.weight));
       stream.owner = this;
       return stream;
     } catch (error) {
@@ -151,14 +152,14 @@ export class ScopedEngine implements Engine {
   }
 
   async #call<T>(
-    tenant: string | undefined,
+    tenant: Tenant | undefined,
     run: (client: EngineClient, scope: AdapterScope) => Promise<T>,
   ): Promise<T> {
     const { client, scope } = this.#acquire();
     const call = { engine: this };
     underWay.add(call);
     try {
-      return await run(client, scopeOf(scope, tenant));
+      return await run(client, scopeOf(scope, tenant?.id, tenant?.weight));
     } finally {
       underWay.delete(call);
     }

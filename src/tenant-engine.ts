@@ -6,9 +6,10 @@
  */
 import type { AdapterScope } from './adapter-scope.js';
 import type { ResolvedSource } from './adapter-source.js';
-import { checkString, invalidOptions } from './check-shape.js';
+import { checkObject, checkString, invalidOptions } from './check-shape.js';
 import { clientAdapters } from './engine-adapters.js';
 import type { EngineClient } from './engine-client.js';
+import { checkWeight } from './service-options.js';
 import type { TokenStream } from './token-stream.js';
 import type {
   EmbedRequest,
@@ -17,14 +18,19 @@ import type {
   EngineInfo,
   EngineView,
   GenerateRequest,
+  TenantOptions,
   TenantStats,
 } from './types.js';
 
+export interface Tenant extends TenantOptions {
+  id: string;
+}
+
 /** The engine behind it. */
 export interface TenantHost {
-  open(request: GenerateRequest, tenant: string): TokenStream;
+  open(request: GenerateRequest, tenant: Tenant): TokenStream;
   call<T>(
-    tenant: string,
+    tenant: Tenant,
     run: (client: EngineClient, scope: AdapterScope) => Promise<T>,
   ): Promise<T>;
   declare(tenant: string, name: string, source: ResolvedSource): void;
@@ -34,23 +40,25 @@ const MAX_LENGTH = 256;
 
 export class TenantEngine implements EngineView {
   readonly adapters: EngineAdapters;
-  readonly #tenant: string;
+  readonly #tenant: Tenant;
   readonly #host: TenantHost;
 
   /** Throws INVALID_OPTIONS. */
-  constructor(id: unknown, host: TenantHost) {
+  constructor(id: unknown, options: unknown, host: TenantHost) {
     const tenant = checkString(id, 'tenant');
     if (tenant === undefined || tenant.length > MAX_LENGTH) {
       const message = `tenant must be a string of 1 to ${MAX_LENGTH} characters.`;
       throw invalidOptions('tenant', message, id);
     }
-    this.#tenant = tenant;
+    const { weight } = checkObject(options ?? {}, 'options', ['weight']);
+    const checked = checkWeight(weight, 'options.weight');
+    this.#tenant = checked === undefined ? { id: tenant } : { id: tenant, weight: checked };
     this.#host = host;
-    this.adapters = clientAdapters((run) => host.call(tenant, run));
+    this.adapters = clientAdapters((run) => host.call(this.#tenant, run));
   }
 
   declareAdapter(name: string, source: ResolvedSource): void {
-    this.#host.declare(this.#tenant, name, source);
+    this.#host.declare(this.#tenant.id, name, source);
   }
 
   ready(): Promise<EngineInfo> {

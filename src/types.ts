@@ -44,7 +44,10 @@ export interface EngineOptions {
    * Default false. On the CPU they never do.
    */
   deterministic?: boolean;
-  /** Requests that may wait; one more is refused with QUEUE_FULL. Default 1024. */
+  /**
+   * Requests that may wait; one more is refused with QUEUE_FULL, and `retryAfterMs` in its data says
+   * when there may be a place for it. Default 1024.
+   */
   maxQueued?: number;
   /** Where models and adapters of the Hugging Face hub come from. */
   hub?: HubOptions;
@@ -187,7 +190,20 @@ export interface AdapterIdentity {
  */
 export type AdapterMix = Readonly<Record<string, number>>;
 
-interface GenerateRequestBase {
+/** How a request is served beside others. */
+export interface ServiceOptions {
+  /** Integer, -1000 to 1000, default 0: higher ones of a tenant, or adapter where there is none, go first. */
+  priority?: number;
+  /**
+   * Milliseconds from now, or a Date. A request whose first token would come later, by what waits
+   * before it and the speeds measured here, fails at once with DEADLINE_EXCEEDED; `retryAfterMs` in
+   * its data says when it might be met. One that is generating ends at its deadline with what it has
+   * (reason 'length', rawReason 'deadline'), or fails where its constraint does not let it end there.
+   */
+  deadline?: number | Date;
+}
+
+interface GenerateRequestBase extends ServiceOptions {
   /** Registered name, or names with weights; unset or 'base' = the base model. */
   adapter?: string | AdapterMix;
   sampling?: Sampling;
@@ -205,8 +221,6 @@ interface GenerateRequestBase {
    * have the same scope, of one tenant. Unset: by all that have none.
    */
   cacheScope?: string;
-  /** Integer, -1000 to 1000, default 0: higher ones of a tenant, or adapter where there is none, go first. */
-  priority?: number;
   signal?: AbortSignal;
   /** Fires exactly once, also for aborted and failed requests. */
   onUsage?: (usage: Usage, timing: Timing) => void;
@@ -279,7 +293,7 @@ export interface FinishEvent {
   reason: 'stop' | 'length' | 'tool-calls';
   /**
    * 'eos', 'stop-token:<id>', 'stop-string:<text>', 'grammar' (complete, with no stop token to
-   * follow), 'max-output-tokens', 'context', 'pool'.
+   * follow), 'max-output-tokens', 'context', 'pool', 'deadline'.
    */
   rawReason: string;
   usage: Usage;
@@ -295,7 +309,7 @@ export type TokenEvent =
  */
 export type Pooling = 'mean' | 'last' | 'cls';
 
-export interface EmbedRequest {
+export interface EmbedRequest extends ServiceOptions {
   /** Texts, each tokenized as the model's tokenizer does it, end token included where it adds one. */
   input: string[];
   /** Registered name, or names with weights; unset or 'base' = the base model. */
@@ -485,6 +499,14 @@ export interface EngineAdapters {
   list(): Promise<AdapterInfo[]>;
 }
 
+export interface TenantOptions {
+  /**
+   * 0.001 to 1000, default 1. While requests wait, tenants are served like their weights: one of weight
+   * 3 gets three times the tokens of one of weight 1.
+   */
+  weight?: number;
+}
+
 /** An engine, or one tenant's view of it. */
 export interface EngineView<STATS = TenantStats> {
   ready(): Promise<EngineInfo>;
@@ -503,5 +525,5 @@ export interface Engine extends EngineView<EngineStats> {
    * The engine as one tenant sees it: with names, versions and stats of its own, beside the names that
    * are registered without a tenant. Costs nothing until it is used.
    */
-  tenant(id: string): EngineView;
+  tenant(id: string, options?: TenantOptions): EngineView;
 }

@@ -162,7 +162,7 @@ export interface NativeSampling {
   stopTokenIds: Int32Array;
 }
 
-/** Whose turn a request has, and with whom it shares KV; an unset field is its default. */
+/** Whose turn a request has, until when, and with whom it shares KV; an unset field is its default. */
 export interface NativeService {
   /** Who is served alike with others; '' (default): told apart from others without one by adapters. */
   tenant?: string;
@@ -170,6 +170,8 @@ export interface NativeService {
   tenantWeight?: number;
   /** Of a tenant's requests, higher ones come first. Default 0. */
   priority?: number;
+  /** From now on; 0 or less: it is over already. Default: none. */
+  deadlineMs?: number;
   /** KV is shared with requests of the same scope. Default ''. */
   cacheScope?: string;
 }
@@ -249,6 +251,8 @@ export interface NativeStats {
   adapterEvictions: number;
   hostDrops: number;
   hostReads: number;
+  /** From one admission to the next while requests wait, on average; 0: not measured yet. */
+  admissionUs: number;
   finished: number;
   aborted: number;
   failed: number;
@@ -282,7 +286,7 @@ export const EVENT = {
 
 /**
  * `stop-token`: one of stopTokenIds was sampled; it is the last token reported. `grammar`: the output
- * is complete as its grammar has it, and no stop token could follow.
+ * is complete as its grammar has it, and no stop token could follow. `deadline`: what there was by then.
  */
 export const FINISH_REASONS = [
   'stop-token',
@@ -290,6 +294,7 @@ export const FINISH_REASONS = [
   'context',
   'pool',
   'grammar',
+  'deadline',
 ] as const;
 
 export interface NativeFailure {
@@ -325,8 +330,9 @@ export interface NativeEngine {
   compileGrammar(text: string): Promise<NativeGrammar>;
   /**
    * `request`: the caller's id, unique among open ones, 1..2^31-1. `adapters`: distinct handles, at
-   * most 8; empty for the base. Refusals (CONTEXT_TOO_LONG, POOL_EXHAUSTED, QUEUE_FULL; INVALID_OPTIONS where
-   * maxOutputTokens is below the grammar's shortestTokens) arrive as Failed events.
+   * most 8; empty for the base. Refusals (CONTEXT_TOO_LONG, POOL_EXHAUSTED, QUEUE_FULL,
+   * DEADLINE_EXCEEDED; INVALID_OPTIONS where maxOutputTokens is below the grammar's shortestTokens)
+   * arrive as Failed events.
    */
   submit(
     request: number,
@@ -342,6 +348,7 @@ export interface NativeEngine {
     promptTokens: Int32Array,
     adapters: readonly NativeAdapterUse[],
     embedding: NativeEmbedding,
+    service?: NativeService,
   ): void;
   /** Unknown or ended ids are ignored. */
   cancel(request: number): void;

@@ -4,8 +4,8 @@
  * Always holds: every `embed` ends in exactly one embedded, aborted or failed; all inputs of a call
  * are computed with the weights that its adapters' names stood for at receipt; a call that fails or
  * is aborted takes its native requests with it. At most MAX_INPUTS of all calls are in native hands,
- * which fills any batch: so a long list of texts is not refused, and leaves the queue to others. Owned
- * by engine-port.ts.
+ * which fills any batch: so a long list of texts is not refused, and leaves the queue to others; who
+ * shares the batch alike takes turns for them. Owned by engine-port.ts.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { WeightedAdapter } from '../src/adapter-mix.js';
@@ -15,6 +15,9 @@ import type { AdapterLease } from './adapter-registry.js';
 import type { NativeAdapterUse, NativeEngine, NativeFailure } from './addon.js';
 import { encodeInput } from './encode-prompt.js';
 import type { LoadedEngine } from './load-engine.js';
+import { serviceOf } from './native-service.js';
+import { Places } from './places.js';
+import type { QueueFull } from './queue-full.js';
 import type { EmbedCommand, WireError, WorkerEvent } from './protocol.js';
 import { wireError } from './wire-error.js';
 
@@ -29,6 +32,7 @@ export interface EmbeddingHost {
 }
 
 const MAX_INPUTS = 256;
+const PLACES_AHEAD = 16;
 
 /** Short texts are tokenized in turns of about this, between which open streams go on. */
 const TURN_MS = 4;
@@ -86,14 +90,13 @@ export class EmbeddingCalls {
   private readonly inputs = new Map<number, { call: OpenCall; index: number }>();
   /** Calls with inputs that native code has not been given yet. */
   numPreparing = 0;
-  private numPlaces: number;
-  private readonly waiting: (() => void)[] = [];
+  private readonly places: Places;
 
   constructor(
     private readonly host: EmbeddingHost,
-    private readonly maxQueued: number,
+    private readonly queueFull: QueueFull,
   ) {
-    this.numPlaces = Math.min(MAX_INPUTS, Math.max(1, maxQueued));
+    this.places = new Places(Math.min(MAX_INPUTS, Math.max(1, queueFull.maxQueued)));
   }
 
   async run(command: EmbedCommand): Promise<void> {
@@ -103,7 +106,7 @@ export class EmbeddingCalls {
     this.calls.set(command.id, call);
     this.numPreparing++;
     try {
-      if (this.numPreparing > this.maxQueued) throw queueFullError(this.maxQueued);
+      this.queueFull.check(this.numPreparing);
       const lease = await this.host.lease(command.adapters);
       call.lease = lease;
       const engine = await this.host.engine();
@@ -171,29 +174,39 @@ export class EmbeddingCalls {
     adapters: readonly NativeAdapterUse[],
   ): Promise<void> {
     const { input, pooling, normalize } = call.command;
+    const line = lineOf(call.command);
     let turnEnds = performance.now() + TURN_MS;
-    for (const [index, text] of input.entries()) {
-      if (performance.now() > turnEnds) {
-        await nextTurn();
-        turnEnds = performance.now() + TURN_MS;
+    // A few at once, or a line of one call would get one place where others get many.
+    const places: (Promise<void> | void)[] = [];
+    try {
+      for (const [index, text] of input.entries()) {
+        if (performance.now() > turnEnds) {
+          await nextTurn();
+          turnEnds = performance.now() + TURN_MS;
+        }
+        while (places.length < Math.min(PLACES_AHEAD, input.length - index)) {
+          places.push(this.places.take(line));
+        }
+        if (call.ended) return;
+        const tokens = await this.encode(engine, text, index);
+        await places[0];
+        if (call.ended) return;
+        const nativeId = this.host.nextNativeId();
+        // From here on it is the input's.
+        void places.shift();
+        this.inputs.set(nativeId, { call, index });
+        call.nativeIds.add(nativeId);
+        call.promptTokens += tokens.length;
+        try {
+          const service = serviceOf(call.command);
+          engine.native.embed(nativeId, tokens, adapters, { pooling, normalize }, service);
+        } catch (error) {
+          this.take(nativeId);
+          throw error;
+        }
       }
-      if (call.ended) return;
-      const tokens = await this.encode(engine, text, index);
-      await this.takePlace();
-      if (call.ended) {
-        this.leavePlace();
-        return;
-      }
-      const nativeId = this.host.nextNativeId();
-      this.inputs.set(nativeId, { call, index });
-      call.nativeIds.add(nativeId);
-      call.promptTokens += tokens.length;
-      try {
-        engine.native.embed(nativeId, tokens, adapters, { pooling, normalize });
-      } catch (error) {
-        this.take(nativeId);
-        throw error;
-      }
+    } finally {
+      for (const place of places) void Promise.resolve(place).then(() => this.places.leave());
     }
   }
 
@@ -209,18 +222,6 @@ export class EmbeddingCalls {
     }
   }
 
-  private takePlace(): Promise<void> | void {
-    if (this.numPlaces === 0) return new Promise((resolve) => this.waiting.push(resolve));
-    this.numPlaces--;
-  }
-
-  /** To who has waited longest, if somebody waits. */
-  private leavePlace(): void {
-    const next = this.waiting.shift();
-    if (next === undefined) this.numPlaces++;
-    else next();
-  }
-
   /** Native code's last word on an input. */
   private take(nativeId: number): { call: OpenCall; index: number } | undefined {
     const input = this.inputs.get(nativeId);
@@ -228,7 +229,7 @@ export class EmbeddingCalls {
     this.inputs.delete(nativeId);
     input.call.nativeIds.delete(nativeId);
     input.call.releaseIfOver();
-    this.leavePlace();
+    this.places.leave();
     return input;
   }
 
@@ -247,12 +248,6 @@ export class EmbeddingCalls {
   }
 }
 
-export function queueFullError(maxQueued: number): LoraxError {
-  return new LoraxError('QUEUE_FULL', `${maxQueued} requests wait already (maxQueued).`, {
-    data: { maxQueued },
-  });
-}
-
 /** Names the input at fault, if one is. */
 function ofInput(thrown: unknown, index: number): unknown {
   const { code, message, data } = wireError(thrown, 'INVALID_OPTIONS');
@@ -261,5 +256,9 @@ function ofInput(thrown: unknown, index: number): unknown {
   const named = message.startsWith(field) ? message : `${field}: ${message}`;
   return new LoraxError(code as LoraxErrorCode, named, { data: { ...data, field, index } });
 }
+
+/** As native code tells apart who shares the batch. */
+const lineOf = ({ tenant, adapters }: EmbedCommand): string =>
+  JSON.stringify(tenant ?? adapters.map(({ name }) => name));
 
 const fieldOf = (index: number): string => `input[${index}]`;

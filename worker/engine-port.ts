@@ -12,9 +12,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import { AdapterCalls, throttledProgress } from './adapter-calls.js';
-import type { NativeAdapterUse, NativeService } from './addon.js';
+import type { NativeAdapterUse, NativeEngine, NativeService } from './addon.js';
 import { answerEvents } from './answer-events.js';
-import { EmbeddingCalls, queueFullError } from './embedding-calls.js';
+import { EmbeddingCalls } from './embedding-calls.js';
 import { engineStats } from './engine-stats.js';
 import { finishAtString, finishOf, type Finish } from './finish-reason.js';
 import { GrammarCache } from './grammar/grammar-cache.js';
@@ -32,6 +32,7 @@ import type {
   ServeOptions,
   WireError,
 } from './protocol.js';
+import { QueueFull } from './queue-full.js';
 import { SourceFetcher } from './sources/source-fetcher.js';
 import { readStepEvents, type StepEventHandler } from './step-events.js';
 import { wireError } from './wire-error.js';
@@ -49,7 +50,10 @@ export class EnginePort {
   private readonly adapters: AdapterCalls;
   private readonly stepHandler: StepEventHandler;
   private readonly grammars: GrammarCache;
+  private readonly queueFull: QueueFull;
   private loading: Promise<LoadedEngine> | null = null;
+  /** Once it is loaded. */
+  private native: NativeEngine | null = null;
   /** Why nothing can be served any more. */
   private over: LoraxError | null = null;
   private stopping: Promise<void> | null = null;
@@ -74,6 +78,7 @@ export class EnginePort {
       fetcher: this.fetcher,
       stopped: this.stopped.signal,
     });
+    this.queueFull = new QueueFull(options.maxQueued, () => this.native?.stats() ?? null);
     this.embeddings = new EmbeddingCalls(
       {
         engine: () => this.engine(),
@@ -82,7 +87,7 @@ export class EnginePort {
         emit: (event) => this.outbox.emit(event),
         onFailure: (error) => this.stopIfLost(error),
       },
-      options.maxQueued,
+      this.queueFull,
     );
     this.grammars = new GrammarCache(async (text) =>
       (await this.engine()).native.compileGrammar(text),
@@ -177,6 +182,7 @@ export class EnginePort {
       throw error;
     }
     if (this.over !== null) throw this.over;
+    this.native = engine.native;
     return engine;
   }
 
@@ -242,9 +248,8 @@ export class EnginePort {
     this.requests.set(command.id, request);
     this.numPreparing++;
     try {
-      const { maxQueued } = this.options;
       // Native code counts those it has; these wait as well, for the model or their tokens.
-      if (this.numPreparing > maxQueued) throw queueFullError(maxQueued);
+      this.queueFull.check(this.numPreparing);
       // At receipt: a later add or remove of the name does not concern this request.
       const lease = await this.adapters.registry.lease(command.adapters);
       request.lease = lease;

@@ -112,11 +112,19 @@ export interface WireTools {
   parallel: boolean;
 }
 
-export interface GenerateCommand {
-  type: 'generate';
-  id: number;
+/** Whose turn a request has, and until when it is of use. */
+export interface WireService {
   /** Whose request it is. */
   tenant?: string;
+  tenantWeight?: number;
+  priority?: number;
+  /** As Date.now() counts. */
+  deadlineAt?: number;
+}
+
+export interface GenerateCommand extends WireService {
+  type: 'generate';
+  id: number;
   prompt: WirePrompt;
   /** Empty = the base model. */
   adapters: WeightedAdapter[];
@@ -125,13 +133,11 @@ export interface GenerateCommand {
   tools?: WireTools;
   reasoning?: boolean;
   cacheScope?: string;
-  priority?: number;
 }
 
-export interface EmbedCommand {
+export interface EmbedCommand extends WireService {
   type: 'embed';
   id: number;
-  tenant?: string;
   input: string[];
   /** Empty = the base model. */
   adapters: WeightedAdapter[];

@@ -316,6 +316,9 @@ std::vector<AdapterUse> read_adapter_uses(const Napi::Value& value, const std::s
   return out;
 }
 
+// More is as good as none.
+constexpr double kLongestMs = 1e12;
+
 void read_service(const Napi::Value& value, const std::string& name, Request* request) {
   if (value.IsUndefined()) return;
   const Fields fields(value, name);
@@ -326,6 +329,10 @@ void read_service(const Napi::Value& value, const std::string& name, Request* re
     if (request->tenant_weight <= 0) fail(value.Env(), fields.path("tenantWeight"), "above 0");
   }
   if (is_set("priority")) request->priority = fields.int32("priority", -1000, 1000);
+  if (is_set("deadlineMs")) {
+    request->deadline_ms =
+        static_cast<int64_t>(std::clamp(fields.number("deadlineMs"), -kLongestMs, kLongestMs));
+  }
   if (is_set("cacheScope")) request->cache_scope = fields.string("cacheScope");
 }
 

@@ -141,6 +141,7 @@ Napi::Value EngineObject::embed(const Napi::CallbackInfo& call) {
     request.prompt = read_tokens(call[1], "promptTokens", session().limits().vocab_size);
     request.adapters = read_adapter_uses(call[2], "adapters");
     request.embedding = read_embedding(call[3], "embedding");
+    read_service(call[4], "service", &request);
     engine->submit(std::move(request));
     return call.Env().Undefined();
   });

@@ -109,6 +109,7 @@ Napi::Object stats_value(Napi::Env env, const EngineStats& stats) {
   set_number(out, "adapterHits", static_cast<double>(stats.adapter_hits));
   set_number(out, "adapterLoads", static_cast<double>(stats.adapter_loads));
   set_number(out, "adapterEvictions", static_cast<double>(stats.adapter_evictions));
+  set_number(out, "admissionUs", static_cast<double>(stats.admission_us));
   set_number(out, "finished", static_cast<double>(stats.finished));
   set_number(out, "aborted", static_cast<double>(stats.aborted));
   set_number(out, "failed", static_cast<double>(stats.failed));

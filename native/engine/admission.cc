@@ -249,14 +249,37 @@ Failure copy_of(const Failure& failure) noexcept {
   return {"ENGINE_LOST", "Out of memory.", {}};
 }
 
-Failure queue_full(int32_t num_waiting, int32_t num_running, int32_t max_queued) {
-  return Failure{"QUEUE_FULL",
-                 number(num_waiting) + " requests wait and " + number(num_running) +
-                     " run; at most " + number(max_queued) +
-                     " may wait (maxQueued). Try again later.",
-                 {{"waiting", static_cast<double>(num_waiting)},
-                  {"running", static_cast<double>(num_running)},
-                  {"maxQueued", static_cast<double>(max_queued)}}};
+Failure queue_full(int32_t num_waiting, int32_t num_running, int32_t max_queued, int64_t retry_ns) {
+  Failure failure{"QUEUE_FULL",
+                  number(num_waiting) + " requests wait and " + number(num_running) +
+                      " run; at most " + number(max_queued) +
+                      " may wait (maxQueued). Try again later.",
+                  {{"waiting", static_cast<double>(num_waiting)},
+                   {"running", static_cast<double>(num_running)},
+                   {"maxQueued", static_cast<double>(max_queued)}}};
+  if (retry_ns > 0) {
+    failure.data["retryAfterMs"] = std::ceil(static_cast<double>(retry_ns) / 1e6);
+  }
+  return failure;
+}
+
+Failure deadline_exceeded(const Lateness& lateness) {
+  ErrorData data = {{"deadlineMs", static_cast<double>(lateness.allowed_ms)},
+                    {"waitedMs", static_cast<double>(lateness.waited_ms)}};
+  if (lateness.wait_ms >= 0) {
+    data["estimatedMs"] = static_cast<double>(lateness.wait_ms);
+    data["retryAfterMs"] = static_cast<double>(lateness.late_ms);
+    return Failure{"DEADLINE_EXCEEDED",
+                   "The first token would come " + number(lateness.late_ms) +
+                       " ms after the request's deadline, as the queue moves now. Try again later,"
+                       " or allow more time (deadline).",
+                   std::move(data)};
+  }
+  data["outputTokens"] = static_cast<double>(lateness.num_outputs);
+  const std::string what = !lateness.started           ? " while it waited for its turn."
+                           : lateness.num_outputs == 0 ? " before its first result."
+                                                       : " where its output may not end.";
+  return Failure{"DEADLINE_EXCEEDED", "The request's deadline came" + what, std::move(data)};
 }
 
 }  // namespace lorax

@@ -41,6 +41,18 @@ Failure engine_lost(const std::exception& error, int64_t step) noexcept;
 // A copy, or something shorter when there is no memory for one.
 Failure copy_of(const Failure& failure) noexcept;
 
-Failure queue_full(int32_t num_waiting, int32_t num_running, int32_t max_queued);
+// `retry_ns`: in about this time there may be a place for it; 0: unknown.
+Failure queue_full(int32_t num_waiting, int32_t num_running, int32_t max_queued, int64_t retry_ns);
+
+// One whose deadline has come, or will before its first token.
+struct Lateness {
+  int64_t allowed_ms = 0;  // by its request
+  int64_t waited_ms = 0;   // so far
+  int64_t wait_ms = -1;    // it would wait so much longer; -1: it is over
+  int64_t late_ms = 0;     // its first token would come so much too late
+  int32_t num_outputs = 0;
+  bool started = false;
+};
+Failure deadline_exceeded(const Lateness& lateness);
 
 }  // namespace lorax

@@ -141,7 +141,7 @@ void Engine::Impl::run() noexcept {
     } else if (loop_.waits_for_copies()) {
       commands_.wait(std::chrono::milliseconds(1));
     } else {
-      commands_.wait();
+      commands_.wait(loop_.until_deadline());
     }
   }
   dispose();

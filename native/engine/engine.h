@@ -40,6 +40,9 @@ struct Request {
   std::string tenant = {};
   float tenant_weight = 1.0f;
   int32_t priority = 0;
+  // From its submission. At its deadline it ends (step_loop_deadlines.cc); earlier, while it waits,
+  // when it is not going to start by then. Unset: it has none.
+  std::optional<int64_t> deadline_ms = {};
 };
 
 struct EngineLimits {
@@ -50,7 +53,14 @@ struct EngineLimits {
 };
 
 // The order is FINISH_REASONS in worker/addon.ts.
-enum class FinishReason : int32_t { kStopToken, kMaxOutputTokens, kContext, kPool, kGrammar };
+enum class FinishReason : int32_t {
+  kStopToken,
+  kMaxOutputTokens,
+  kContext,
+  kPool,
+  kGrammar,
+  kDeadline
+};
 
 struct Failure {
   std::string code;
@@ -86,6 +96,7 @@ struct EngineStats {
     int64_t bytes = 0, budget_bytes = 0, images = 0;
   } host;                                  // images of adapters in host memory
   int64_t host_reads = 0, host_drops = 0;  // of images: read again from disk, dropped
+  int64_t admission_us = 0;  // from one admission to the next while requests wait; 0: not measured
   int64_t finished = 0, aborted = 0, failed = 0;
   std::vector<Step> recent_steps;  // oldest first, at most 256
 };

@@ -15,9 +15,10 @@ constexpr float kToken = 1024.0f;
 constexpr int64_t kPatience = 64;
 constexpr size_t kFewTenants = 64;
 
+float weight_of(const Ticket& ticket) { return std::clamp(ticket.weight, 1e-3f, 1e3f); }
+
 int64_t cost_of(const Ticket& ticket, int64_t num_tokens) {
-  const float weight = std::clamp(ticket.weight, 1e-3f, 1e3f);
-  return num_tokens * static_cast<int64_t>(kToken / weight);
+  return num_tokens * static_cast<int64_t>(kToken / weight_of(ticket));
 }
 
 }  // namespace
@@ -29,17 +30,19 @@ int64_t FairQueue::patience() const { return kPatience + num_waiting_tenants_; }
 void FairQueue::add(TenantKey key, Ticket& ticket) {
   if (tenants_.size() >= forget_at_) forget_idle();
   const auto tenant = tenants_.try_emplace(std::move(key)).first;
-  auto& [waiting, counter, due, num_open] = tenant->second;
+  Tenant& owner = tenant->second;
+  std::deque<Ticket*>& waiting = owner.waiting;
   const auto behind = std::ranges::upper_bound(waiting, -ticket.priority, {},
                                                [](const Ticket* t) { return -t->priority; });
   waiting.insert(behind, &ticket);
   ticket.tenant = tenant;
   if (waiting.size() == 1) {
-    counter = std::max(counter, level_);
-    due = turn_ + patience();
+    owner.counter = std::max(owner.counter, level_);
+    owner.due = turn_ + patience();
     ++num_waiting_tenants_;
   }
-  ++num_open;
+  owner.weight = weight_of(ticket);
+  ++owner.num_open;
   ++num_open_;
   ++size_;
 }
@@ -103,6 +106,30 @@ Ticket* FairQueue::Order::next() {
   first->due = ++turn_ + patience_;
   if (++first->first == first->waiting->size()) lines_.erase(first);
   return &ticket;
+}
+
+void FairQueue::share_places(int32_t num_places) {
+  // Each round those who need less than the level leave the rest to the others, which raises it.
+  double level = 0;  // of a tenant of weight 1
+  for (bool rises = true; rises;) {
+    double places = num_places, weights = 0;
+    for (const auto& [key, tenant] : tenants_) {
+      const bool needs_less = tenant.num_open <= level * tenant.weight;
+      (needs_less ? places : weights) += needs_less ? -tenant.num_open : tenant.weight;
+    }
+    const double next = weights > 0 ? places / weights : level;
+    rises = next > level;
+    level = std::max(level, next);
+  }
+  double all_weights = 0;
+  for (const auto& [key, tenant] : tenants_) {
+    if (tenant.num_open > 0) all_weights += tenant.weight;
+  }
+  for (auto& [key, tenant] : tenants_) {
+    tenant.part = std::max(1.0, num_places * tenant.weight / std::max(1e-9, all_weights));
+    tenant.share = std::max(1.0, level * tenant.weight);
+    tenant.num_placed = 0;
+  }
 }
 
 Ticket* FairQueue::last_of_longest() const {

@@ -31,6 +31,11 @@ struct Tenant {
   int64_t counter = 0;
   int64_t due = 0;  // in turns: it is next then at the latest; of one that waits
   int32_t num_open = 0;
+  float weight = 1.0f;  // of its newest request
+  // Of places, as share_places() has found: by its weight alone, and with what others do not need.
+  double part = 0;
+  double share = 0;
+  int32_t num_placed = 0;
 };
 
 // What a request is to the queue.
@@ -79,6 +84,10 @@ class FairQueue {
     int64_t patience_ = 0;
   };
   Order order() const;
+
+  // Divides so many places among those with anything open: by weight, and what some do not need is
+  // the others' (max-min fairness). Nobody is placed then.
+  void share_places(int32_t num_places);
 
   // Who is refused where too many wait: the last in the longest line. Null: nobody waits.
   Ticket* last_of_longest() const;

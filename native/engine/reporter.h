@@ -40,6 +40,8 @@ class Reporter {
   // A step that began with the turn at `begin` was collected.
   void collected(const EngineStats::Step& step, Clock::time_point begin);
 
+  void paced(const QueuePace& pace) { stats_.admission_us = pace.admission_ns() / 1000; }
+
   // Publishes what is new. Throws when memory is out.
   void tell(SequenceTable& sequences);
   bool has_untold() const { return !events_.empty() || owes_notice_; }

@@ -158,32 +158,64 @@ Schedule make_schedule(const SchedulerState& state) {
     spare -= tokens - 1;
   }
 
-  // Prefill chunks. Their pages were taken at admission.
-  for (int32_t i = 0; i < num_running && budget > 0; ++i) {
-    if (decodes(state.running[i]) || ledger.awaits_adapter(state.running[i])) continue;
-    const int32_t tokens = std::min(remaining(state.running[i]), budget);
-    schedule.chunks.push_back({i, tokens});
-    budget -= tokens;
+  const int32_t num_stayed = num_running;
+  // Rows that the light may have beside what is left.
+  int32_t yieldable = 0;
+  for (const Chunk& chunk : schedule.chunks) {
+    if (!state.running[chunk.sequence].is_light) yieldable += chunk.num_tokens;
   }
+  const auto rows_for = [&](bool light) { return budget + (light ? yieldable : 0); };
+
+  // Prefill chunks. Their pages were taken at admission.
+  const auto prefill = [&](bool light) {
+    for (int32_t i = 0; i < num_stayed && rows_for(light) > 0; ++i) {
+      const ScheduledSequence& sequence = state.running[i];
+      if (decodes(sequence) || sequence.is_light != light) continue;
+      if (ledger.awaits_adapter(sequence)) continue;
+      const int32_t tokens = std::min(remaining(sequence), rows_for(light));
+      schedule.chunks.push_back({i, tokens});
+      budget -= tokens;
+    }
+  };
 
   // Admissions, strictly in order: one that does not fit holds the others back, so it waits only
   // for those before it. Beside others a page is kept in reserve for each running sequence, or the
   // newcomer would be preempted at once; and nobody comes in the step in which somebody had to go,
   // who may have had what a newcomer found.
   if (num_running < static_cast<int32_t>(state.running.size())) num_waiting = 0;
-  for (int32_t i = 0; i < num_waiting && budget > 0 && num_running < limits.max_running; ++i) {
-    const ScheduledSequence& sequence = state.waiting[i];
-    const int32_t kv_pages = blocks_for(sequence.num_tokens, limits.block_tokens);
-    const Ledger::Cost cost = ledger.cost_of(sequence, kv_pages);
-    if (cost.pages() + num_running > ledger.expected()) break;
-    if (ledger.available() < cost.pages()) break;
-    ledger.admit(sequence, cost);
-    ++num_running;
-    ++schedule.num_admitted;
-    if (ledger.awaits_adapter(sequence)) continue;
-    const int32_t tokens = std::min(remaining(sequence), budget);
-    schedule.chunks.push_back({static_cast<int32_t>(state.running.size()) + i, tokens});
-    budget -= tokens;
+  const auto admit = [&](bool light) {
+    while (schedule.num_admitted < num_waiting && rows_for(light) > 0 &&
+           num_running < limits.max_running) {
+      const int32_t i = schedule.num_admitted;
+      const ScheduledSequence& sequence = state.waiting[i];
+      if (light && !sequence.is_light) break;
+      if (!sequence.is_light && num_running >= limits.max_running - state.light_places) break;
+      const int32_t kv_pages = blocks_for(sequence.num_tokens, limits.block_tokens);
+      const Ledger::Cost cost = ledger.cost_of(sequence, kv_pages);
+      if (cost.pages() + num_running > ledger.expected()) break;
+      if (ledger.available() < cost.pages()) break;
+      ledger.admit(sequence, cost);
+      ++num_running;
+      ++schedule.num_admitted;
+      if (ledger.awaits_adapter(sequence)) continue;
+      const int32_t tokens = std::min(remaining(sequence), rows_for(light));
+      schedule.chunks.push_back({static_cast<int32_t>(state.running.size()) + i, tokens});
+      budget -= tokens;
+    }
+  };
+
+  for (const bool light : {true, false}) {
+    prefill(light);
+    admit(light);
+  }
+  // The newest of those that yield do.
+  for (auto chunk = schedule.chunks.end(); budget < 0;) {
+    --chunk;
+    const size_t index = static_cast<size_t>(chunk->sequence);
+    if (index >= state.running.size() || state.running[index].is_light) continue;
+    if (!decodes(state.running[index])) continue;
+    budget += chunk->num_tokens;
+    chunk = schedule.chunks.erase(chunk);
   }
   if (schedule.chunks.empty()) schedule_one_that_waits(state, &ledger, &schedule);
 

@@ -2,9 +2,11 @@
 //
 // Decodes come first, so nobody's long prompt stalls another's stream: one token each, or several
 // where a grammar has said what comes next. Prefill chunks get the rest of the token budget, oldest
-// first; then requests are admitted, in the order that fair_queue.h finds. Always holds: every
-// running sequence had its turn before every waiting one, so the oldest is never preempted and
-// finishes, whatever the others do: no deadlock, no livelock, no starvation. While a step is in
+// first; then requests are admitted, in the order that fair_queue.h finds. But what a tenant runs
+// beyond its share gives its rows to the prompts of tenants that are within theirs, decodes too: so
+// a tenant that keeps all places busy does not make the first tokens of others late. Always holds:
+// every running sequence had its turn before every waiting one, so the oldest is never preempted
+// and finishes, whatever the others do: no deadlock, no livelock, no starvation. While a step is in
 // flight, pages that a sequence gives up are nobody's until it is over: who needs one of them waits
 // for the schedule after this one. What nobody uses counts as free: adapters and prefixes stay in
 // pages until somebody takes those; which ones go, the eviction queue says. Who runs but whose
@@ -35,6 +37,7 @@ struct ScheduledSequence {
   int32_t num_first_blocks = 0;        // of those, the ones that no sequence before it has
   std::vector<int32_t> adapters = {};  // indices into SchedulerState::adapters; empty = base
   bool generates = false;              // what is not computed was generated since it was admitted
+  bool is_light = false;               // within its tenant's share of what runs
 };
 
 struct ScheduledAdapter {
@@ -53,6 +56,7 @@ struct SchedulerState {
   std::span<const ScheduledAdapter> adapters;
   bool in_flight = false;    // a step was submitted and is not over
   int32_t coming_pages = 0;  // available once it is
+  int32_t light_places = 0;  // of max_running, those for the light alone
 };
 
 // `sequence` counts the running ones first, then the waiting ones.

@@ -26,6 +26,15 @@ namespace lorax {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr Clock::time_point kNoDeadline = Clock::time_point::max();
+
+inline Clock::time_point deadline_of(const Request& request, Clock::time_point submitted) {
+  constexpr int64_t kLongest = int64_t{1} << 40;  // ms; 35 years
+  if (!request.deadline_ms) return kNoDeadline;
+  return submitted +
+         std::chrono::milliseconds(std::clamp(*request.deadline_ms, -kLongest, kLongest));
+}
+
 struct Sequence : Ticket {
   Sequence(Request request, Clock::time_point submit_time, int64_t arrival_number,
            int32_t most_tokens, const ModelLimits& model, PrefixCache& prefixes)
@@ -35,6 +44,7 @@ struct Sequence : Ticket {
         id(request.id),
         adapters(std::move(request.adapters)),
         submitted(submit_time),
+        deadline(deadline_of(request, submit_time)),
         num_prompt(static_cast<int32_t>(request.prompt.size())),
         embedding(request.embedding),
         max_tokens(most_tokens),
@@ -65,6 +75,7 @@ struct Sequence : Ticket {
   const int32_t id;
   const std::vector<AdapterUse> adapters;  // ascending by handle; empty = base
   const Clock::time_point submitted;
+  const Clock::time_point deadline;  // kNoDeadline: it has none
   const int32_t num_prompt;
   const std::optional<EmbeddingParams> embedding;
   const int32_t max_tokens;  // it ends with this many, prompt and outputs, if no stop token comes

@@ -15,6 +15,10 @@ namespace {
   throw std::logic_error("sequence table: " + what);
 }
 
+SequenceTable::ByDeadline::key_type deadline_key(const Sequence& sequence) {
+  return {sequence.deadline, sequence.arrival};
+}
+
 TenantKey tenant_of(const Request& request) {
   TenantKey key{request.tenant, {}};
   if (!request.tenant.empty()) return key;
@@ -42,8 +46,10 @@ Sequence& SequenceTable::add(Request request, Clock::time_point submitted, int32
   by_id_[sequence.id] = std::move(owned);
   try {
     sequence.num_new_tokens = sequence.num_prompt;
+    if (sequence.deadline != kNoDeadline) by_deadline_[deadline_key(sequence)] = &sequence;
     queue_.add(std::move(tenant), sequence);
   } catch (...) {
+    by_deadline_.erase(deadline_key(sequence));
     by_id_.erase(sequence.id);
     throw;
   }
@@ -59,6 +65,7 @@ Schedule SequenceTable::schedule() {
   std::vector<ScheduledAdapter> adapters;
   adapters_.describe(&adapters, &handles_);
   std::vector<ScheduledSequence> running, waiting;
+  queue_.share_places(static_cast<int32_t>(running_.size()));
   for (const Sequence* sequence : running_) {
     running.push_back(describe(*sequence, sequence->num_computed, sequence->blocks.pages()));
   }
@@ -66,8 +73,9 @@ Schedule SequenceTable::schedule() {
   const bool in_flight = pool_.in_flight();
   const int32_t available = pool_.num_free() + evictable_.num_ready_pages();
   const int32_t coming = pool_.counts().retiring + evictable_.num_fresh_pages();
-  Schedule schedule =
-      make_schedule({limits_, available, running, waiting, adapters, in_flight, coming});
+  const int32_t light_places = queue_.num_tenants() > 1 ? limits_.max_running / kLightShare : 0;
+  Schedule schedule = make_schedule(
+      {limits_, available, running, waiting, adapters, in_flight, coming, light_places});
   any_ready_ = !running.empty() || !waiting.empty();
   if (schedule.chunks.empty() && schedule.pool_full < 0 && any_ready_ && !in_flight) {
     broken("there are sequences but nothing to schedule");
@@ -93,6 +101,9 @@ ScheduledSequence SequenceTable::describe(const Sequence& sequence, int32_t num_
                               num_first(pages),
                               {},
                               sequence.generates};
+  Tenant& tenant = sequence.tenant->second;
+  described.is_light = tenant.num_open <= tenant.share || tenant.num_placed < tenant.part;
+  ++tenant.num_placed;
   for (const AdapterUse& use : sequence.adapters) {
     const auto found = std::ranges::lower_bound(handles_, use.handle);
     described.adapters.push_back(static_cast<int32_t>(found - handles_.begin()));
@@ -207,7 +218,9 @@ void SequenceTable::admit(Sequence& sequence) {
   } else {
     sequence.num_new_tokens = sequence.num_tokens() - sequence.num_computed;
     queue_.take_turn(sequence);
-    sequence.turn = ++num_turns_;
+    sequence.turn = ++admitted_.requests;
+    admitted_.prompt_tokens += sequence.num_tokens();
+    admitted_.computed_tokens += sequence.num_new_tokens;
   }
   if (!sequence.blocks.append(pool_, sequence.num_tokens())) broken("a page is missing");
   if (sequence.embedding) sequence.sum = sums_.take();
@@ -240,9 +253,42 @@ void SequenceTable::close(Sequence& sequence) {
   std::erase(running_, &sequence);
   std::erase(ending_, &sequence);
   std::erase(preempted_, &sequence);
+  by_deadline_.erase(deadline_key(sequence));
   queue_.close(sequence);
   let_go(sequence);
   for (const AdapterUse& use : sequence.adapters) adapters_.close_request(use.handle);
+}
+
+void SequenceTable::each_waiting(const std::function<bool(Sequence&, const Ahead&)>& visit) {
+  Ahead ahead;
+  for (const Sequence* sequence : running_) {
+    ahead.num_tokens += sequence->num_tokens_ahead() - sequence->num_computed;
+  }
+  int64_t num_left = 0;  // of those that wait with a deadline
+  for (const auto& [key, sequence] : by_deadline_) num_left += sequence->turn == 0;
+  for (const Sequence* sequence : preempted_) {
+    ++ahead.num_requests;
+    ahead.num_prompt_tokens += sequence->num_tokens();
+  }
+  // Of the queue as it is, which a closed one leaves.
+  std::vector<Sequence*> waiting;
+  FairQueue::Order order = queue_.order();
+  while (num_left > 0) {
+    waiting.push_back(static_cast<Sequence*>(order.next()));
+    num_left -= waiting.back()->deadline != kNoDeadline;
+  }
+  for (Sequence* sequence : waiting) {
+    const int32_t num_tokens = sequence->num_tokens();
+    if (!visit(*sequence, ahead)) continue;
+    ++ahead.num_requests;
+    ahead.num_prompt_tokens += num_tokens;
+  }
+}
+
+int32_t SequenceTable::num_missing(const Sequence& sequence) const {
+  if (sequence.embedding) return sequence.num_tokens();
+  const PrefixCache::Found found = prefixes_.find(sequence.prefix, sequence.tokens);
+  return sequence.num_tokens() - static_cast<int32_t>(found.pages.size()) * limits_.block_tokens;
 }
 
 Sequence* SequenceTable::find(int32_t id) const {
@@ -276,10 +322,15 @@ void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight
   std::vector<int32_t> num_holders(model_limits_.num_pages, 0);  // paths
   std::vector<int32_t> num_holds(model_limits_.num_pages, 0);    // all that hold pages of KV
   int32_t num_sums = 0;
+  size_t num_deadlines = 0;
   int64_t last_turn = 0;
   const auto check_open = [&](const Sequence& sequence) {
     if (find(sequence.id) != &sequence) broken("a sequence is not found by its id");
     for (const AdapterUse& use : sequence.adapters) ++open_by_adapter[use.handle];
+    num_deadlines += sequence.deadline != kNoDeadline;
+    if (by_deadline_.contains(deadline_key(sequence)) != (sequence.deadline != kNoDeadline)) {
+      broken("a sequence is not found by its deadline, or is by none");
+    }
     const auto sampled = in_flight.find(sequence.arrival);
     if (sequence.num_in_flight != (sampled == in_flight.end() ? 0 : sampled->second)) {
       broken("a sequence miscounts its tokens in flight");
@@ -323,6 +374,7 @@ void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight
     if (sequence->sum.index() >= 0) broken("a sequence that ends holds a sum");
   }
   if (num_sums != sums_.num_taken()) broken("sums leaked");
+  if (num_deadlines != by_deadline_.size()) broken("a deadline is nobody's");
   prefixes_.check_invariants(num_holders, &num_holds);
   for (int32_t page = 0; page < model_limits_.num_pages; ++page) {
     if (pool_.use_of(page) == PageKind::kAdapter) continue;

@@ -11,16 +11,19 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "engine/adapter_cache.h"
 #include "engine/eviction_queue.h"
 #include "engine/fair_queue.h"
 #include "engine/prefix_cache.h"
+#include "engine/queue_pace.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
 #include "memory/page_pool.h"
@@ -66,10 +69,28 @@ class SequenceTable {
   Sequence* waiting_for(int32_t adapter) const;       // to be placed; null when none does
   Sequence* any() const { return by_id_.empty() ? nullptr : by_id_.begin()->second.get(); }
   Sequence& running(int32_t index) const { return *running_[index]; }
+  // Those open that have one, the earliest first; of equal ones in order of arrival.
+  using ByDeadline = std::map<std::pair<Clock::time_point, int64_t>, Sequence*>;
+  const ByDeadline& by_deadline() const { return by_deadline_; }
+
+  // What has to be computed before a waiting sequence has its turn.
+  struct Ahead {
+    int64_t num_requests = 0;       // that wait
+    int64_t num_tokens = 0;         // of those that run
+    int64_t num_prompt_tokens = 0;  // of those that wait, whether the cache has them or not
+  };
+  // Visits those that wait in the order of their turns, as far as one has a deadline. `visit`
+  // returns false for one that it has closed, which then counts no more.
+  void each_waiting(const std::function<bool(Sequence&, const Ahead&)>& visit);
+  // Of a waiting sequence's tokens, those that no cache has.
+  int32_t num_missing(const Sequence& sequence) const;
+  const QueuePace::Admitted& admitted() const { return admitted_; }
   // Who goes where too many wait: the last in the longest line of a tenant. Null: all have started.
   Sequence* last_of_longest() const { return static_cast<Sequence*>(queue_.last_of_longest()); }
   int32_t num_open() const { return static_cast<int32_t>(by_id_.size()); }
   int32_t num_running() const { return static_cast<int32_t>(running_.size() + ending_.size()); }
+  // That are left for more to run, memory permitting.
+  int32_t num_places() const { return limits_.max_running - static_cast<int32_t>(running_.size()); }
   int32_t num_waiting() const { return static_cast<int32_t>(preempted_.size()) + queue_.size(); }
   int64_t num_preemptions() const { return num_preemptions_; }
 
@@ -88,6 +109,8 @@ class SequenceTable {
   static constexpr int32_t kMostPassedOver = 256;
   // To its tenant, beside a prompt token's 1: Sheng et al. take the same.
   static constexpr int64_t kOutputTokenCost = 2;
+  // One place in so many is kept for tenants that are within their share.
+  static constexpr int32_t kLightShare = 16;
 
   ScheduledSequence describe(const Sequence& sequence, int32_t num_computed,
                              std::span<const int32_t> pages);
@@ -107,6 +130,7 @@ class SequenceTable {
   PrefixCache prefixes_;
   AdapterCache adapters_;
   std::unordered_map<int32_t, std::unique_ptr<Sequence>> by_id_;
+  ByDeadline by_deadline_;
   std::vector<Sequence*> running_;
   std::vector<Sequence*> ending_;
   std::deque<Sequence*> preempted_;
@@ -119,7 +143,7 @@ class SequenceTable {
   bool any_ready_ = false;
   int64_t num_schedules_ = 0;
   int64_t num_arrivals_ = 0;
-  int64_t num_turns_ = 0;
+  QueuePace::Admitted admitted_;
   int64_t num_preemptions_ = 0;
 };
 

@@ -27,7 +27,8 @@ class UnknownException : public std::exception {
 
 StepLoop::StepLoop(Model& model, const EngineLimits& limits, const Shared& shared, Outbox& outbox,
                    StatusBoard& board, std::function<void()> notify)
-    : model_limits_(model.limits()),
+    : model_(model),
+      model_limits_(model.limits()),
       limits_(limits),
       commands_(shared.commands),
       reporter_(commands_, outbox, board, std::move(notify)),
@@ -139,9 +140,14 @@ void StepLoop::handle(HostRoomCommand&) {}
 
 // False when there is nothing that could run before the step in flight is over.
 bool StepLoop::submit_next(Clock::time_point begin) {
+  pace_.set_token_ns(model_.reload_costs().token_ns);
+  end_expired(begin);
+  refuse_late(begin);
   const Schedule schedule = sequences_.schedule();
   apply(schedule);
   refuse_overflow();
+  pace_.observe(begin, sequences_.admitted(), sequences_.num_waiting() > 0);
+  reporter_.paced(pace_);
   if (scheduled_.empty()) return false;
   StepInFlight& step = in_flight_.next();
   step.begin = begin;
@@ -171,7 +177,8 @@ void StepLoop::apply(const Schedule& schedule) {
 void StepLoop::refuse_overflow() {
   while (sequences_.num_waiting() > limits_.max_queued && sequences_.last_of_longest() != nullptr) {
     fail(*sequences_.last_of_longest(),
-         queue_full(sequences_.num_waiting() - 1, sequences_.num_running(), limits_.max_queued));
+         queue_full(sequences_.num_waiting() - 1, sequences_.num_running(), limits_.max_queued,
+                    pace_.refused()));
   }
 }
 

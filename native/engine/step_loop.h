@@ -42,6 +42,9 @@ class StepLoop {
   // Whether it goes on when a copy to the device is over, of which nobody tells it.
   bool waits_for_copies() const { return sequences_.adapters().any_expected(); }
 
+  // When it has to end somebody, though nobody tells it anything; nothing: never.
+  std::optional<std::chrono::milliseconds> until_deadline() const;
+
   bool is_lost() const { return is_lost_; }  // any thread
 
   // Fails open requests, and those no turn has seen, with DISPOSED. Nothing is in flight after it.
@@ -83,18 +86,26 @@ class StepLoop {
   bool follow_grammar(Sequence& sequence);
   void append_forced(Sequence& sequence, std::vector<int32_t> tokens);
 
+  // step_loop_deadlines.cc
+  void end_expired(Clock::time_point now);
+  void refuse_late(Clock::time_point begin);
+  static int64_t deadline_ms(const Sequence& sequence);
+
   // Each writes the one terminal event and frees everything the sequence holds.
   void finish(Sequence& sequence, FinishReason reason);
   void fail(Sequence& sequence, Failure failure);
   void fail_all(const Failure& failure) noexcept;
   void lose(const std::exception& error) noexcept;
 
+  Model& model_;
   const ModelLimits model_limits_;
   const EngineLimits limits_;
   CommandQueue& commands_;
   Reporter reporter_;
   SequenceTable sequences_;
   StepsInFlight in_flight_;
+  QueuePace pace_;
+  Clock::time_point next_look_;  // for those that will be late
   const Failure disposed_{"DISPOSED", "The engine was stopped.", {}};
   std::optional<Failure> lost_;  // what every later request is refused with
   std::atomic<bool> is_lost_ = false;

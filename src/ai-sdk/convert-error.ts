@@ -25,12 +25,17 @@ export function convertError(
     url: 'lorax-js:engine',
     requestBodyValues: { modelId },
     statusCode,
-    // A place in the queue is free again, or a new worker started, in about this time.
-    responseHeaders: { 'retry-after': '1' },
+    responseHeaders: retryHeaders(error.data.retryAfterMs),
     isRetryable: true,
     data: { code: error.code, ...error.data },
     cause: error,
   });
+}
+
+/** Where nothing was measured, a place in the queue is free or a new worker started in about a second. */
+function retryHeaders(retryAfterMs: unknown): Record<string, string> {
+  const ms = typeof retryAfterMs === 'number' ? Math.ceil(retryAfterMs) : 1000;
+  return { 'retry-after': String(Math.ceil(ms / 1000)), 'retry-after-ms': String(ms) };
 }
 
 export function noSuchModel(

@@ -7,7 +7,8 @@
 import type { LanguageModelV4CallOptions } from '@ai-sdk/provider';
 import { checkBoolean, checkObject } from '../check-shape.js';
 import { checkSampling, checkStop } from '../sampling-options.js';
-import type { Constraint, Sampling } from '../types.js';
+import { pickService, SERVICE_KEYS } from '../service-options.js';
+import type { Constraint, Sampling, ServiceOptions } from '../types.js';
 import { CONSTRAINT_KEYS, convertConstraint } from './convert-constraint.js';
 import type { ConstraintProviderOptions } from './convert-constraint.js';
 import type { LoraxWarning } from './model-types.js';
@@ -21,7 +22,11 @@ export type LoraxProviderOptions = Pick<
   parallelToolCalls?: boolean;
   /** Whether a model that can reason does; goes before the AI SDK's `reasoning`. */
   reasoning?: boolean;
-} & ConstraintProviderOptions;
+} & ServiceProviderOptions &
+  ConstraintProviderOptions;
+
+/** As ServiceOptions; a deadline in milliseconds from the call, because these are JSON. */
+export type ServiceProviderOptions = Pick<ServiceOptions, 'priority'> & { deadline?: number };
 
 const SAMPLING_OPTION_KEYS = [
   'minP',
@@ -37,6 +42,7 @@ const PROVIDER_OPTION_KEYS = [
   ...CONSTRAINT_KEYS,
   'parallelToolCalls',
   'reasoning',
+  ...SERVICE_KEYS,
 ];
 
 export interface ConvertedOptions {
@@ -44,6 +50,7 @@ export interface ConvertedOptions {
   constraint: Constraint | undefined;
   parallelToolCalls: boolean | undefined;
   reasoning: boolean | undefined;
+  service: ServiceOptions;
   warnings: LoraxWarning[];
 }
 
@@ -54,11 +61,12 @@ export function convertOptions(
   const warnings: LoraxWarning[] = [];
   const field = 'providerOptions.lorax';
   const extra = options.providerOptions?.lorax ?? {};
-  const { regex, choice, grammar, parallelToolCalls, reasoning, ...more } = checkObject(
+  const { regex, choice, grammar, parallelToolCalls, reasoning, ...rest } = checkObject(
     extra,
     field,
     PROVIDER_OPTION_KEYS,
   );
+  const { priority, deadline, ...more } = rest;
   const asked = { regex, choice, grammar } as ConstraintProviderOptions;
   const settings = checkSampling(
     {
@@ -81,6 +89,7 @@ export function convertOptions(
     parallelToolCalls: checkBoolean(parallelToolCalls, `${field}.parallelToolCalls`),
     reasoning:
       checkBoolean(reasoning, `${field}.reasoning`) ?? reasoningOf(options.reasoning, warnings),
+    service: pickService({ priority, deadline }, field),
     warnings,
   };
 }

@@ -8,14 +8,17 @@ import type { EmbeddingModelV4, EmbeddingModelV4CallOptions } from '@ai-sdk/prov
 import { UnsupportedFunctionalityError } from '@ai-sdk/provider';
 import { checkObject } from '../check-shape.js';
 import { checkEmbedSettings } from '../embed-request.js';
+import { pickService, SERVICE_KEYS } from '../service-options.js';
 import type { EmbedRequest, EngineView } from '../types.js';
 import { convertError } from './convert-error.js';
+import type { ServiceProviderOptions } from './convert-options.js';
 import { adapterOf, checkTarget, shownModelId } from './model-target.js';
 import type { ModelTarget } from './model-target.js';
 import type { LoraxEmbedResult } from './model-types.js';
 
 /** `providerOptions: { lorax: { ... } satisfies LoraxEmbeddingOptions }` */
-export type LoraxEmbeddingOptions = Pick<EmbedRequest, 'pooling' | 'normalize'>;
+export type LoraxEmbeddingOptions = Pick<EmbedRequest, 'pooling' | 'normalize'> &
+  ServiceProviderOptions;
 
 export interface EmbeddingModelConfig {
   provider: string;
@@ -53,12 +56,14 @@ export class LoraxEmbeddingModel implements EmbeddingModelV4 {
       });
     }
     const field = 'providerOptions.lorax';
-    const settings = checkObject(providerOptions?.lorax ?? {}, field, ['pooling', 'normalize']);
+    const keys = ['pooling', 'normalize', ...SERVICE_KEYS];
+    const settings = checkObject(providerOptions?.lorax ?? {}, field, keys);
     try {
       const { embeddings, usage, adapter } = await this.#engine.embed({
         input: values,
         adapter: adapterOf(this.#target),
         ...checkEmbedSettings(settings, field),
+        ...pickService(settings, field),
         ...(abortSignal === undefined ? {} : { signal: abortSignal }),
       });
       return {

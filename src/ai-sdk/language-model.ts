@@ -97,12 +97,13 @@ export class LoraxLanguageModel implements LanguageModelV4 {
     const { defaults, engine } = this.#config;
     checkTarget(this.#target, this.modelId, 'languageModel');
     const prompt = convertPrompt(options.prompt);
-    const { warnings, ...settings } = convertOptions(options, defaults);
+    const { warnings, service, ...settings } = convertOptions(options, defaults);
     const tools = convertTools(options);
     const events = engine.generate({
       messages: prompt.messages,
       adapter: adapterOf(this.#target),
       ...settings,
+      ...service,
       ...tools.request,
       ...(options.abortSignal === undefined ? {} : { signal: options.abortSignal }),
     });

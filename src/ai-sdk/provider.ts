@@ -25,6 +25,7 @@ import type {
   EngineStats,
   EngineView,
   Sampling,
+  TenantOptions,
   TenantStats,
 } from '../types.js';
 import type { Connect } from '../worker-connection.js';
@@ -72,7 +73,7 @@ export interface LoraxProvider<NAME extends string = string> extends LoraxView<N
    * The provider as one tenant sees it: with names, versions and stats of its own, beside the names
    * that are registered without a tenant. Costs nothing until it is used.
    */
-  tenant(id: string): LoraxView<NAME>;
+  tenant(id: string, options?: TenantOptions): LoraxView<NAME>;
 }
 
 /**
@@ -134,7 +135,7 @@ export interface Declares {
 }
 
 export interface ProviderEngine extends Engine, Declares {
-  tenant(id: string): EngineView & Declares;
+  tenant(id: string, options?: TenantOptions): EngineView & Declares;
 }
 
 export interface ProviderParts<ENGINE = ProviderEngine> {
@@ -147,8 +148,11 @@ export function buildProvider<NAME extends string = string>(
   parts: ProviderParts,
 ): LoraxProvider<NAME> {
   const { engine } = parts;
-  const tenant = (id: string) =>
-    buildView<NAME, TenantStats, EngineView & Declares>({ ...parts, engine: engine.tenant(id) });
+  const tenant = (id: string, options?: TenantOptions) =>
+    buildView<NAME, TenantStats, EngineView & Declares>({
+      ...parts,
+      engine: engine.tenant(id, options),
+    });
   return Object.assign(buildView<NAME, EngineStats, ProviderEngine>(parts), { engine, tenant });
 }
 

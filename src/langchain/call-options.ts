@@ -17,6 +17,7 @@ import {
   invalidOptions,
 } from '../check-shape.js';
 import type { Fields } from '../check-shape.js';
+import { pickService } from '../service-options.js';
 import type {
   AdapterMix,
   ChatMessage,
@@ -24,6 +25,7 @@ import type {
   GenerateRequest,
   JsonSchema,
   Sampling,
+  ServiceOptions,
 } from '../types.js';
 import { convertToolChoice, convertTools } from './convert-tools.js';
 import { pickSampling } from './model-fields.js';
@@ -35,7 +37,8 @@ export type ResponseFormat =
   | { type: 'json_object' }
   | { type: 'json_schema'; json_schema: { name?: string; schema: JsonSchema; strict?: boolean } };
 
-export interface ChatLoraxCallOptions extends BaseChatModelCallOptions, SamplingFields {
+export interface ChatLoraxCallOptions
+  extends BaseChatModelCallOptions, SamplingFields, ServiceOptions {
   /** Another than the model's own; a name, or names with weights. */
   adapter?: string | AdapterMix;
   /** What bindTools() sets. */
@@ -51,7 +54,7 @@ export interface ChatLoraxCallOptions extends BaseChatModelCallOptions, Sampling
 
 export const CHAT_CALL_KEYS = [
   ...['adapter', 'tools', 'tool_choice', 'parallel_tool_calls'],
-  ...['response_format', 'constraint', 'reasoning'],
+  ...['response_format', 'constraint', 'reasoning', 'priority', 'deadline'],
 ] as const satisfies readonly (keyof ChatLoraxCallOptions)[];
 
 export interface ModelSettings {
@@ -78,6 +81,7 @@ export function buildRequest(
     ...(parallel === undefined ? {} : { parallelToolCalls: parallel }),
     ...(constraint === undefined ? {} : { constraint }),
     ...(reasoning === undefined ? {} : { reasoning }),
+    ...pickService(options as Fields, 'options'),
   };
 }
 

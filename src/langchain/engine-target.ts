@@ -13,7 +13,7 @@ import { malformedAdapterName } from '../client-errors.js';
 import { lorax } from '../default-provider.js';
 import { ENGINE_OPTION_KEYS, pickEngineOptions } from '../engine-options.js';
 import { ScopedEngine } from '../shared-engines.js';
-import type { AdapterMix, EngineInfo, EngineView, StartEvent } from '../types.js';
+import type { AdapterMix, EngineInfo, EngineView, ServiceOptions, StartEvent } from '../types.js';
 
 /** What makes two answers comparable; part of a cache's keys. */
 export interface ModelIdentity {
@@ -94,9 +94,11 @@ export class EngineTarget {
     );
   }
 
-  /** A call's options as they belong in a cache's key: with the weights, without its signal. */
-  cacheKeyOf<T extends { adapter?: string | AdapterMix; signal?: AbortSignal }>(options: T) {
-    const { signal: _, ...rest } = options;
+  /** A call's options as they belong in a cache's key: with the weights, without when it is answered. */
+  cacheKeyOf<T extends ServiceOptions & { adapter?: string | AdapterMix; signal?: AbortSignal }>(
+    options: T,
+  ) {
+    const { signal: _s, priority: _p, deadline: _d, ...rest } = options;
     return { ...rest, ...this.identity(options.adapter ?? this.adapter) };
   }
 

@@ -8,13 +8,14 @@ import type { EmbeddingsParams } from '@langchain/core/embeddings';
 import { checkNumber } from '../check-shape.js';
 import { checkEmbedSettings } from '../embed-request.js';
 import type { EmbedSettings } from '../embed-request.js';
-import type { AdapterMix, EngineView, EngineInfo, Pooling } from '../types.js';
+import { pickService, SERVICE_KEYS } from '../service-options.js';
+import type { AdapterMix, EngineView, EngineInfo, Pooling, ServiceOptions } from '../types.js';
 import { callWithRetries, retryTransient, withTimeout } from './engine-call.js';
 import { EngineTarget } from './engine-target.js';
 import { checkFields, checkTimeout } from './model-fields.js';
 import type { EngineFields } from './model-fields.js';
 
-export interface LoraxEmbeddingsFields extends EmbeddingsParams, EngineFields {
+export interface LoraxEmbeddingsFields extends EmbeddingsParams, EngineFields, ServiceFields {
   /** Which tokens' hidden states make the vector. Default 'mean'. */
   pooling?: Pooling;
   /** To length 1. Default true. */
@@ -25,7 +26,10 @@ export interface LoraxEmbeddingsFields extends EmbeddingsParams, EngineFields {
   timeout?: number;
 }
 
-const OWN_KEYS = ['pooling', 'normalize', 'batchSize', 'timeout'];
+/** Of each request to the engine; a deadline in milliseconds from then. */
+type ServiceFields = Pick<ServiceOptions, 'priority'> & { deadline?: number };
+
+const OWN_KEYS = ['pooling', 'normalize', 'batchSize', 'timeout', ...SERVICE_KEYS];
 const COUNT = { min: 1, max: 2 ** 31 - 1, integer: true };
 
 export class LoraxEmbeddings extends Embeddings {
@@ -34,6 +38,7 @@ export class LoraxEmbeddings extends Embeddings {
   readonly batchSize: number;
   readonly timeout: number | undefined;
   readonly #settings: EmbedSettings;
+  readonly #service: ServiceOptions;
   readonly #target: EngineTarget;
 
   constructor(fields: LoraxEmbeddingsFields = {}) {
@@ -41,6 +46,7 @@ export class LoraxEmbeddings extends Embeddings {
     super({ ...fields, onFailedAttempt: fields.onFailedAttempt ?? retryTransient });
     this.#target = new EngineTarget(checked);
     this.#settings = checkEmbedSettings(checked, 'options');
+    this.#service = pickService(checked, 'options');
     this.adapter = this.#target.adapter;
     this.batchSize = checkNumber(checked.batchSize, 'options.batchSize', COUNT) ?? 2048;
     this.timeout = checkTimeout(checked.timeout);
@@ -83,7 +89,7 @@ export class LoraxEmbeddings extends Embeddings {
     const adapter = this.#target.adapterOf({});
     const signal = withTimeout(undefined, this.timeout);
     const request = {
-      ...{ input, adapter, ...this.#settings },
+      ...{ input, adapter, ...this.#settings, ...this.#service },
       ...(signal === undefined ? {} : { signal }),
     };
     const { embeddings } = await callWithRetries(this.caller, request, () => engine.embed(request));

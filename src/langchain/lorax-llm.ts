@@ -10,6 +10,7 @@ import type { BaseLLMCallOptions, BaseLLMParams } from '@langchain/core/language
 import { GenerationChunk } from '@langchain/core/outputs';
 import type { LLMResult } from '@langchain/core/outputs';
 import type { Fields } from '../check-shape.js';
+import { pickService, SERVICE_KEYS } from '../service-options.js';
 import type {
   AdapterMix,
   Constraint,
@@ -17,6 +18,7 @@ import type {
   EngineInfo,
   GenerateRequest,
   Sampling,
+  ServiceOptions,
 } from '../types.js';
 import { completeCall, openCall, retryTransient, withTimeout } from './engine-call.js';
 import type { OpenCall } from './engine-call.js';
@@ -40,7 +42,7 @@ export interface LoraxLLMFields extends BaseLLMParams, EngineFields, SamplingFie
   timeout?: number;
 }
 
-export interface LoraxLLMCallOptions extends BaseLLMCallOptions, SamplingFields {
+export interface LoraxLLMCallOptions extends BaseLLMCallOptions, SamplingFields, ServiceOptions {
   /** Another than the model's own; a name, or names with weights. */
   adapter?: string | AdapterMix;
   /** What the answer must match, token by token. */
@@ -48,7 +50,11 @@ export interface LoraxLLMCallOptions extends BaseLLMCallOptions, SamplingFields 
 }
 
 const OWN_KEYS = [...SAMPLING_FIELD_KEYS, 'timeout'];
-const CALL_KEYS: ReadonlySet<string> = new Set([...SAMPLING_FIELD_KEYS, 'adapter', 'constraint']);
+const CALL_KEYS: ReadonlySet<string> = new Set([
+  ...SAMPLING_FIELD_KEYS,
+  ...SERVICE_KEYS,
+  ...['adapter', 'constraint'],
+]);
 
 export class LoraxLLM extends BaseLLM<LoraxLLMCallOptions> {
   override lc_serializable = true;
@@ -178,6 +184,7 @@ export class LoraxLLM extends BaseLLM<LoraxLLMCallOptions> {
       adapter: this.#target.adapterOf(options),
       sampling: { ...this.#sampling, ...pickSampling(options as Fields) },
       ...(constraint === undefined ? {} : { constraint }),
+      ...pickService(options as Fields, 'options'),
       ...(signal === undefined ? {} : { signal }),
     };
   }

@@ -19,6 +19,7 @@ import type { CheckedEmbedRequest } from '../embed-request.js';
 import type { LoraxError } from '../errors.js';
 import { checkGenerateRequest } from '../generate-request.js';
 import type { CheckedRequest } from '../generate-request.js';
+import { checkWeight, deadlineExceeded, onDeadline } from '../service-options.js';
 import { TokenStream } from '../token-stream.js';
 import { askedOf, countPromptTokens, playSteps, splitTokens } from './fake-answer.js';
 import type { FakeAnswer, FakeReply, FakeScript, FakeStep } from './fake-answer.js';
@@ -33,7 +34,9 @@ import type {
   EngineAdapters,
   EngineInfo,
   EngineStats,
+  FinishEvent,
   GenerateRequest,
+  TenantOptions,
   Usage,
 } from '../types.js';
 
@@ -119,7 +122,8 @@ export class FakeEngine implements Engine {
   }
 
   /** With the same answers, and names and counts of its own. */
-  tenant(id: string): FakeEngine {
+  tenant(id: string, { weight }: TenantOptions = {}): FakeEngine {
+    checkWeight(weight, 'options.weight');
     const found = this.#tenants.get(id) ?? new FakeEngine(this.#options);
     if (found.#everybody === undefined) {
       found.#everybody = this;
@@ -150,6 +154,7 @@ export class FakeEngine implements Engine {
     const usage: Usage = { promptTokens: 0, cachedTokens: 0, outputTokens: 0 };
     let firstTokenAt: number | null = null;
     let stopListening: (() => void) | undefined;
+    let stopDeadline: (() => void) | undefined;
     const timing = () => ({
       queueMs: 0,
       timeToFirstTokenMs: firstTokenAt === null ? null : firstTokenAt - openedAt,
@@ -161,6 +166,7 @@ export class FakeEngine implements Engine {
       if (!this.#runs.delete(run)) return false;
       this.#totals[outcome] += 1;
       stopListening?.();
+      stopDeadline?.();
       const finalTiming = timing();
       if (typeof onUsage === 'function') queueMicrotask(() => onUsage({ ...usage }, finalTiming));
       return true;
@@ -170,6 +176,11 @@ export class FakeEngine implements Engine {
       end: (error) => {
         if (settle('failed')) stream.fail(error, { discard: false });
       },
+    };
+    const finish = (reason: FinishEvent['reason'], rawReason: string) => {
+      stream.push({ type: 'finish', reason, rawReason, usage: { ...usage }, timing: timing() });
+      stream.end();
+      settle('finished');
     };
     const onAbort = () => {
       if (settle('aborted')) stream.fail(signal?.reason, { discard: true });
@@ -183,6 +194,19 @@ export class FakeEngine implements Engine {
         return stream;
       }
       if (signal !== undefined) stopListening = listenForAbort(signal, onAbort);
+      const { deadlineAt } = checked;
+      if (deadlineAt !== undefined) {
+        const allowedMs = deadlineAt - Date.now();
+        const expire = () => {
+          if (usage.outputTokens === 0 || checked.constraint !== undefined) {
+            run.end(deadlineExceeded(allowedMs, false));
+          } else {
+            finish('length', 'deadline');
+          }
+        };
+        if (allowedMs <= 0) return (expire(), stream);
+        stopDeadline = onDeadline(deadlineAt, expire);
+      }
       const { adapter, reply } = this.#reply(checked);
       if (reply instanceof Error) throw reply;
       const script: FakeScript = typeof reply === 'string' ? { text: reply } : reply;
@@ -212,9 +236,7 @@ export class FakeEngine implements Engine {
         if (script.thenFail !== undefined && rawReason === 'eos') {
           run.end(script.thenFail);
         } else {
-          stream.push({ type: 'finish', reason, rawReason, usage: { ...usage }, timing: timing() });
-          stream.end();
-          settle('finished');
+          finish(reason, rawReason);
         }
         return false;
       });
@@ -235,6 +257,7 @@ export class FakeEngine implements Engine {
         this.#runs.delete(run);
         this.#totals[outcome] += 1;
         stopListening?.();
+        stopDeadline?.();
       };
       const run: Run = {
         end: (error) => {
@@ -249,6 +272,10 @@ export class FakeEngine implements Engine {
           reject(request.signal?.reason as Error);
         });
       this.#runs.add(run);
+      const { deadlineAt } = checked;
+      const allowedMs = (deadlineAt ?? Infinity) - Date.now();
+      const expire = () => run.end(deadlineExceeded(allowedMs, false));
+      const stopDeadline = deadlineAt === undefined ? undefined : onDeadline(deadlineAt, expire);
       this.#play([], () => {
         if (!this.#runs.has(run)) return false;
         settle('finished');

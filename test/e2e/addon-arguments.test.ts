@@ -173,6 +173,7 @@ describe('an engine', () => {
     [/service\.tenantWeight must be above 0/, { tenantWeight: 0 }],
     [/service\.priority must be an integer/, { priority: 0.5 }],
     [/service\.priority must be an integer/, { priority: 1001 }],
+    [/service\.deadlineMs must be a finite number/, { deadlineMs: Infinity }],
     [/service\.cacheScope must be a string/, { cacheScope: null }],
   ])('refuses a service out of shape: %s', (message, service) => {
     const submit = (...args: unknown[]) =>
@@ -180,6 +181,10 @@ describe('an engine', () => {
     const one = Int32Array.of(1);
     expect(() => submit(9, one, [], sampling(), undefined, service)).toThrow(TypeError);
     expect(() => submit(9, one, [], sampling(), undefined, service)).toThrow(message);
+    const embed = (...args: unknown[]) =>
+      (engine.embed as (...all: unknown[]) => void).call(engine, ...args);
+    const mean = { pooling: 'mean', normalize: true };
+    expect(() => embed(9, one, [], mean, service)).toThrow(message);
   });
 
   it('refuses embeddings out of shape by name', () => {

@@ -195,9 +195,11 @@ export class FakeEngine implements NativeEngine {
     prompt: Int32Array,
     adapters: readonly NativeAdapterUse[],
     embedding: NativeEmbedding,
+    service?: NativeService,
   ): void {
     const sampling = NO_SAMPLING;
-    this.enqueue({ id, prompt: prompt.slice(), adapters, sampling, embedding, output: [] });
+    const request = { id, prompt: prompt.slice(), adapters, sampling, embedding, output: [] };
+    this.enqueue(service === undefined ? request : { ...request, service });
   }
 
   private enqueue(request: FakeRequest): void {
@@ -244,6 +246,7 @@ export class FakeEngine implements NativeEngine {
       waiting: this.waiting.length,
       ...{ steps, promptTokens, outputTokens, finished, aborted },
       ...{ preemptions: 0, adapterLoads: this.nextHandle, adapterEvictions: 0, failed: 0 },
+      admissionUs: 2000,
       ...{ cachedTokens: 0, prefixHits: 0, prefixMisses: 0, prefixEvictions: 0, adapterHits: 0 },
       recentSteps: Int32Array.of(0, this.running.length, 0, 1500),
     };

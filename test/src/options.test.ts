@@ -100,6 +100,12 @@ describe('chat requests', () => {
       ...{ prompt: { kind: 'text', text: 'x' }, adapters: [], sampling: {} },
       ...{ cacheScope: 'a', priority: -2 },
     });
+    const deadline = new Date('2030-01-01');
+    expect(checkGenerateRequest({ prompt: 'x', deadline }).deadlineAt).toBe(deadline.getTime());
+    const before = Date.now();
+    const { deadlineAt } = checkGenerateRequest({ prompt: 'x', deadline: 500 });
+    expect(deadlineAt! - before).toBeGreaterThanOrEqual(500);
+    expect(deadlineAt! - Date.now()).toBeLessThanOrEqual(500);
     expect(checkGenerateRequest({ messages, tools: [tool], reasoning: false })).toEqual({
       prompt: { kind: 'messages', messages },
       ...{ adapters: [], sampling: {}, reasoning: false },
@@ -139,6 +145,10 @@ describe('chat requests', () => {
     [{ promptTokens: [1], cacheScope: '' }, 'request.cacheScope'],
     [{ promptTokens: [1], priority: 1.5 }, 'request.priority'],
     [{ promptTokens: [1], priority: 1001 }, 'request.priority'],
+    [{ promptTokens: [1], deadline: -1 }, 'request.deadline'],
+    [{ promptTokens: [1], deadline: Date.now() + 1000 }, 'request.deadline'],
+    [{ promptTokens: [1], deadline: new Date('never') }, 'request.deadline'],
+    [{ promptTokens: [1], deadline: '5s' }, 'request.deadline'],
   ])('request %# is refused for %s', (request, field) => {
     const error = refusal(() => checkGenerateRequest(request as never));
     expect(error.code).toBe('INVALID_OPTIONS');

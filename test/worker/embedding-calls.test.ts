@@ -33,6 +33,21 @@ describe('an embed call', () => {
     for (const { buffer, byteLength } of embeddings) expect(buffer.byteLength).toBe(byteLength);
   });
 
+  it('tells native code whose it is, how urgent, and until when', async () => {
+    const client = start({ manual: true });
+    const deadlineAt = Date.now() + 60_000;
+    client.embed(['a', 'b'], { tenant: 't', tenantWeight: 3, priority: 7, deadlineAt });
+    await submissions(client, 2);
+    for (const { service } of native(client).submissions) {
+      const { deadlineMs, ...rest } = service!;
+      expect(rest).toEqual({
+        ...{ tenant: 't', tenantWeight: 3, priority: 7, cacheScope: '["t",null]' },
+      });
+      expect(deadlineMs).toBeGreaterThan(30_000);
+      expect(deadlineMs).toBeLessThanOrEqual(60_000);
+    }
+  });
+
   it('submits all inputs before any is done', async () => {
     const client = start({ manual: true });
     client.embed(Array.from({ length: 40 }, (_, i) => `text ${i}`));
@@ -162,6 +177,25 @@ describe('many inputs', () => {
       expect(tokens.filter((each) => each === token).length).toBeGreaterThan(15);
     }
     expect(new Set(tokens).size).toBe(3);
+  });
+
+  it('of a tenant with many calls leave the others their turns', async () => {
+    const client = start({ manual: true, maxRunning: 21 }, { maxQueued: 21 });
+    const flood = Array.from({ length: 20 }, () =>
+      client.embed(Array<string>(10).fill('q'), { tenant: 'flood' }),
+    );
+    await submissions(client, 21);
+    await client.call({ type: 'stats' });
+    for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+    const quiet = client.embed(Array<string>(5).fill('x'), { tenant: 'quiet' });
+    await client.call({ type: 'stats' });
+    const engine = native(client);
+    const step = setInterval(() => engine.step(), 1);
+    expect((await embeddedOf(client, quiet)).embeddings).toHaveLength(5);
+    const before = engine.submissions.filter(({ service }) => service?.tenant === 'flood').length;
+    expect(before, 'of 200 of the flood').toBeLessThan(60);
+    for (const id of flood) expect((await embeddedOf(client, id)).embeddings).toHaveLength(10);
+    clearInterval(step);
   });
 
   it('leave a queue as short as one request to the others', async () => {

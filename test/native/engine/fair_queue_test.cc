@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
@@ -210,6 +211,27 @@ TEST_F(FairQueueTest, TenantsThatWaitAllTheTimeAreServedAlike) {
   }
   EXPECT_NEAR(static_cast<double>(served[0]) / static_cast<double>(served[1]), 1.0, 0.05);
   EXPECT_NEAR(static_cast<double>(served[2]) / static_cast<double>(served[1]), 2.0, 0.1);
+}
+
+TEST_F(FairQueueTest, PlacesThatSomeDoNotNeedAreTheOthers) {
+  std::map<std::string, const Tenant*> tenants;
+  const auto open = [&](const std::string& name, int32_t count, float weight = 1.0f) {
+    for (int32_t i = 0; i < count; ++i) tenants[name] = &add(name, 1, weight).tenant->second;
+  };
+  open("a", 1);
+  open("b", 3);
+  open("c", 20);
+  queue_.share_places(12);
+  for (const auto& [name, tenant] : tenants) EXPECT_DOUBLE_EQ(tenant->part, 4);
+  EXPECT_DOUBLE_EQ(tenants["c"]->share, 8) << "twelve without one and three";
+  EXPECT_GE(tenants["b"]->share, 3);
+  open("d", 20, 3.0f);
+  queue_.share_places(12);
+  EXPECT_DOUBLE_EQ(tenants["d"]->part, 6);
+  EXPECT_DOUBLE_EQ(tenants["d"]->share, 3 * tenants["c"]->share);
+  EXPECT_NEAR(tenants["d"]->share + tenants["c"]->share + tenants["b"]->share, 11, 1e-9);
+  queue_.share_places(0);
+  for (const auto& [name, tenant] : tenants) EXPECT_DOUBLE_EQ(tenant->share, 1) << "one at least";
 }
 
 // Who takes turns one by one is who was foretold.

@@ -197,6 +197,28 @@ TEST(Scheduler, DecodesTakeAtMostHalfOfAStep) {
   EXPECT_EQ(max_running_sequences(8, 1), 1);
 }
 
+// {tokens known, tokens computed, pages, first pages, adapters, generates, light}
+TEST(Scheduler, WhatIsBeyondAShareYieldsItsRows) {
+  const ScheduledSequence beyond{5, 4, 2, 2, {}, true, false}, within{5, 4, 2, 2, {}, true, true};
+  const ScheduledSequence long_prompt{40, 0, 10, 10, {}, false, false};
+  const std::vector<ScheduledSequence> running = {within, beyond, long_prompt, beyond, beyond};
+  const ScheduledSequence light{6, 0, 0, 0, {}, false, true}, other{6, 0, 0, 0, {}, false, false};
+  const std::vector<ScheduledSequence> light_first = {light, other}, other_first = {other, light};
+  EXPECT_EQ(text(make_schedule({{8, 8, 4}, 20, running, light_first, {}})),
+            "admit 1; take 2; 0:1 1:1 5:6 ")
+      << "the newest two yield";
+  EXPECT_EQ(text(make_schedule({{8, 8, 4}, 20, running, other_first, {}})), "0:1 1:1 2:4 3:1 4:1 ")
+      << "turns are kept";
+}
+
+TEST(Scheduler, SomePlacesAreForTheLightAlone) {
+  const std::vector<ScheduledSequence> running(3, {5, 4, 2, 2, {}, true, false});
+  const ScheduledSequence light{4, 0, 0, 0, {}, false, true}, other{4, 0, 0, 0, {}, false, false};
+  const std::vector<ScheduledSequence> others = {other}, light_first = {light, other};
+  EXPECT_EQ(make_schedule({{16, 4, 4}, 20, running, others, {}, false, 0, 1}).num_admitted, 0);
+  EXPECT_EQ(make_schedule({{16, 4, 4}, 20, running, light_first, {}, false, 0, 1}).num_admitted, 1);
+}
+
 // A prefill beside as many decodes as may run has half of every step.
 TEST(Scheduler, APrefillProgressesBesideAllDecodes) {
   std::vector<ScheduledSequence> running(7, {5, 4, 2, 2, {}});

@@ -1,0 +1,144 @@
+// What a flood costs the others, on the fake model with a clock of the test's own: a step takes a
+// time of its own and some for each row, as on a CPU. Deterministic: nothing is timed.
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "engine/engine_fixture.h"
+
+namespace lorax {
+namespace {
+
+struct Arrival {
+  double at;
+  Request request;
+  bool flood;
+};
+
+struct Outcome {
+  std::vector<double> first_token_times;  // of the others
+  double tokens_per_unit = 0;             // computed, while there was something to come
+  int32_t num_lost = 0;                   // of the others
+};
+
+double quantile(std::vector<double> values, double q) {
+  std::ranges::sort(values);
+  return values.at(std::min(values.size() - 1, static_cast<size_t>(q * values.size())));
+}
+
+class EngineFloodTest : public EngineFixture {
+ protected:
+  static constexpr int32_t kRows = 32;
+  static constexpr double kUnitsPerRow = 1.0 / 16;
+  static constexpr double kDuration = 4000;
+
+  EngineFloodTest() {
+    options_.limits.num_pages = 1500;
+    options_.limits.context_tokens = 256;
+    options_.max_batch_tokens = kRows;
+  }
+
+  double random() {
+    state_ = mix(state_, 1);
+    return static_cast<double>(state_ >> 11) / static_cast<double>(uint64_t{1} << 53);
+  }
+  int32_t around(int32_t mean) { return static_cast<int32_t>(mean * (0.5 + random())); }
+
+  // At random times, `load` of what steps full of rows could serve.
+  void add_arrivals(double load, int32_t num_tenants, bool flood, std::vector<Arrival>* arrivals) {
+    const double capacity = 1 / ((kPrompt + kOutput) * (kUnitsPerRow + 1.0 / kRows));
+    for (double at = 0;;) {
+      at -= std::log(1 - random()) / (load * capacity);
+      if (at > kDuration) return;
+      const int32_t id = ++last_id_;
+      Ints prompt(around(kPrompt));  // nothing that another begins with
+      for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(mix(id, i) % 97);
+      Request request = request_of(id, std::move(prompt), around(kOutput));
+      request.tenant = flood ? "flood" : "other " + std::to_string(id % num_tenants);
+      arrivals->push_back({at, std::move(request), flood});
+    }
+  }
+
+  Outcome play(std::vector<Arrival> arrivals, EngineLimits limits) {
+    std::ranges::sort(arrivals, {}, &Arrival::at);
+    make(limits);
+    log_.requests.clear();
+    std::map<int32_t, double> waiting;  // for their first tokens, since when
+    Outcome outcome;
+    size_t next = 0;
+    double now = 0;
+    int64_t computed = 0;
+    while (next < arrivals.size() || !waiting.empty()) {
+      for (; next < arrivals.size() && arrivals[next].at <= now; ++next) {
+        const Arrival& arrival = arrivals[next];
+        submit(arrival.request);
+        if (!arrival.flood) waiting[arrival.request.id] = arrival.at;
+      }
+      const int64_t steps = engine_->stats().steps;
+      if (!engine_->step()) {
+        if (next == arrivals.size()) break;
+        now = arrivals[next].at;
+        continue;
+      }
+      log_.add(engine_->take_events(), ++turn_);
+      const EngineStats stats = engine_->stats();
+      if (stats.steps > steps) {
+        const EngineStats::Step step = stats.recent_steps.back();
+        const int32_t rows = step.prefill_tokens + step.decode_tokens;
+        now += 1 + rows * kUnitsPerRow;
+        if (next < arrivals.size()) computed += rows;
+      }
+      std::erase_if(waiting, [&](const auto& entry) {
+        const RequestLog& log = log_.requests[entry.first];
+        if (log.ending == Ending::kFailed) ++outcome.num_lost;
+        if (log.ending != Ending::kFailed && log.tokens.empty()) return false;
+        if (!log.tokens.empty()) outcome.first_token_times.push_back(now - entry.second);
+        return true;
+      });
+    }
+    outcome.tokens_per_unit = static_cast<double>(computed) / kDuration;
+    engine_->stop();
+    engine_->take_events();
+    return outcome;
+  }
+
+  static constexpr int32_t kPrompt = 48;
+  static constexpr int32_t kOutput = 24;
+  uint64_t state_ = 7;
+  int32_t last_id_ = 0;
+};
+
+INSTANTIATE_TEST_SUITE_P(StepsAhead, EngineFloodTest, testing::Values(0));
+
+// The others send a fifth, two fifths and three fifths of what the engine can serve; the flood
+// fifty times as much. Where all have one name, there are no turns: so it would be without them.
+TEST_P(EngineFloodTest, TheOthersFirstTokensComeNearlyAsSoonAndNothingIsLost) {
+  for (const double load : {0.2, 0.4}) {
+    SCOPED_TRACE("load " + std::to_string(load));
+    std::vector<Arrival> others, all;
+    add_arrivals(load, 4, false, &others);
+    all = others;
+    add_arrivals(50 * load, 1, true, &all);
+    std::vector<Arrival> one_name = all;
+    for (Arrival& arrival : one_name) arrival.request.tenant = "all";
+    const EngineLimits limits{.max_batch_tokens = kRows, .max_queued = 200};
+    const Outcome alone = play(others, limits), flood = play(all, limits),
+                  unfair = play(one_name, limits);
+    const auto p99 = [](const Outcome& outcome) {
+      return quantile(outcome.first_token_times, 0.99);
+    };
+    RecordProperty("p99_ratio_at_" + std::to_string(load), std::to_string(p99(flood) / p99(alone)));
+    EXPECT_LE(p99(flood), 1.5 * p99(alone));
+    EXPECT_GE(flood.tokens_per_unit, 0.95 * unfair.tokens_per_unit);
+    EXPECT_EQ(flood.num_lost, 0);
+    EXPECT_EQ(flood.first_token_times.size(), others.size());
+    // Else there was no flood.
+    EXPECT_GT(p99(unfair), 10 * p99(flood));
+    EXPECT_GT(unfair.num_lost, 0);
+  }
+}
+
+}  // namespace
+}  // namespace lorax
