@@ -11,8 +11,9 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { WeightedAdapter } from '../src/adapter-mix.js';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import type { AdapterIdentity } from '../src/types.js';
+import { activeUses, type LeasedUse } from './activation.js';
 import type { AdapterLease } from './adapter-registry.js';
-import type { NativeAdapterUse, NativeEngine, NativeFailure } from './addon.js';
+import type { NativeEngine, NativeFailure } from './addon.js';
 import { encodeInput } from './encode-prompt.js';
 import type { LoadedEngine } from './load-engine.js';
 import type { EmbedCommand, WireError, WorkerEvent } from './protocol.js';
@@ -168,7 +169,7 @@ export class EmbeddingCalls {
   private async submitAll(
     call: OpenCall,
     engine: LoadedEngine,
-    adapters: readonly NativeAdapterUse[],
+    adapters: readonly LeasedUse[],
   ): Promise<void> {
     const { input, pooling, normalize } = call.command;
     let turnEnds = performance.now() + TURN_MS;
@@ -189,7 +190,7 @@ export class EmbeddingCalls {
       call.nativeIds.add(nativeId);
       call.promptTokens += tokens.length;
       try {
-        engine.native.embed(nativeId, tokens, adapters, { pooling, normalize });
+        engine.native.embed(nativeId, tokens, activeUses(adapters, tokens), { pooling, normalize });
       } catch (error) {
         this.take(nativeId);
         throw error;
