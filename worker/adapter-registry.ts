@@ -11,13 +11,15 @@ import { createHash } from 'node:crypto';
 import { adaptersIdentity, type WeightedAdapter } from '../src/adapter-mix.js';
 import { LoraxError } from '../src/errors.js';
 import type { AdapterIdentity, RemovedAdapter } from '../src/types.js';
-import type { NativeAdapterInfo, NativeAdapterSpec, NativeAdapterUse } from './addon.js';
+import type { LeasedUse } from './activation.js';
+import type { NativeAdapterInfo, NativeAdapterSpec } from './addon.js';
+import type { PeftAdapter } from './files/peft-adapter.js';
 import type { LoadedAdapter, WireSource, WorkerAdapter } from './protocol.js';
 
 export interface AdapterBackend {
   /** The directory of its files. */
   fetch(request: AddRequest, name: string): Promise<string>;
-  read(directory: string): Promise<NativeAdapterSpec>;
+  read(directory: string): Promise<PeftAdapter>;
   add(spec: NativeAdapterSpec, name: string): Promise<number>;
   remove(handle: number): void;
   /** The same content is there, too. */
@@ -39,7 +41,7 @@ export interface AddRequest {
 /** All the adapters of a request. */
 export interface AdapterLease {
   /** Of distinct contents; empty = the base. */
-  uses: NativeAdapterUse[];
+  uses: LeasedUse[];
   /** null = the base. */
   identity: AdapterIdentity | null;
   /** Once, when the request has ended. */
@@ -49,6 +51,7 @@ export interface AdapterLease {
 /** Weights as native code holds them. */
 interface Content {
   hash: string;
+  invocationTokens: readonly number[] | undefined;
   rank: number;
   handle: Promise<number>;
   /** `handle`, once it is there. */
@@ -77,9 +80,8 @@ interface Changes {
 }
 
 /** One adapter of a lease. */
-interface Held extends WeightedAdapter {
+interface Held extends WeightedAdapter, LeasedUse {
   hash: string;
-  handle: number;
   rank: number;
   release(): void;
 }
@@ -198,12 +200,12 @@ export class AdapterRegistry {
     if (entry === undefined) throw this.notFound(name);
     entry.leases++;
     const { content, handle } = entry;
-    const { hash, rank } = content;
+    const { hash, rank, invocationTokens } = content;
     const release = () => {
       entry.leases--;
       if (entry.leases === 0) entry.onDrained?.(this.release(backend, content));
     };
-    return { name: shownName(name), hash, weight, handle, rank, release };
+    return { name: shownName(name), hash, weight, handle, rank, invocationTokens, release };
   }
 
   private async load(
@@ -240,7 +242,7 @@ export class AdapterRegistry {
 
   private acquire(
     backend: AdapterBackend,
-    spec: NativeAdapterSpec,
+    { invocationTokens, ...spec }: PeftAdapter,
     name: string,
     tenant: string | undefined,
   ): Content {
@@ -255,7 +257,7 @@ export class AdapterRegistry {
     const rank = Math.max(0, ...spec.modules.map((module) => module.rank));
     const handle = backend.add({ ...spec, hash: key }, name);
     const content: Content = {
-      ...{ hash: spec.hash, rank, handle, references: 1, key },
+      ...{ hash: spec.hash, rank, invocationTokens, handle, references: 1, key },
       loaded: undefined,
     };
     this.contents.set(key, content);
@@ -355,10 +357,13 @@ function goneVersion(name: string, expected: string, { hash }: NativeAdapterSpec
 }
 
 /** Names of the same content are one use, with the sum of their weights. */
-function usesOf(held: readonly Held[]): NativeAdapterUse[] {
-  const weights = new Map<number, number>();
-  for (const { handle, weight } of held) weights.set(handle, (weights.get(handle) ?? 0) + weight);
-  return [...weights].map(([handle, weight]) => ({ handle, weight }));
+function usesOf(held: readonly Held[]): LeasedUse[] {
+  const uses = new Map<number, LeasedUse>();
+  for (const { handle, weight, invocationTokens } of held) {
+    const before = uses.get(handle)?.weight ?? 0;
+    uses.set(handle, { handle, weight: before + weight, invocationTokens });
+  }
+  return [...uses.values()];
 }
 
 /** One adapter may have any rank that native code takes. */

@@ -139,6 +139,8 @@ export interface NativeAdapterUse {
   handle: number;
   /** A finite float32. */
   weight: number;
+  /** What comes before runs on the base; default 0. */
+  firstPosition?: number;
 }
 
 /** Everything resolved: no field is optional. */

@@ -11,8 +11,9 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { WeightedAdapter } from '../src/adapter-mix.js';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
 import type { AdapterIdentity } from '../src/types.js';
+import { activeUses, type LeasedUse } from './activation.js';
 import type { AdapterLease } from './adapter-registry.js';
-import type { NativeAdapterUse, NativeEngine, NativeFailure } from './addon.js';
+import type { NativeEngine, NativeFailure } from './addon.js';
 import { encodeInput } from './encode-prompt.js';
 import type { LoadedEngine } from './load-engine.js';
 import { serviceOf } from './native-service.js';
@@ -171,7 +172,7 @@ export class EmbeddingCalls {
   private async submitAll(
     call: OpenCall,
     engine: LoadedEngine,
-    adapters: readonly NativeAdapterUse[],
+    adapters: readonly LeasedUse[],
   ): Promise<void> {
     const { input, pooling, normalize } = call.command;
     const line = lineOf(call.command);
@@ -199,7 +200,8 @@ export class EmbeddingCalls {
         call.promptTokens += tokens.length;
         try {
           const service = serviceOf(call.command);
-          engine.native.embed(nativeId, tokens, adapters, { pooling, normalize }, service);
+          const uses = activeUses(adapters, tokens);
+          engine.native.embed(nativeId, tokens, uses, { pooling, normalize }, service);
         } catch (error) {
           this.take(nativeId);
           throw error;

@@ -11,6 +11,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { MessagePort } from 'node:worker_threads';
 import { LoraxError, type LoraxErrorCode } from '../src/errors.js';
+import { activeUses } from './activation.js';
 import { AdapterCalls, throttledProgress } from './adapter-calls.js';
 import type { NativeAdapterUse, NativeEngine, NativeService } from './addon.js';
 import { answerEvents } from './answer-events.js';
@@ -268,7 +269,8 @@ export class EnginePort {
           sampling,
           atMs: request.elapsedMs(),
         };
-        this.submit(engine, request, nativeId, prepared, lease.uses, serviceOf(command));
+        const uses = activeUses(lease.uses, prepared.tokens);
+        this.submit(engine, request, nativeId, prepared, uses, serviceOf(command));
       } finally {
         if (request.submission === null) lease.release();
       }

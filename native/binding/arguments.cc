@@ -308,7 +308,9 @@ std::vector<AdapterUse> read_adapter_uses(const Napi::Value& value, const std::s
     if (std::ranges::count(out, handle, &AdapterUse::handle) > 0) {
       fail(use.Env(), fields.path("handle"), "another than those before it");
     }
-    out.push_back({handle, weight});
+    const int32_t first_position =
+        fields.value("firstPosition").IsUndefined() ? 0 : fields.int32("firstPosition", 0);
+    out.push_back({handle, weight, first_position});
   });
   if (out.size() > kMaxSegmentsPerRow) {
     fail(value.Env(), name, "an array of at most " + std::to_string(kMaxSegmentsPerRow));

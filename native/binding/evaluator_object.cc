@@ -15,6 +15,7 @@ namespace {
 struct MixedAdapter {
   const ResidentAdapter* adapter;
   float weight;
+  int32_t first_position;
 };
 
 // Rows [begin, begin + count) of a sequence whose block i is page i.
@@ -33,12 +34,14 @@ StepPlan make_plan(const std::vector<int32_t>& tokens, int32_t begin, int32_t co
     plan.logits_rows.push_back(row);
   }
   plan.samples.resize(count);
-  for (const auto& [adapter, weight] : adapters) {
+  for (const auto& [adapter, weight, first_position] : adapters) {
+    const int32_t skipped = std::max(0, first_position - begin);
+    if (skipped >= count) continue;
     const auto begin_rows = static_cast<int32_t>(plan.segment_rows.size());
-    plan.segments.push_back({adapter, begin_rows, begin_rows + count});
-    plan.segment_rows.insert(plan.segment_rows.end(), plan.logits_rows.begin(),
+    plan.segments.push_back({adapter, begin_rows, begin_rows + count - skipped});
+    plan.segment_rows.insert(plan.segment_rows.end(), plan.logits_rows.begin() + skipped,
                              plan.logits_rows.end());
-    plan.segment_weights.insert(plan.segment_weights.end(), count, weight);
+    plan.segment_weights.insert(plan.segment_weights.end(), count - skipped, weight);
   }
   return plan;
 }
@@ -99,7 +102,7 @@ Napi::Value EvaluatorObject::logits(const Napi::CallbackInfo& call) {
         throw Napi::TypeError::New(call.Env(),
                                    "adapters has a handle that addAdapter gave to none");
       }
-      adapters.push_back({adapters_[use.handle].get(), use.weight});
+      adapters.push_back({adapters_[use.handle].get(), use.weight, use.first_position});
     }
     const auto num_tokens = static_cast<int64_t>(tokens.size());
     if (num_tokens > limits.context_tokens) {

@@ -24,12 +24,13 @@ namespace lorax {
 struct AdapterUse {
   int32_t handle = 0;  // from add_adapter
   float weight = 1.0f;
+  int32_t first_position = 0;  // what comes before runs on the base (activated LoRA)
 };
 
 struct Request {
   int32_t id = 0;
   std::vector<int32_t> prompt;
-  // y += weight * scale * B (A x) for each; empty = base. Distinct, at most kMaxSegmentsPerRow.
+  // y += weight * scale * B (A x) for each, from its first position on; empty = base. Distinct, at most kMaxSegmentsPerRow.
   std::vector<AdapterUse> adapters = {};
   SamplingParams sampling;
   std::shared_ptr<grammar::Grammar> grammar = nullptr;  // that the output must match; null: free

@@ -18,6 +18,12 @@ const void* parent_of_next(const PrefixTree& tree, const PrefixBlock* last) {
   throw std::logic_error("prefix cache: " + what);
 }
 
+// Of what the adapters change.
+int32_t first_position(std::span<const AdapterUse> adapters) {
+  const auto first = std::ranges::min_element(adapters, {}, &AdapterUse::first_position);
+  return first == adapters.end() ? 0 : first->first_position;
+}
+
 // Null where there is none.
 PrefixBlock* find_next(PrefixTree& tree, PrefixBlock* last, std::span<const int32_t> tokens) {
   const auto found = tree.blocks.find(BlockView{parent_of_next(tree, last), tokens});
@@ -35,8 +41,12 @@ PrefixCache::PrefixCache(Model& model, PagePool& pool, EvictionQueue& queue)
 
 PrefixCache::Path::Path(PrefixCache& cache, const std::string& scope,
                         std::span<const AdapterUse> adapters)
-    : cache_(cache), tree_(cache.tree_of(TreeKey(scope, adapters))) {
+    : cache_(cache),
+      tree_(cache.tree_of(TreeKey(scope, adapters))),
+      base_(cache.tree_of(TreeKey(scope, {}))),
+      num_base_blocks_(first_position(adapters) / cache.block_tokens_) {
   ++tree_.num_paths;
+  ++base_.num_paths;
 }
 
 PrefixTree& PrefixCache::tree_of(TreeKey key) {
@@ -48,7 +58,10 @@ PrefixTree& PrefixCache::tree_of(TreeKey key) {
 PrefixCache::Path::~Path() {
   release();
   --tree_.num_paths;
+  --base_.num_paths;
+  const bool is_base = &tree_ == &base_;
   cache_.forget_if_empty(tree_);
+  if (!is_base) cache_.forget_if_empty(base_);
 }
 
 void PrefixCache::Path::extend(PrefixBlock& block) noexcept {
@@ -83,7 +96,8 @@ PrefixCache::Found PrefixCache::find(const Path& path, std::span<const int32_t> 
   const auto block_tokens = static_cast<size_t>(block_tokens_);
   PrefixBlock* last = nullptr;
   for (; tokens.size() > block_tokens; tokens = tokens.subspan(block_tokens)) {
-    last = find_next(path.tree_, last, tokens.first(block_tokens));
+    PrefixTree& tree = path.tree_of(static_cast<int32_t>(found.blocks.size()));
+    last = find_next(tree, last, tokens.first(block_tokens));
     if (last == nullptr) break;
     found.blocks.push_back(last);
     found.pages.push_back(last->page_number());
@@ -102,15 +116,16 @@ void PrefixCache::publish(std::span<const int32_t> tokens, int32_t num_computed,
        begin += block_tokens_) {
     const auto block_tokens = tokens.subspan(begin, block_tokens_);
     const int32_t index = path->num_blocks_;
-    PrefixBlock* block = find_next(path->tree_, path->last_, block_tokens);
+    PrefixTree& tree = path->tree_of(index);
+    PrefixBlock* block = find_next(tree, path->last_, block_tokens);
     if (block != nullptr) {
       table->replace(index, pool_.share(block->page.pages()));
     } else {
-      BlockKey key{parent_of_next(path->tree_, path->last_),
+      BlockKey key{parent_of_next(tree, path->last_),
                    {block_tokens.begin(), block_tokens.end()}};
       const auto made =
-          path->tree_.blocks.try_emplace(std::move(key), *this, queue_, path->tree_, path->last_,
-                                         pool_.share(table->pages().subspan(index, 1)));
+          tree.blocks.try_emplace(std::move(key), *this, queue_, tree, path->last_,
+                                  pool_.share(table->pages().subspan(index, 1)));
       block = &made.first->second;
       block->key = &made.first->first;
       ++num_blocks_;
@@ -186,7 +201,7 @@ void PrefixCache::check_path(const Path& path, std::span<const int32_t> tokens,
   for (const PrefixBlock* block = path.last_; block != nullptr; block = block->parent) {
     if (--index < 0) break;
     const auto of_block = tokens.subspan(static_cast<size_t>(index) * block_tokens_, block_tokens_);
-    if (&block->tree != &path.tree_) broken("a sequence holds a block of other adapters");
+    if (&block->tree != &path.tree_of(index)) broken("a sequence holds a block of other adapters");
     if (!std::ranges::equal(block->key->tokens, of_block)) broken("a block has other tokens");
     if (block->page_number() != pages[index]) broken("a sequence has not the page of its block");
   }

@@ -48,9 +48,14 @@ class PrefixCache {
    private:
     friend class PrefixCache;
     void extend(PrefixBlock& block) noexcept;
+    PrefixTree& tree_of(int32_t index) const {  // of its blocks
+      return index < num_base_blocks_ ? base_ : tree_;
+    }
 
     PrefixCache& cache_;
     PrefixTree& tree_;
+    PrefixTree& base_;               // of the first blocks, which no adapter has touched
+    const int32_t num_base_blocks_;  // so many would be
     PrefixBlock* last_ = nullptr;
     int32_t num_blocks_ = 0;
   };

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -24,20 +25,23 @@ namespace lorax {
 class PrefixCache;
 struct PrefixTree;
 
-// What all blocks of a tree have in common.
+// What all blocks of a tree have in common. Blocks before the first position of every adapter are in
+// the base's tree, and those after them go on from there.
 struct TreeKey {
   TreeKey(std::string in_scope, std::span<const AdapterUse> of) : scope(std::move(in_scope)) {
     for (const AdapterUse& use : of) {
-      adapters.emplace_back(use.handle, std::bit_cast<uint32_t>(use.weight));
+      adapters.emplace_back(use.handle, std::bit_cast<uint32_t>(use.weight), use.first_position);
     }
   }
   bool uses(int32_t handle) const {
-    return std::ranges::any_of(adapters, [&](const auto& use) { return use.first == handle; });
+    return std::ranges::any_of(adapters,
+                               [&](const auto& use) { return std::get<0>(use) == handle; });
   }
   auto operator<=>(const TreeKey&) const = default;
 
   std::string scope;
-  std::vector<std::pair<int32_t, uint32_t>> adapters;  // handles ascending, bits of weights
+  // Handles ascending, bits of weights, first positions.
+  std::vector<std::tuple<int32_t, uint32_t, int32_t>> adapters;
 };
 
 struct BlockKey {

@@ -233,7 +233,8 @@ void StepLoop::plan_adapters(StepInFlight* step) {
   for (const Sequence* sequence : scheduled_) {
     for (const AdapterUse& use : sequence->adapters) {
       step->adapters.push_back(sequences_.adapters().resident(use.handle));
-      planned_adapters_.push_back({use.handle, use.weight, step->adapters.back().get()});
+      planned_adapters_.push_back(
+          {use.handle, use.weight, step->adapters.back().get(), use.first_position});
     }
   }
 }

@@ -109,7 +109,10 @@ void make_step_plan(int64_t step, int32_t block_tokens, std::span<const PlannedS
     const PlannedSequence& sequence = sequences[index];
     append_span(sequence, block_tokens, plan);
     for (const PlannedAdapter& adapter : sequence.adapters) {
-      adapted.push_back({adapter, plan->spans.back().first_row, sequence.num_rows});
+      const int32_t skipped = std::max(0, adapter.first_position - sequence.first_position);
+      if (skipped >= sequence.num_rows) continue;
+      const int32_t first_row = plan->spans.back().first_row + skipped;
+      adapted.push_back({adapter, first_row, sequence.num_rows - skipped});
     }
     if (sequence.sum >= 0 && append_pooled(sequence, plan)) embedded->push_back(index);
     if (!sequence.samples) continue;

@@ -17,6 +17,7 @@ struct PlannedAdapter {
   int32_t handle = 0;
   float weight = 1.0f;
   const ResidentAdapter* resident = nullptr;
+  int32_t first_position = 0;
 };
 
 struct PlannedSequence {

@@ -31,10 +31,15 @@ interface Pair {
   b?: SafetensorsTensor;
 }
 
+export interface PeftAdapter extends NativeAdapterSpec {
+  /** Of an activated LoRA. */
+  invocationTokens?: readonly number[];
+}
+
 export async function readPeftAdapter(
   directory: string,
   base: DecoderConfig,
-): Promise<NativeAdapterSpec> {
+): Promise<PeftAdapter> {
   const root = path.resolve(directory);
   const { configFile, weightsFile } = await findFiles(root);
   const values = await readJsonObject(configFile, ADAPTER_CODES);
@@ -64,7 +69,11 @@ export async function readPeftAdapter(
     );
   }
   modules.sort((x, y) => x.layer - y.layer || x.module - y.module);
-  return { hash: await contentHash(values, weightsFile), files: [weightsFile], modules };
+  const { invocationTokens } = peft;
+  return {
+    ...{ hash: await contentHash(values, weightsFile), files: [weightsFile], modules },
+    ...(invocationTokens === undefined ? {} : { invocationTokens }),
+  };
 }
 
 /** Real paths of both files, neither of them outside the directory. */

@@ -18,6 +18,8 @@ export interface PeftConfig {
   rankPattern: ReadonlyMap<string, number>;
   alphaPattern: ReadonlyMap<string, number>;
   useRslora: boolean;
+  /** Activated LoRA: it applies from the last of these in the prompt on. undefined: everywhere. */
+  invocationTokens: number[] | undefined;
   /** For errors about fields. */
   reader: ConfigReader;
 }
@@ -47,8 +49,6 @@ const UNSUPPORTED: Readonly<Record<string, string>> = {
   use_dora: 'DoRA needs the magnitudes of the merged weights',
   modules_to_save: 'whole modules trained beside the LoRA would have to replace the base model’s',
   lora_bias: 'biases on lora_B',
-  alora_invocation_tokens: 'activated LoRA (aLoRA) applies to a part of the prompt only',
-  alora_invocation_string: 'activated LoRA (aLoRA) applies to a part of the prompt only',
   fan_in_fan_out: 'weights stored as (fan_in, fan_out); no supported model has such',
   trainable_token_indices: 'rows of the embedding trained beside the LoRA',
   target_parameters: 'LoRA on bare parameters',
@@ -96,6 +96,12 @@ export function parsePeftConfig(file: string, values: JsonObject): PeftConfig {
       'save_pretrained(path_initial_model_for_weight_conversion=...)',
   );
 
+  const invocationTokens = readTokens(reader, 'alora_invocation_tokens');
+  const invocation = reader.value('alora_invocation_string');
+  if (invocationTokens === undefined && invocation !== undefined && !isUnset(invocation)) {
+    const field = 'alora_invocation_string';
+    throw reader.unsupported(field, `not without its tokens, as alora_invocation_tokens`);
+  }
   const targetModules = stringOrList(reader, 'target_modules') ?? DEFAULT_TARGETS;
   const layers = readLayers(reader);
   const layersPattern = [stringOrList(reader, 'layers_pattern') ?? []].flat().filter(Boolean);
@@ -117,6 +123,7 @@ export function parsePeftConfig(file: string, values: JsonObject): PeftConfig {
       alphaValue(inner, key, inner.value(key)),
     ),
     useRslora: reader.boolean('use_rslora') ?? false,
+    invocationTokens,
     reader,
   };
   reader.rejectUnread(HARMLESS, isUnset);
@@ -126,6 +133,15 @@ export function parsePeftConfig(file: string, values: JsonObject): PeftConfig {
 function stringOrList(reader: ConfigReader, field: string): string | string[] | undefined {
   const value = reader.value(field);
   return typeof value === 'string' ? value : reader.strings(field);
+}
+
+function readTokens(reader: ConfigReader, field: string): number[] | undefined {
+  const value = reader.value(field);
+  if (value === undefined || isUnset(value)) return undefined;
+  const isToken = (token: unknown): token is number =>
+    Number.isSafeInteger(token) && (token as number) >= 0;
+  if (Array.isArray(value) && (value as unknown[]).every(isToken)) return value as number[];
+  throw reader.invalid(field, `expected a list of token ids, found ${show(value)}`);
 }
 
 /** An empty list is PEFT's "all layers". */

@@ -257,5 +257,32 @@ TEST_P(EnginePrefixTest, WhatIsCancelledLeavesWhatItComputed) {
   EXPECT_EQ(rows, static_cast<int64_t>(next.size()) - log_[2].cached_tokens + 2);
 }
 
+// ---- activated LoRA ----
+
+// What lies before the invocation is the base's, whoever computed it.
+TEST_P(EnginePrefixTest, WhatComesBeforeAnAdapterIsShared) {
+  make();
+  const int32_t a = engine_->add_adapter(fake_adapter("a", 1));
+  const int32_t b = engine_->add_adapter(fake_adapter("b", 1));
+  const auto from = [&](int32_t id, int32_t adapter, int32_t first, int32_t length = 24) {
+    return mixed(request_of(id, prompt_of(length), 4), {{adapter, 1.0f, first}});
+  };
+  EXPECT_EQ(rows_of(request_of(1, prompt_of(24), 4)), 24 + 3);
+  EXPECT_EQ(rows_of(from(2, a, 14), {"a"}), 12 + 3) << "three blocks of the base are before it";
+  EXPECT_EQ(log_[2].cached_tokens, 12);
+  EXPECT_EQ(rows_of(from(3, b, 18), {"b"}), 8 + 3);
+  EXPECT_EQ(rows_of(from(4, a, 14), {"a"}), 4 + 3) << "its own blocks follow the base's";
+  EXPECT_EQ(rows_of(from(5, a, 13), {"a"}), 12 + 3) << "they begin elsewhere";
+  EXPECT_EQ(rows_of(from(6, a, 0), {"a"}), 24 + 3);
+  // The other way round: what was computed on the way to an adapter serves the base.
+  EXPECT_EQ(rows_of(mixed(request_of(7, prompt_of(24, 50), 4), {{a, 1.0f, 20}}), {"a"}), 24 + 3);
+  EXPECT_EQ(rows_of(request_of(8, prompt_of(24, 50), 4)), 4 + 3);
+  expect_all_free();
+  engine_->remove_adapter(a);
+  engine_->remove_adapter(b);
+  run();
+  EXPECT_EQ(rows_of(request_of(9, prompt_of(24), 4)), 4 + 3) << "the base's blocks stay";
+}
+
 }  // namespace
 }  // namespace lorax

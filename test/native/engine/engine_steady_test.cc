@@ -165,7 +165,8 @@ class Episode {
     for (const auto& [handle, spec] : adapters_) {
       if (index++ != first && !(mixes && chance(0.4))) continue;
       const float weight = mixes ? static_cast<float>(between(-8, 8)) / 4 : 1.0f;
-      submitted->request.adapters.push_back({handle, weight});
+      const int32_t first = chance(0.3) ? between(0, options_.limits.context_tokens / 2) : 0;
+      submitted->request.adapters.push_back({handle, weight, first});
       submitted->adapter_names.push_back(spec.hash);
       submitted->adapter_pages += static_cast<int32_t>(spec.modules.size());
     }

@@ -20,7 +20,8 @@ class GovernedRun {
         limits_(limits),
         max_tokens_(max_tokens),
         num_prompt_(static_cast<int32_t>(request.prompt.size())),
-        adapters_(adapters_value(request.adapters, adapter_names)),
+        adapters_(request.adapters),
+        names_(adapter_names),
         matcher_(request.grammar),
         jumps_(request.sampling.num_logprobs < 0) {
     for (const int32_t token : request.prompt) see(token);
@@ -76,7 +77,10 @@ class GovernedRun {
     const auto& stops = sampling_.stop_token_ids;
     return std::find(stops.begin(), stops.end(), token) != stops.end();
   }
-  void see(int32_t token) { hash_ = mix(hash_, kv_word(token, position_++, adapters_)); }
+  void see(int32_t token) {
+    const uint64_t adapters = adapters_value(adapters_, names_, position_);
+    hash_ = mix(hash_, kv_word(token, position_++, adapters));
+  }
   void count(int32_t token, int32_t outputs) {
     const auto seen = std::find_if(history_.begin(), history_.end(),
                                    [&](const TokenCount& c) { return c.token == token; });
@@ -120,7 +124,8 @@ class GovernedRun {
   const SamplingParams sampling_;
   const ModelLimits limits_;
   const int32_t max_tokens_, num_prompt_;
-  const uint64_t adapters_;
+  const std::vector<AdapterUse> adapters_;
+  const std::vector<std::string> names_;
   grammar::Matcher matcher_;
   const bool jumps_;
   uint64_t hash_ = 1;

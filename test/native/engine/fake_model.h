@@ -47,11 +47,13 @@ inline uint64_t add_adapter(uint64_t before, uint64_t adapter, float weight) {
   return mix(mix(before, adapter), std::bit_cast<uint32_t>(weight));
 }
 
-// Of adapters ascending by handle. `names` [adapters.size()]; those of the base are not looked at.
+// Of adapters ascending by handle, at a position. `names` [adapters.size()]; those of the base are not
+// looked at.
 inline uint64_t adapters_value(const std::vector<AdapterUse>& adapters,
-                               const std::vector<std::string>& names) {
+                               const std::vector<std::string>& names, int32_t position) {
   uint64_t value = 0;
   for (size_t i = 0; i < adapters.size(); ++i) {
+    if (position < adapters[i].first_position) continue;
     value = add_adapter(value, adapter_value(names.at(i)), adapters[i].weight);
   }
   return value;
@@ -427,14 +429,16 @@ struct Expected {
 inline Expected expected_alone(const Request& request,
                                const std::vector<std::string>& adapter_names,
                                const ModelLimits& limits) {
-  const uint64_t adapters = adapters_value(request.adapters, adapter_names);
+  const auto word = [&](int32_t token, int32_t position) {
+    return kv_word(token, position, adapters_value(request.adapters, adapter_names, position));
+  };
   const SamplingParams& sampling = request.sampling;
   const bool repeats = sampling.repetition_penalty != 1.0f;
   const bool penalises =
       repeats || sampling.frequency_penalty != 0.0f || sampling.presence_penalty != 0.0f;
   uint64_t hash = 1;
   int32_t position = 0;
-  for (const int32_t token : request.prompt) hash = mix(hash, kv_word(token, position++, adapters));
+  for (const int32_t token : request.prompt) hash = mix(hash, word(token, position++));
   Expected expected;
   while (true) {
     std::vector<TokenCount> history;  // counted anew each time, unlike SamplerState does
@@ -471,7 +475,7 @@ inline Expected expected_alone(const Request& request,
       return expected;
     }
     if (position + 1 >= limits.context_tokens) return expected;
-    hash = mix(hash, kv_word(token, position++, adapters));
+    hash = mix(hash, word(token, position++));
   }
 }
 
@@ -479,13 +483,13 @@ inline Expected expected_alone(const Request& request,
 inline std::vector<float> embedding_alone(const Request& request,
                                           const std::vector<std::string>& adapter_names,
                                           const ModelLimits& limits) {
-  const uint64_t adapters = adapters_value(request.adapters, adapter_names);
   const auto num_prompt = static_cast<int32_t>(request.prompt.size());
   const Pooling pooling = request.embedding->pooling;
   std::vector<float> out(limits.hidden_size, 0.0f);
   float count = 0.0f;
   uint64_t hash = 1;
   for (int32_t position = 0; position < num_prompt; ++position) {
+    const uint64_t adapters = adapters_value(request.adapters, adapter_names, position);
     hash = mix(hash, kv_word(request.prompt[position], position, adapters));
     if (pooling == Pooling::kLast && position + 1 < num_prompt) continue;
     if (pooling == Pooling::kCls && position > 0) continue;

@@ -149,5 +149,26 @@ TEST_F(StepPlannerTest, ReusesThePlanForTheNextStep) {
   EXPECT_TRUE(plan_.pooled.empty());
 }
 
+// Activated LoRA: rows before the first position are on the base.
+TEST_F(StepPlannerTest, AnAdapterBeginsAtItsFirstPosition) {
+  const Adapters from_3 = {{2, 1.0f, &first_, 3}}, from_9 = {{2, 1.0f, &first_, 9}};
+  const Adapters both = {{2, 0.5f, &first_, 4}, {4, 2.0f, &second_, 1}};
+  const std::vector<PlannedSequence> sequences = {
+      sequence(tokens_, 1, 5, pages_a_, from_3),
+      sequence(tokens_, 0, 3, pages_b_, from_3),  // a chunk before it
+      sequence(tokens_, 4, 2, pages_c_, from_9),
+      sequence(tokens_, 2, 4, pages_b_, both),
+  };
+  make_step_plan(1, 4, sequences, &plan_, &sampled_, &embedded_);
+  EXPECT_EQ(plan_.positions, (Ints{1, 2, 3, 4, 5, 0, 1, 2, 4, 5, 2, 3, 4, 5}));
+  ASSERT_EQ(plan_.segments.size(), 2u);
+  EXPECT_EQ(plan_.segments[0].adapter, &first_);
+  EXPECT_EQ(plan_.segments[1].adapter, &second_);
+  EXPECT_EQ(plan_.segments[0].rows_end, 5);
+  EXPECT_EQ(plan_.segment_rows, (Ints{2, 3, 4, 12, 13, 10, 11, 12, 13}));
+  EXPECT_EQ(plan_.segment_weights,
+            (std::vector<float>{1, 1, 1, 0.5f, 0.5f, 2.0f, 2.0f, 2.0f, 2.0f}));
+}
+
 }  // namespace
 }  // namespace lorax

@@ -237,7 +237,7 @@ describe('not supported: refused by name', () => {
     ['bias', 'all'],
     ['bias', 'lora_only'],
     ['fan_in_fan_out', true],
-    ['alora_invocation_tokens', [1, 2]],
+    ['alora_invocation_string', 'Assistant:'],
     ['trainable_token_indices', [3]],
     ['target_parameters', ['experts.weight']],
     ['layer_replication', [[0, 1]]],
