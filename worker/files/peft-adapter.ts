@@ -22,9 +22,12 @@ import { ADAPTER_CODES, fileError, readJsonObject, show } from './config-reader.
 import { parsePeftConfig } from './peft-config.js';
 import { projections, targets, type Projection, type Target } from './peft-targets.js';
 import { readSafetensors, type SafetensorsTensor } from './safetensors.js';
+import { readTorchFile } from './torch-file.js';
 
 const CONFIG = 'adapter_config.json';
 const WEIGHTS = 'adapter_model.safetensors';
+/** Read where there are no safetensors. */
+const TORCH_WEIGHTS = 'adapter_model.bin';
 
 interface Pair {
   a?: SafetensorsTensor;
@@ -36,10 +39,12 @@ export async function readPeftAdapter(
   base: DecoderConfig,
 ): Promise<NativeAdapterSpec> {
   const root = path.resolve(directory);
-  const { configFile, weightsFile } = await findFiles(root);
+  const { configFile, weightsFile, weightsName } = await findFiles(root);
   const values = await readJsonObject(configFile, ADAPTER_CODES);
   const peft = parsePeftConfig(configFile, values);
-  const weights = await readSafetensors(weightsFile, 'ADAPTER_INVALID');
+  const weights = weightsName.endsWith('.bin')
+    ? await readTorchFile(weightsFile, ADAPTER_CODES)
+    : await readSafetensors(weightsFile, 'ADAPTER_INVALID');
 
   const all = projections(base);
   const pairs = pairTensors(weights.tensors.values(), all, base, weightsFile);
@@ -50,7 +55,7 @@ export async function readPeftAdapter(
     if (target === undefined) {
       throw peft.reader.invalid(
         'target_modules',
-        `does not cover ${name}, but ${WEIGHTS} holds LoRA tensors for it`,
+        `does not cover ${name}, but ${weightsName} holds LoRA tensors for it`,
       );
     }
     modules.push(nativeModule(target, pair, weightsFile));
@@ -60,7 +65,7 @@ export async function readPeftAdapter(
     throw peft.reader.invalid(
       'target_modules',
       `covers ${lacking[0]}${lacking.length > 1 ? ` and ${lacking.length - 1} more` : ''}, ` +
-        `but ${WEIGHTS} holds no LoRA tensors for it`,
+        `but ${weightsName} holds no LoRA tensors for it`,
     );
   }
   modules.sort((x, y) => x.layer - y.layer || x.module - y.module);
@@ -68,7 +73,9 @@ export async function readPeftAdapter(
 }
 
 /** Real paths of both files, neither of them outside the directory. */
-async function findFiles(root: string): Promise<{ configFile: string; weightsFile: string }> {
+async function findFiles(
+  root: string,
+): Promise<{ configFile: string; weightsFile: string; weightsName: string }> {
   let names: string[];
   let realRoot: string;
   try {
@@ -95,7 +102,9 @@ async function findFiles(root: string): Promise<{ configFile: string; weightsFil
     }
     return real;
   };
-  return { configFile: await find(CONFIG), weightsFile: await find(WEIGHTS) };
+  const hasTorchOnly = names.includes(TORCH_WEIGHTS) && !names.includes(WEIGHTS);
+  const weightsName = hasTorchOnly ? TORCH_WEIGHTS : WEIGHTS;
+  return { configFile: await find(CONFIG), weightsFile: await find(weightsName), weightsName };
 }
 
 function isInside(file: string, directory: string): boolean {
@@ -119,12 +128,12 @@ function isHubBlob(file: string, directory: string): boolean {
 }
 
 function missingFile(root: string, file: string, names: string[]): LoraxError {
-  const pickled = names.find((name) => /^adapter_model\.(bin|pt|pth)$/.test(name));
+  const pickled = names.find((name) => /^adapter_model\.(pt|pth)$/.test(name));
   if (path.basename(file) === WEIGHTS && pickled !== undefined) {
     return new LoraxError(
       'ADAPTER_UNSUPPORTED',
-      `${path.join(root, pickled)}: only safetensors are supported; load the adapter with PEFT ` +
-        'and save it with save_pretrained(..., safe_serialization=True)',
+      `${path.join(root, pickled)}: PEFT reads ${WEIGHTS} or ${TORCH_WEIGHTS}; load the adapter ` +
+        'and save it with save_pretrained()',
       { data: { file: path.join(root, pickled) } },
     );
   }

@@ -14,6 +14,7 @@ import {
   writeSafetensors,
   type TensorSpec,
 } from './fixtures.js';
+import { global, pickle, text, torchFile, type TorchTensor } from './torch-fixtures.js';
 
 const BASE = parse();
 const ALL = projections(BASE);
@@ -288,12 +289,52 @@ describe('not supported: refused by name', () => {
     await refused({ dtype: 'F64' }, 'ADAPTER_UNSUPPORTED', 'dtype F64', 'lora_A');
   });
 
-  test('pickled weights', async () => {
+  test('pickles under names that PEFT does not know', async () => {
     const at = adapter();
     rmSync(path.join(at, 'adapter_model.safetensors'));
-    writeFileSync(path.join(at, 'adapter_model.bin'), '');
+    writeFileSync(path.join(at, 'adapter_model.pt'), '');
     const work = () => readPeftAdapter(at, BASE);
-    await expectError(work, 'ADAPTER_UNSUPPORTED', 'adapter_model.bin', 'safetensors');
+    await expectError(work, 'ADAPTER_UNSUPPORTED', 'adapter_model.pt', 'adapter_model.bin');
+  });
+});
+
+describe('adapter_model.bin', () => {
+  const weights = () => {
+    const tensors: Record<string, TorchTensor> = {};
+    for (const { name, inputSize, outputSize } of ALL.values()) {
+      if (!/[qv]_proj$/.test(name)) continue;
+      tensors[`base_model.model.${name}.lora_A.weight`] = { shape: [4, inputSize] };
+      tensors[`base_model.model.${name}.lora_B.weight`] = { shape: [outputSize, 4] };
+    }
+    return torchFile(tensors);
+  };
+
+  test('is read where there are no safetensors', async () => {
+    const at = adapter();
+    const safe = await readPeftAdapter(at, BASE);
+    writeFileSync(path.join(at, 'adapter_model.bin'), weights());
+    expect(await readPeftAdapter(at, BASE)).toEqual(safe);
+    rmSync(path.join(at, 'adapter_model.safetensors'));
+    const torch = await readPeftAdapter(at, BASE);
+    expect(torch.files).toEqual([path.join(at, 'adapter_model.bin')]);
+    const shapes = ({ modules }: typeof safe) =>
+      modules.map(({ a, b, ...rest }) => ({ ...rest, a: [a.rows, a.cols], b: [b.rows, b.cols] }));
+    expect(shapes(torch)).toEqual(shapes(safe));
+    expect(torch.hash).not.toBe(safe.hash);
+    const other = weights();
+    other[torch.modules[0]!.a.offset] ^= 1;
+    writeFileSync(path.join(at, 'adapter_model.bin'), other);
+    expect((await readPeftAdapter(at, BASE)).hash).not.toBe(torch.hash);
+  });
+
+  test('that names a function is refused, not run', async () => {
+    const at = adapter();
+    rmSync(path.join(at, 'adapter_model.safetensors'));
+    const data = pickle({}, [text('x'), global('os', 'system'), Buffer.from(')R')]);
+    const bytes = torchFile({}, [{ name: 'adapter_model/data.pkl', data }]);
+    writeFileSync(path.join(at, 'adapter_model.bin'), bytes);
+    const parts = ['adapter_model.bin', 'os.system', 'safe_serialization'];
+    await expectError(() => readPeftAdapter(at, BASE), 'ADAPTER_UNSUPPORTED', ...parts);
   });
 });
 
