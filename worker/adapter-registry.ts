@@ -12,6 +12,7 @@ import { adaptersIdentity, type WeightedAdapter } from '../src/adapter-mix.js';
 import { LoraxError } from '../src/errors.js';
 import type { AdapterIdentity, RemovedAdapter } from '../src/types.js';
 import type { NativeAdapterInfo, NativeAdapterSpec, NativeAdapterUse } from './addon.js';
+import { checkMix, type MixedContent } from './mix-limits.js';
 import type { LoadedAdapter, WireSource, WorkerAdapter } from './protocol.js';
 
 export interface AdapterBackend {
@@ -47,6 +48,8 @@ export interface AdapterLease {
 interface Content {
   hash: string;
   rank: number;
+  /** NativeAdapterSpec.alone */
+  alone: string | undefined;
   handle: Promise<number>;
   /** `handle`, once it is there. */
   loaded: number | undefined;
@@ -74,16 +77,10 @@ interface Changes {
 }
 
 /** One adapter of a lease. */
-interface Held extends WeightedAdapter {
+interface Held extends MixedContent, WeightedAdapter {
   hash: string;
-  handle: number;
-  rank: number;
   release(): void;
 }
-
-/** What a row of a step has room for, over all adapters of a mix, in groups of 16 (native/cuda). */
-const MAX_MIXED_RANK = 1024;
-const RANK_GROUP = 16;
 
 /** Names arrive as "<scope>\0<name>"; people are shown the name. */
 export function shownName(name: string): string {
@@ -154,7 +151,7 @@ export class AdapterRegistry {
     };
     try {
       for (const result of results) if (result.status === 'rejected') throw result.reason;
-      checkRanks(held);
+      checkMix(held);
     } catch (error) {
       release();
       throw error;
@@ -187,12 +184,12 @@ export class AdapterRegistry {
     if (entry === undefined) throw this.notFound(name);
     entry.leases++;
     const { content, handle } = entry;
-    const { hash, rank } = content;
+    const { hash, rank, alone } = content;
     const release = () => {
       entry.leases--;
       if (entry.leases === 0) entry.onDrained?.(this.release(backend, content));
     };
-    return { name: shownName(name), hash, weight, handle, rank, release };
+    return { name: shownName(name), hash, weight, handle, rank, alone, release };
   }
 
   private async load(
@@ -242,7 +239,7 @@ export class AdapterRegistry {
     const rank = Math.max(0, ...spec.modules.map((module) => module.rank));
     const handle = backend.add({ ...spec, hash: key }, name);
     const content: Content = {
-      ...{ hash: spec.hash, rank, handle, references: 1, key },
+      ...{ hash: spec.hash, rank, alone: spec.alone, handle, references: 1, key },
       loaded: undefined,
     };
     this.contents.set(key, content);
@@ -346,21 +343,6 @@ function usesOf(held: readonly Held[]): NativeAdapterUse[] {
   const weights = new Map<number, number>();
   for (const { handle, weight } of held) weights.set(handle, (weights.get(handle) ?? 0) + weight);
   return [...weights].map(([handle, weight]) => ({ handle, weight }));
-}
-
-/** One adapter may have any rank that native code takes. */
-function checkRanks(held: readonly Held[]): void {
-  if (held.length < 2) return;
-  const ranks = new Map(held.map(({ handle, rank }) => [handle, rank]));
-  let sum = 0;
-  for (const rank of ranks.values()) sum += Math.ceil(rank / RANK_GROUP) * RANK_GROUP;
-  if (sum <= MAX_MIXED_RANK) return;
-  throw new LoraxError(
-    'INVALID_OPTIONS',
-    `request.adapter: the ranks of its ${ranks.size} adapters, each rounded up to a multiple of ` +
-      `${RANK_GROUP}, add up to ${sum}; a mix may have ${MAX_MIXED_RANK} at most.`,
-    { data: { field: 'request.adapter', rank: sum, maxRank: MAX_MIXED_RANK } },
-  );
 }
 
 const quoted = (name: string) => JSON.stringify(name);

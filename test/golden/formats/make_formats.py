@@ -27,7 +27,36 @@ SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_p
 TIED, UNTIED, BIASED = "llama-gqa", "llama-untied", "qwen2-bias"
 FORMATS: dict[str, tuple[str, dict, dict]] = {
     "torch-file": (TIED, dict(r=6, lora_alpha=12, target_modules=SEVEN), dict(safe_serialization=False)),
+    # B with a bias; ranks by module.
+    "lora-bias": (BIASED, dict(r=4, lora_alpha=6, target_modules=SEVEN, lora_bias=True, rank_pattern={"v_proj": 3}), {}),
+    "dora": (TIED, dict(r=4, lora_alpha=8, target_modules=SEVEN, use_dora=True), {}),
+    "dora-bias": (BIASED, dict(r=5, lora_alpha=4, target_modules=SEVEN, use_dora=True, use_rslora=True), {}),
+    # LoRA on the head and the embedding. PEFT saves their own weights with it, if it may.
+    "head": (TIED, dict(r=3, lora_alpha=6, target_modules=["q_proj", "lm_head"]), dict(save_embedding_layers=False)),
+    "head-untied": (UNTIED, dict(r=4, lora_alpha=4, target_modules=["lm_head"], lora_bias=True), dict(save_embedding_layers=False)),
+    "embedding": (TIED, dict(r=4, lora_alpha=8, target_modules=["v_proj", "embed_tokens"]), dict(save_embedding_layers=False)),
+    "embedding-head": (UNTIED, dict(r=5, lora_alpha=5, target_modules=["embed_tokens", "lm_head", "o_proj"]), {}),
+    "dora-embedding-head": (UNTIED, dict(r=4, lora_alpha=8, target_modules=["embed_tokens", "lm_head"], use_dora=True), {}),
+    "lora-tying": (TIED, dict(r=4, target_modules=["q_proj", "embed_tokens"], ensure_weight_tying=True), {}),
+    # Whole modules, trained.
+    "saved-embedding": (TIED, dict(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"]), {}),
+    "saved-head": (TIED, dict(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]), {}),
+    "saved-both": (UNTIED, dict(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"]), {}),
+    "saved-both-tied": (TIED, dict(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"]), {}),
+    "saved-tying": (TIED, dict(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True), {}),
+    # The base's own embeddings in the file, which were changed before: PEFT loads them over the base's.
+    "layers-saved": (TIED, dict(r=4, target_modules=["q_proj"]), dict(save_embedding_layers=True)),
+    "layers-saved-untied": (UNTIED, dict(r=4, target_modules=["q_proj"]), dict(save_embedding_layers=True)),
+    "layers-saved-lora": (TIED, dict(r=4, target_modules=["q_proj", "embed_tokens"]), dict(save_embedding_layers=True)),
 }
+
+
+@torch.no_grad()
+def change_embeddings(model: torch.nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in dict.fromkeys([model.get_input_embeddings().weight, model.get_output_embeddings().weight]):
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.copy_((parameter + 0.3 * parameter.std() * noise).to(torch.bfloat16))
 
 
 @torch.no_grad()
@@ -52,7 +81,10 @@ def base(name: str, dtype: torch.dtype):
 
 def save(name: str, model_name: str, settings: dict, arguments: dict, seed: int) -> Path:
     config = LoraConfig(task_type="CAUSAL_LM", **settings)
-    model = get_peft_model(base(model_name, torch.float32), config)
+    plain = base(model_name, torch.float32)
+    if name.startswith("layers-saved"):
+        change_embeddings(plain, seed)
+    model = get_peft_model(plain, config)
     randomize(model, seed)
     path = HERE / name
     shutil.rmtree(path, ignore_errors=True)
