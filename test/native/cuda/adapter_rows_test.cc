@@ -16,7 +16,7 @@
 namespace lorax::cuda {
 namespace {
 
-constexpr int64_t kPageBytes = 4096;
+constexpr int64_t kPageBytes = 8192;
 
 // Values that bf16 holds.
 std::vector<float> random_values(std::mt19937& random, int64_t count) {
@@ -36,7 +36,7 @@ float from_bf16(const uint8_t* at) {
   return out;
 }
 
-class AdapterRowsTest : public ::testing::Test {
+class HostAdapterRows : public ::testing::Test {
  protected:
   AdapterModule module(int32_t layer, int32_t id, int32_t rank, int64_t d_in, int64_t d_out) {
     AdapterModule m;
@@ -111,17 +111,18 @@ class AdapterRowsTest : public ::testing::Test {
   uint32_t formats_ = 0;
 };
 
-TEST_F(AdapterRowsTest, HeadEmbeddingAndAffinesAreWhereTheTablesSay) {
+TEST_F(HostAdapterRows, HeadEmbeddingAndAffinesAreWhereTheTablesSay) {
   AdapterModule plain = module(1, 0, 20, 64, 64);
-  AdapterModule scaled = module(2, 3, 4, 64, 1500);
-  AdapterModule head = module(0, 7, 5, 64, 700);
+  AdapterModule scaled = module(2, 3, 4, 64, 250);
+  AdapterModule head = module(0, 7, 5, 64, 2500);
   head.sampled_rows = true;
-  head.whole = tensor(700, 64, "whole head");
+  head.whole = tensor(2500, 64, "whole head");
   AdapterModule embedding = module(0, 8, 3, 700, 64);
   embedding.is_table = true;
   embedding.whole = tensor(700, 64, "whole embedding");
   std::vector<OutputAffine> affines(4);
-  affines[1] = {random_values(random_, 1500), random_values(random_, 1500)};
+  affines[1] = {random_values(random_, 250), random_values(random_, 250)};
+  affines[2].shift = random_values(random_, 2500);  // more than a page
   affines[3].gain = random_values(random_, 64);
   place({plain, scaled, head, embedding}, affines);
 
@@ -143,6 +144,7 @@ TEST_F(AdapterRowsTest, HeadEmbeddingAndAffinesAreWhereTheTablesSay) {
   EXPECT_EQ(extra(head).rank, 5);
   EXPECT_EQ(extra(head).scale, 0.25f);
   EXPECT_EQ(extra(head).gain.chunks, nullptr);
+  expect_floats(extra(head).shift, affines[2].shift);
   expect_rows(extra(head).a, head.a, false);
   expect_rows(extra(head).b, head.b, false);
   expect_rows(extra(head).whole, head.whole, false);
@@ -152,7 +154,7 @@ TEST_F(AdapterRowsTest, HeadEmbeddingAndAffinesAreWhereTheTablesSay) {
   expect_floats(extra(embedding).gain, affines[3].gain);
 }
 
-TEST_F(AdapterRowsTest, PlainAdaptersHaveNothingOfIt) {
+TEST_F(HostAdapterRows, PlainAdaptersHaveNothingOfIt) {
   const AdapterModule plain = module(1, 0, 20, 64, 64);
   place({plain}, {});
   EXPECT_EQ(formats_, kPlain);
@@ -161,7 +163,7 @@ TEST_F(AdapterRowsTest, PlainAdaptersHaveNothingOfIt) {
   EXPECT_EQ(formats_, kPlain);
 }
 
-TEST_F(AdapterRowsTest, NaNIsNamed) {
+TEST_F(HostAdapterRows, NaNIsNamed) {
   AdapterModule head = module(0, 7, 0, 64, 700);
   head.sampled_rows = true;
   head.whole = tensor(700, 64, "whole head");
