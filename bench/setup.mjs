@@ -7,7 +7,8 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { makeAdapters, makeModel, SHAPES } from './gpu/make-model.mjs';
+import { makeAdapters } from './gpu/make-adapters.mjs';
+import { makeModel, SHAPES } from './gpu/make-model.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const inRoot = (...parts) => path.join(root, ...parts);

@@ -24,6 +24,7 @@ export interface AdapterCommands {
     onFetched: () => void,
   ): { result: Promise<LoadedAdapter>; cancel(): void };
   remove(name: string): Promise<RemovedAdapter>;
+  prefetch(name: string): Promise<unknown>;
 }
 
 export interface Load {

@@ -23,7 +23,7 @@ import { LoraxError } from './errors.js';
 import { AdapterVersions } from './adapter-versions.js';
 import { NameLookups } from './name-lookups.js';
 import type { NameSource } from './name-sources.js';
-import type { AdapterEvent, AdapterInfo, RemovedAdapter } from './types.js';
+import type { AdapterEvent, AdapterInfo, AdapterState, RemovedAdapter } from './types.js';
 
 /** A name as another engine should know it. */
 export interface Declaration {
@@ -105,11 +105,25 @@ export class AdapterTable {
 
   /** Loads it unless it is loaded. */
   async identify(scope: AdapterScope, name: string): Promise<LoadedAdapter> {
+    return (await this.#loaded(scope, name)).loaded;
+  }
+
+  /** Likewise; on from there it is the worker's. */
+  async prefetch(scope: AdapterScope, name: string): Promise<LoadedAdapter> {
+    const { full, loaded } = await this.#loaded(scope, name);
+    await this.#commands.prefetch(full);
+    return loaded;
+  }
+
+  async #loaded(
+    scope: AdapterScope,
+    name: string,
+  ): Promise<{ full: string; loaded: LoadedAdapter }> {
     const need = this.need(scope, name);
     const full = need.loading === undefined ? need.name : await need.loading;
     const loaded = this.#entries.get(full)?.loaded;
     if (loaded === undefined) throw unknownAdapter(name, this.names(scope));
-    return loaded;
+    return { full, loaded };
   }
 
   /** undefined = there is no such adapter. */
@@ -303,11 +317,18 @@ function versionIn(name: string): { name: string; hash: string } | undefined {
   return match === null ? undefined : { name: match[1] as string, hash: match[2] as string };
 }
 
+/** What is loaded moves between disk, host memory and page pool as the engine likes. */
+function stateOf({ state }: AdapterEntry, loaded: WorkerAdapter | undefined): AdapterState {
+  if (state !== 'host' || loaded === undefined) return state;
+  if (loaded.resident) return 'resident';
+  return loaded.inHost ? 'host' : 'on-disk';
+}
+
 function infoOf(name: string, entry: AdapterEntry, loaded: WorkerAdapter | undefined): AdapterInfo {
-  const { state, source, error, known } = entry;
+  const { source, error, known } = entry;
   return {
     name,
-    state: state === 'host' && loaded?.resident === true ? 'resident' : state,
+    state: stateOf(entry, loaded),
     source: source.shown,
     ...(error === undefined ? {} : { error }),
     ...(known === undefined ? {} : { hash: known.hash, directory: known.directory }),

@@ -63,6 +63,13 @@ export class ClientAdapters {
     });
   }
 
+  prefetch(scope: AdapterScope, name: string): Promise<AdapterIdentity> {
+    return this.#inScope(scope, async () => {
+      const { hash } = await this.#table.prefetch(scope, name);
+      return { name, hash };
+    });
+  }
+
   remove(scope: AdapterScope, name: string): Promise<RemovedAdapter> {
     return this.#inScope(scope, async () => {
       const removed = await this.#table.remove(scope.own, name);

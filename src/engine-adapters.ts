@@ -13,7 +13,6 @@ export type RunCall = <T>(
 ) => Promise<T>;
 
 export function clientAdapters(call: RunCall): EngineAdapters {
-  const identify = (name: string) => call((client, scope) => client.adapters.identify(scope, name));
   return {
     // async: what is wrong with the arguments rejects like every other failure.
     add: async (name, source) => {
@@ -21,9 +20,9 @@ export function clientAdapters(call: RunCall): EngineAdapters {
       return call((client, scope) => client.adapters.add(scope, name, source));
     },
     remove: (name) => call((client, scope) => client.adapters.remove(scope, name)),
-    identify,
+    identify: (name) => call((client, scope) => client.adapters.identify(scope, name)),
     prefetch: (name) => {
-      const loaded = identify(name);
+      const loaded = call((client, scope) => client.adapters.prefetch(scope, name));
       // A hint that came to nothing is no unhandled rejection.
       loaded.catch(() => undefined);
       return loaded;

@@ -98,6 +98,7 @@ export class EngineClient {
           return this.#calls.add(command, onFetched);
         },
         remove: (name) => this.#call<RemovedAdapter>({ type: 'removeAdapter', name }),
+        prefetch: (name) => this.#call<null>({ type: 'prefetchAdapter', name }),
       },
       (full, event) => this.#listeners.adapter(full, event),
     );

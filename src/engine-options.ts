@@ -33,6 +33,7 @@ export const ENGINE_OPTION_KEYS = [
   'precision',
   'memoryBytes',
   'memoryFraction',
+  'hostMemoryBytes',
   'maxBatchTokens',
   'deterministic',
   'maxQueued',
@@ -53,6 +54,8 @@ export interface ResolvedEngineOptions {
   /** 0 = let the engine choose. */
   memoryBytes: number;
   memoryFraction: number;
+  /** 0 = let the worker choose. */
+  hostMemoryBytes: number;
   maxBatchTokens: number;
   deterministic: boolean;
   maxQueued: number;
@@ -101,20 +104,17 @@ export function pickEngineOptions(fields: Fields): ResolvedEngineOptions {
     );
   }
   const count = { min: 1, max: MAX_INT32, integer: true };
+  const bytes = { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true };
   return {
     model: isHubAddress(model) ? model : resolve(model),
     hubModel: parseHubRepository(model),
     hub: checkHubOptions(fields.hub),
     device,
     precision,
-    memoryBytes:
-      checkNumber(fields.memoryBytes, 'options.memoryBytes', {
-        min: 1,
-        max: Number.MAX_SAFE_INTEGER,
-        integer: true,
-      }) ?? 0,
+    memoryBytes: checkNumber(fields.memoryBytes, 'options.memoryBytes', bytes) ?? 0,
     memoryFraction:
       checkNumber(fields.memoryFraction, 'options.memoryFraction', { min: 0.01, max: 1 }) ?? 0.9,
+    hostMemoryBytes: checkNumber(fields.hostMemoryBytes, 'options.hostMemoryBytes', bytes) ?? 0,
     maxBatchTokens: checkNumber(fields.maxBatchTokens, 'options.maxBatchTokens', count) ?? 0,
     deterministic: checkBoolean(fields.deterministic, 'options.deterministic') ?? false,
     maxQueued: checkNumber(fields.maxQueued, 'options.maxQueued', count) ?? 1024,

@@ -30,6 +30,11 @@ export interface EngineOptions {
    */
   memoryFraction?: number;
   /**
+   * Host memory for packed adapters (pinned, where there is a GPU), bytes; those least used go first
+   * and are read from disk again when wanted. Default: half of what is available at start.
+   */
+  hostMemoryBytes?: number;
+  /**
    * Tokens one engine step computes at most, prefill chunks and decodes together. Default 512 on
    * the CPU, 2048 on a GPU; with `deterministic` never more than 128 on a GPU.
    */
@@ -364,7 +369,7 @@ export interface AdapterVersion {
 
 /**
  * 'absent': nothing is here yet; 'on-disk': its files are; 'host': packed in memory; 'resident': in the
- * page pool too; 'failed': the last attempt did, the next request makes another.
+ * page pool; 'failed': the last attempt did, the next request makes another.
  */
 export type AdapterState = 'absent' | 'fetching' | 'on-disk' | 'host' | 'resident' | 'failed';
 
@@ -386,7 +391,7 @@ export interface AdapterInfo {
   activeRequests: number;
 }
 
-/** A change of an adapter's state; what goes in and out of the page pool is not told. */
+/** A change of an adapter's state; what moves between disk, host memory and page pool is not told. */
 export interface AdapterEvent {
   name: string;
   /** Whose it is; unset = everybody's. */
@@ -417,6 +422,8 @@ export interface EngineStats {
     adapter: number;
     retiring: number;
   };
+  /** Packed adapters in host memory; `bytes` counts those being read, too. */
+  host: { bytes: number; budgetBytes: number; images: number };
   requests: { running: number; waiting: number };
   /** Since start. */
   totals: {
@@ -435,6 +442,9 @@ export interface EngineStats {
     adapterHits: number;
     adapterLoads: number;
     adapterEvictions: number;
+    /** Adapters dropped from host memory, and read from disk again. */
+    hostDrops: number;
+    hostReads: number;
     finished: number;
     aborted: number;
     failed: number;
@@ -466,7 +476,10 @@ export interface EngineAdapters {
   remove(name: string): Promise<RemovedAdapter>;
   /** Which content a known name stands for; loads it if it was not yet. */
   identify(name: string): Promise<AdapterIdentity>;
-  /** Fetches and loads it ahead of requests. As a hint it needs no catch. */
+  /**
+   * Fetches and loads it ahead of requests, into the page pool as far as others leave room there.
+   * Resolves when it is in host memory. As a hint it needs no catch.
+   */
   prefetch(name: string): Promise<AdapterIdentity>;
   /** Loads nothing. */
   list(): Promise<AdapterInfo[]>;

@@ -76,6 +76,8 @@ export class AdapterCalls {
         return handle;
       },
       remove: (handle) => native.removeAdapter(handle),
+      relocate: (handle, spec) => native.relocateAdapter(handle, spec),
+      prefetch: (handle) => native.prefetchAdapter(handle),
       list: () => native.adapters(),
     };
   }

@@ -21,6 +21,9 @@ export interface AdapterBackend {
   read(directory: string): Promise<NativeAdapterSpec>;
   add(spec: NativeAdapterSpec, name: string): Promise<number>;
   remove(handle: number): void;
+  /** The same content is there, too. */
+  relocate(handle: number, spec: NativeAdapterSpec): void;
+  prefetch(handle: number): void;
   list(): NativeAdapterInfo[];
 }
 
@@ -163,9 +166,17 @@ export class AdapterRegistry {
   async list(): Promise<WorkerAdapter[]> {
     const byHandle = new Map((await this.backend()).list().map((info) => [info.handle, info]));
     return [...this.entries].map(([name, { content, handle }]) => {
-      const { bytes = 0, resident = false, activeRequests = 0 } = byHandle.get(handle) ?? {};
-      return { name, bytes, rank: content.rank, resident, activeRequests };
+      const info = byHandle.get(handle);
+      const { bytes = 0, inHost = false, resident = false, activeRequests = 0 } = info ?? {};
+      return { name, bytes, rank: content.rank, inHost, resident, activeRequests };
     });
+  }
+
+  /** A request on it will come; what is not loaded is left alone. */
+  async prefetch(name: string): Promise<void> {
+    const backend = await this.backend();
+    const entry = this.entries.get(name);
+    if (entry !== undefined) backend.prefetch(entry.handle);
   }
 
   private async hold({ name, weight }: WeightedAdapter): Promise<Held> {
@@ -234,6 +245,8 @@ export class AdapterRegistry {
     const known = this.contents.get(key);
     if (known !== undefined) {
       known.references++;
+      // The directory that it came from may be gone, or changed.
+      if (known.loaded !== undefined) backend.relocate(known.loaded, spec);
       return known;
     }
     const rank = Math.max(0, ...spec.modules.map((module) => module.rank));

@@ -127,6 +127,8 @@ export interface NativeEngineConfig {
   /** 0 = choose; the device may have a limit of its own. */
   maxBatchTokens: number;
   maxQueued: number;
+  /** For images of adapters. */
+  hostMemoryBytes: number;
   /** 0 = one per core. */
   threads: number;
   /** Which instruction set the CPU backend uses; all but 'auto' are for tests. */
@@ -229,6 +231,8 @@ export interface NativeEngineInfo {
 export interface NativeAdapterInfo {
   handle: number;
   bytes: number;
+  inHost: boolean;
+  /** In pool pages, or on its way there. */
   resident: boolean;
   activeRequests: number;
 }
@@ -242,6 +246,7 @@ export interface NativeStats {
     adapter: number;
     retiring: number;
   };
+  host: { bytes: number; budgetBytes: number; images: number };
   running: number;
   waiting: number;
   steps: number;
@@ -255,6 +260,8 @@ export interface NativeStats {
   adapterHits: number;
   adapterLoads: number;
   adapterEvictions: number;
+  hostDrops: number;
+  hostReads: number;
   finished: number;
   aborted: number;
   failed: number;
@@ -316,6 +323,10 @@ export interface NativeEngine {
   addAdapter(spec: NativeAdapterSpec): Promise<number>;
   /** Its requests in flight finish; its memory is freed with the last one. */
   removeAdapter(handle: number): void;
+  /** The same content lies in these files, too: it is read from there when it is read again. */
+  relocateAdapter(handle: number, spec: NativeAdapterSpec): void;
+  /** Brings it to where a request on it starts quickest, as far as others leave room. */
+  prefetchAdapter(handle: number): void;
   adapters(): NativeAdapterInfo[];
   /** Once, before the first grammar. The arrays are copied. */
   setVocabulary(vocabulary: NativeVocabulary): void;

@@ -130,6 +130,12 @@ export class EnginePort {
       case 'removeAdapter':
         this.answer(command.call, 'ENGINE_LOST', () => this.adapters.registry.remove(command.name));
         return;
+      case 'prefetchAdapter':
+        this.answer(command.call, 'ENGINE_LOST', async () => {
+          await this.adapters.registry.prefetch(command.name);
+          return null;
+        });
+        return;
       case 'listAdapters':
         this.answer(command.call, 'ENGINE_LOST', () => this.adapters.registry.list());
         return;

@@ -7,7 +7,8 @@ export function engineStats(stats: NativeStats, preparing: number): EngineStats 
   const { pages, running, waiting, recentSteps } = stats;
   const { steps, promptTokens, cachedTokens, outputTokens, preemptions } = stats;
   const { prefixHits, prefixMisses, prefixEvictions } = stats;
-  const { adapterHits, adapterLoads, adapterEvictions, finished, aborted, failed } = stats;
+  const { adapterHits, adapterLoads, adapterEvictions, hostDrops, hostReads } = stats;
+  const { finished, aborted, failed } = stats;
   const recent: EngineStats['recentSteps'] = [];
   // [prefillTokens, decodeTokens, adapters, microseconds] each
   for (let i = 0; i + 3 < recentSteps.length; i += 4) {
@@ -20,11 +21,13 @@ export function engineStats(stats: NativeStats, preparing: number): EngineStats 
   }
   return {
     pages,
+    host: stats.host,
     requests: { running, waiting: waiting + preparing },
     totals: {
       ...{ steps, promptTokens, cachedTokens, outputTokens, preemptions },
       ...{ prefixHits, prefixMisses, prefixEvictions },
-      ...{ adapterHits, adapterLoads, adapterEvictions, finished, aborted, failed },
+      ...{ adapterHits, adapterLoads, adapterEvictions, hostDrops, hostReads },
+      ...{ finished, aborted, failed },
     },
     recentSteps: recent,
   };

@@ -47,6 +47,7 @@ export const loadEngine: LoadEngine = async (options, { onEvents, onProgress, on
       memoryBytes: options.memoryBytes,
       maxBatchTokens: options.maxBatchTokens,
       maxQueued: options.maxQueued,
+      hostMemoryBytes: options.hostMemoryBytes || Math.floor(process.availableMemory() / 2),
       threads: 0,
       isa: 'auto',
       cuda: {

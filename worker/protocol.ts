@@ -77,6 +77,8 @@ export interface ServeOptions {
   precision: 'auto' | 'bfloat16' | 'float32';
   /** 0 = choose. */
   memoryBytes: number;
+  /** Likewise. */
+  hostMemoryBytes: number;
   maxBatchTokens: number;
   maxQueued: number;
   /** (0, 1]; of the GPU's free memory, where memoryBytes is 0. */
@@ -156,6 +158,7 @@ export type ClientCommand =
   | { type: 'cancelCall'; call: number }
   /** Answered when the last request on it has ended. */
   | { type: 'removeAdapter'; call: number; name: string }
+  | { type: 'prefetchAdapter'; call: number; name: string }
   | { type: 'listAdapters'; call: number }
   | { type: 'stats'; call: number }
   /** Ends every request, stops and joins the engine; the worker answers, then closes the port. */
@@ -213,6 +216,7 @@ export interface WorkerAdapter {
   name: string;
   bytes: number;
   rank: number;
+  inHost: boolean;
   resident: boolean;
   activeRequests: number;
 }

@@ -1,11 +1,11 @@
-// Models and adapters of a given shape made of random numbers, as directories that both the package
-// and the benchmarks without Node read: safetensors shards, and tensors.txt, which lists them for
+// Models of a given shape made of random numbers, as directories that both the package and the
+// benchmarks without Node read: safetensors shards, and tensors.txt, which lists them for
 // bench/gpu/common/dummy_model.cc. Speed does not depend on the values.
 //
-//     node bench/gpu/make-model.mjs FOLDER [--shape llama-8b|smollm2-135m|tiny] [--adapters N]
+//     node bench/gpu/make-model.mjs FOLDER [--shape llama-8b|llama2-7b|smollm2-135m|tiny]
 //
 // Llama-3.1-8B's takes 16 GB of disk or, on a tmpfs, of memory; it is written once, all shards at a
-// time.
+// time. Its adapters: make-adapters.mjs.
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -17,6 +17,10 @@ export const SHAPES = {
   'llama-8b': {
     ...{ vocab: 128256, hidden: 4096, intermediate: 14336, layers: 32 },
     ...{ heads: 32, kvHeads: 8, headDim: 128 },
+  },
+  'llama2-7b': {
+    ...{ vocab: 32000, hidden: 4096, intermediate: 11008, layers: 32 },
+    ...{ heads: 32, kvHeads: 32, headDim: 128, contextTokens: 4096, ropeTheta: 10000 },
   },
   'smollm2-135m': {
     ...{ vocab: 49152, hidden: 576, intermediate: 1536, layers: 30 },
@@ -32,7 +36,7 @@ export const SHAPES = {
 const NUM_SHARDS = 8;
 
 /** [out, in] of the seven projections. */
-function projections({ hidden, intermediate, heads, kvHeads, headDim }) {
+export function projections({ hidden, intermediate, heads, kvHeads, headDim }) {
   return {
     'self_attn.q_proj': [heads * headDim, hidden],
     'self_attn.k_proj': [kvHeads * headDim, hidden],
@@ -45,7 +49,7 @@ function projections({ hidden, intermediate, heads, kvHeads, headDim }) {
 }
 
 /** Random bf16 of the size of trained weights: sign, small exponent, mantissa. */
-function randomBlock(values) {
+export function randomBlock(values) {
   const block = new Uint16Array(values);
   let state = 12345;
   for (let i = 0; i < values; i++) {
@@ -57,22 +61,28 @@ function randomBlock(values) {
 
 const bytesOf = ([, shape]) => 2 * shape.reduce((a, b) => a * b);
 
-/** Writes one safetensors file of bf16 values; the offset of each tensor in the file. */
-async function writeSafetensors(file, tensors, block) {
-  const header = { __metadata__: { format: 'pt' } };
+/** The front of a safetensors file of bf16 `tensors` [name, shape], and where in the rest each begins. */
+export function safetensorsFront(tensors, metadata = {}) {
+  const header = { __metadata__: { format: 'pt', ...metadata } };
   let end = 0;
-  for (const tensor of tensors) {
+  const begins = tensors.map((tensor) => {
     const begin = end;
     end += bytesOf(tensor);
     header[tensor[0]] = { dtype: 'BF16', shape: tensor[1], data_offsets: [begin, end] };
-  }
+    return begin;
+  });
   const text = Buffer.from(JSON.stringify(header));
   const padded = Buffer.concat([text, Buffer.alloc((8 - (text.length % 8)) % 8, 0x20)]);
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(padded.length));
+  return { front: Buffer.concat([length, padded]), begins, dataBytes: end };
+}
+
+/** Writes one safetensors file of bf16 values; the offset of each tensor in the file. */
+async function writeSafetensors(file, tensors, block) {
+  const { front, begins } = safetensorsFront(tensors);
   const out = await fs.promises.open(file, 'w');
   try {
-    const front = Buffer.concat([length, padded]);
     await out.writeFile(front);
     for (const tensor of tensors) {
       const ones = Buffer.from(new Uint16Array(tensor[1].at(-1)).fill(0x3f80).buffer);
@@ -81,7 +91,7 @@ async function writeSafetensors(file, tensors, block) {
         left -= (await out.write(from, 0, Math.min(left, from.length))).bytesWritten;
       }
     }
-    return tensors.map(([name]) => front.length + header[name].data_offsets[0]);
+    return begins.map((begin) => front.length + begin);
   } finally {
     await out.close();
   }
@@ -99,7 +109,8 @@ function writeConfig(folder, shape) {
     ...{ vocab_size: shape.vocab, hidden_size: shape.hidden },
     ...{ intermediate_size: shape.intermediate, num_hidden_layers: shape.layers },
     ...{ num_attention_heads: shape.heads, num_key_value_heads: shape.kvHeads },
-    ...{ head_dim: shape.headDim, max_position_embeddings: 131072, rope_theta: 500000 },
+    ...{ head_dim: shape.headDim, rope_theta: shape.ropeTheta ?? 500000 },
+    max_position_embeddings: shape.contextTokens ?? 131072,
     tie_word_embeddings: shape.tiedEmbeddings ?? false,
   });
   const tokenizer = read('tokenizer.json');
@@ -170,53 +181,18 @@ export async function makeModel(folder, shape) {
   fs.writeFileSync(done, key);
 }
 
-/** Directories of `count` adapters of `rank` on all seven projections. */
-export async function makeAdapters(folder, shape, count, rank = 16) {
-  const tensors = [];
-  for (let layer = 0; layer < shape.layers; layer++) {
-    for (const [module, [rows, cols]] of Object.entries(projections(shape))) {
-      const prefix = `base_model.model.model.layers.${layer}.${module}`;
-      tensors.push([`${prefix}.lora_A.weight`, [rank, cols]]);
-      tensors.push([`${prefix}.lora_B.weight`, [rows, rank]]);
-    }
-  }
-  const config = {
-    ...{ peft_type: 'LORA', task_type: 'CAUSAL_LM', r: rank, lora_alpha: 2 * rank, bias: 'none' },
-    target_modules: Object.keys(projections(shape)).map((name) => name.split('.')[1]),
-  };
-  const block = count > 0 ? randomBlock(1 << 20) : undefined;
-  const directories = Array.from({ length: count }, (_, i) =>
-    path.join(folder, 'adapters', `r${rank}-${i}`),
-  );
-  for (const directory of directories) {
-    const configFile = path.join(directory, 'adapter_config.json');
-    if (fs.existsSync(configFile)) continue;
-    fs.mkdirSync(directory, { recursive: true });
-    // Whole adapters differ in where they begin, so in their hash.
-    const at = 2 * (directories.indexOf(directory) + 1);
-    const own = Buffer.concat([block.subarray(at), block.subarray(0, at)]);
-    await writeSafetensors(path.join(directory, 'adapter_model.safetensors'), tensors, own);
-    writeJson(configFile, config);
-  }
-  return directories;
-}
-
 if (process.argv[1] && pathToFileURL(path.resolve(process.argv[1])).href === import.meta.url) {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: {
-      shape: { type: 'string', default: 'llama-8b' },
-      adapters: { type: 'string', default: '0' },
-    },
+    options: { shape: { type: 'string', default: 'llama-8b' } },
   });
   const [folder] = positionals;
   const shape = SHAPES[values.shape];
   if (folder === undefined || shape === undefined) {
-    throw new Error('make-model.mjs FOLDER [--shape llama-8b|smollm2-135m|tiny] [--adapters N]');
+    throw new Error(`make-model.mjs FOLDER [--shape ${Object.keys(SHAPES).join('|')}]`);
   }
   const begin = performance.now();
   await makeModel(folder, shape);
-  await makeAdapters(folder, shape, Number(values.adapters));
   const seconds = ((performance.now() - begin) / 1e3).toFixed(1);
   process.stdout.write(`make-model: ${values.shape} in ${folder} (${seconds} s)\n`);
 }

@@ -14,7 +14,8 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-import { makeAdapters, makeModel, SHAPES } from './make-model.mjs';
+import { makeAdapters } from './make-adapters.mjs';
+import { makeModel, SHAPES } from './make-model.mjs';
 import { ProviderStreams } from './provider.mjs';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));

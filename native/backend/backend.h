@@ -74,6 +74,8 @@ class AdapterImage {
 class ResidentAdapter {
  public:
   virtual ~ResidentAdapter() = default;
+  // Its copy is over. Steps may use it before, and wait for it where they need it. Step thread.
+  virtual bool has_arrived() const { return true; }
 };
 
 // Values of one adapted module, as read from disk.
@@ -188,6 +190,9 @@ class Backend {
   // Copies the image into `pages` [image.num_pages]. Step thread.
   virtual std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                          std::span<const int32_t> pages) = 0;
+
+  // Copies into pages go on while steps run.
+  virtual bool copies_beside_steps() const { return false; }
 
   // Nanoseconds that a page of an adapter took to load, of late; 0: none was. Step thread.
   virtual int64_t page_load_ns() = 0;

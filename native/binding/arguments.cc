@@ -213,6 +213,7 @@ EngineConfig read_engine_config(const Napi::Value& value, const std::string& nam
   out.memory_bytes = fields.bytes("memoryBytes");
   out.max_batch_tokens = fields.int32("maxBatchTokens", 0, 1 << 16);
   out.max_queued = fields.int32("maxQueued", 0);
+  out.host_memory_bytes = fields.bytes("hostMemoryBytes");
   out.cpu.threads = fields.int32("threads", 0, 1024);
   constexpr Isa kIsas[] = {Isa::kAuto, Isa::kAmx, Isa::kAvx512, Isa::kAvx2, Isa::kPortable};
   out.cpu.isa = kIsas[fields.choice("isa", {"auto", "amx", "avx512", "avx2", "portable"})];

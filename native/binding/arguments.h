@@ -28,6 +28,7 @@ struct EngineConfig {
   int64_t memory_bytes = 0;
   int32_t max_batch_tokens = 0;  // 0 = the backend's choice
   int32_t max_queued = 1024;
+  int64_t host_memory_bytes = 0;  // for images of adapters
 };
 
 EngineConfig read_engine_config(const Napi::Value& value, const std::string& name);

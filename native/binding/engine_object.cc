@@ -27,6 +27,8 @@ Napi::Function EngineObject::define(Napi::Env env) {
       {InstanceMethod<&EngineObject::info>("info"),
        InstanceMethod<&EngineObject::add_adapter>("addAdapter"),
        InstanceMethod<&EngineObject::remove_adapter>("removeAdapter"),
+       InstanceMethod<&EngineObject::relocate_adapter>("relocateAdapter"),
+       InstanceMethod<&EngineObject::prefetch_adapter>("prefetchAdapter"),
        InstanceMethod<&EngineObject::adapters>("adapters"),
        InstanceMethod<&EngineObject::set_vocabulary>("setVocabulary"),
        InstanceMethod<&EngineObject::compile_grammar>("compileGrammar"),
@@ -68,6 +70,21 @@ Napi::Value EngineObject::add_adapter(const Napi::CallbackInfo& call) {
 Napi::Value EngineObject::remove_adapter(const Napi::CallbackInfo& call) {
   return guarded(call.Env(), [&] {
     session().engine()->remove_adapter(read_int32(call[0], "handle", 0, kMaxInt32));
+    return call.Env().Undefined();
+  });
+}
+
+Napi::Value EngineObject::relocate_adapter(const Napi::CallbackInfo& call) {
+  return guarded(call.Env(), [&] {
+    session().engine()->relocate_adapter(read_int32(call[0], "handle", 0, kMaxInt32),
+                                         read_adapter_spec(call[1], "spec"));
+    return call.Env().Undefined();
+  });
+}
+
+Napi::Value EngineObject::prefetch_adapter(const Napi::CallbackInfo& call) {
+  return guarded(call.Env(), [&] {
+    session().engine()->prefetch_adapter(read_int32(call[0], "handle", 0, kMaxInt32));
     return call.Env().Undefined();
   });
 }

@@ -27,6 +27,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value info(const Napi::CallbackInfo& call);
   Napi::Value add_adapter(const Napi::CallbackInfo& call);
   Napi::Value remove_adapter(const Napi::CallbackInfo& call);
+  Napi::Value relocate_adapter(const Napi::CallbackInfo& call);
+  Napi::Value prefetch_adapter(const Napi::CallbackInfo& call);
   Napi::Value adapters(const Napi::CallbackInfo& call);
   Napi::Value set_vocabulary(const Napi::CallbackInfo& call);
   Napi::Value compile_grammar(const Napi::CallbackInfo& call);

@@ -116,7 +116,8 @@ void EngineSession::load(const EngineConfig& config, Napi::Promise::Deferred pro
       loaded_bytes_ = loaded;
       queue_->wake();
     });
-    const EngineLimits limits{model->limits().max_batch_tokens, config.max_queued, kMaxSequences};
+    const EngineLimits limits{model->limits().max_batch_tokens, config.max_queued, kMaxSequences,
+                              config.host_memory_bytes};
     auto engine =
         std::make_shared<Engine>(std::move(model), limits, [queue = queue_] { queue->wake(); });
     limits_ = engine->limits();

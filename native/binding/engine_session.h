@@ -20,8 +20,8 @@
 #include <vector>
 
 #include "binding/arguments.h"
-#include "binding/background_jobs.h"
 #include "binding/js_queue.h"
+#include "engine/background_jobs.h"
 #include "engine/engine.h"
 
 namespace lorax {

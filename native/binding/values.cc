@@ -89,6 +89,13 @@ Napi::Object stats_value(Napi::Env env, const EngineStats& stats) {
   set_number(pages, "retiring", stats.pages.retiring);
   Napi::Object out = Napi::Object::New(env);
   out.Set("pages", pages);
+  Napi::Object host = Napi::Object::New(env);
+  set_number(host, "bytes", static_cast<double>(stats.host.bytes));
+  set_number(host, "budgetBytes", static_cast<double>(stats.host.budget_bytes));
+  set_number(host, "images", static_cast<double>(stats.host.images));
+  out.Set("host", host);
+  set_number(out, "hostReads", static_cast<double>(stats.host_reads));
+  set_number(out, "hostDrops", static_cast<double>(stats.host_drops));
   set_number(out, "running", stats.running);
   set_number(out, "waiting", stats.waiting);
   set_number(out, "steps", static_cast<double>(stats.steps));
@@ -130,6 +137,7 @@ Napi::Array adapters_value(Napi::Env env, const std::vector<AdapterStatus>& adap
     set_number(one, "handle", adapters[i].handle);
     set_number(one, "bytes", static_cast<double>(adapters[i].bytes));
     one.Set("resident", Napi::Boolean::New(env, adapters[i].resident));
+    one.Set("inHost", Napi::Boolean::New(env, adapters[i].in_host));
     set_number(one, "activeRequests", adapters[i].active_requests);
     out.Set(i, one);
   }

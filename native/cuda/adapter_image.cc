@@ -2,9 +2,11 @@
 #include "cuda/adapter_image.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -182,6 +184,21 @@ class ExtraTables {
   Pages& pages_;
 };
 
+std::array<ImageLayout::Rows*, 5> rows_of(ImageLayout::Extra& extra) {
+  return {&extra.whole, &extra.a, &extra.b, &extra.gain, &extra.shift};
+}
+
+void take_chunks(ImageLayout::Extra& extra, ImageLayout& layout, Pages& pages) {
+  for (ImageLayout::Rows* rows : rows_of(extra)) {
+    rows->first_chunk = static_cast<int64_t>(layout.chunk_at.size());
+    for (int32_t i = 0; i < rows->num_chunks(); ++i) {
+      const int64_t left = rows->rows - int64_t{i} * rows->rows_per_chunk;
+      const int64_t count = std::min<int64_t>(left, rows->rows_per_chunk);
+      layout.chunk_at.push_back(pages.take(count * rows->row_bytes, kSliceAlignment));
+    }
+  }
+}
+
 }  // namespace
 
 ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_bytes,
@@ -230,25 +247,41 @@ ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_by
   }
   layout.table_bytes = pages.end();
   pages.close_earlier();
+  auto extra = layout.extras.begin();
   for (size_t i = 0; i < modules.size(); ++i) {
     layout.modules[i].first_slice = static_cast<int64_t>(layout.slice_at.size());
     for (int32_t group = 0; group < layout.modules[i].num_groups; ++group) {
       layout.slice_at.push_back(pages.take(a_slice_bytes(modules[i].a.cols), kSliceAlignment));
       layout.slice_at.push_back(pages.take(b_slice_bytes(modules[i].b.rows), kSliceAlignment));
     }
-  }
-  for (ImageLayout::Extra& extra : layout.extras) {
-    for (ImageLayout::Rows* rows : {&extra.whole, &extra.a, &extra.b, &extra.gain, &extra.shift}) {
-      rows->first_chunk = static_cast<int64_t>(layout.chunk_at.size());
-      for (int32_t i = 0; i < rows->num_chunks(); ++i) {
-        const int64_t left = rows->rows - int64_t{i} * rows->rows_per_chunk;
-        const int64_t count = std::min<int64_t>(left, rows->rows_per_chunk);
-        layout.chunk_at.push_back(pages.take(count * rows->row_bytes, kSliceAlignment));
-      }
-    }
+    if (extra == layout.extras.end() || extra->index != i) continue;
+    take_chunks(*extra++, layout, pages);
   }
   layout.num_pages = pages.count();
   layout.bytes = pages.end();
+  const int64_t table_pages = (layout.table_bytes + page_bytes - 1) / page_bytes;
+  layout.pages_of_layers.assign(static_cast<size_t>(layout.num_layers),
+                                static_cast<int32_t>(table_pages));
+  const auto need = [&](const ImageLayout::Module& m, int64_t at) {
+    int32_t& needed = layout.pages_of_layers[static_cast<size_t>(m.layer)];
+    needed = std::max(needed, static_cast<int32_t>(at / page_bytes) + 1);
+  };
+  for (const ImageLayout::Module& m : layout.modules) {
+    for (int64_t slice = m.first_slice; slice < m.first_slice + 2 * m.num_groups; ++slice) {
+      need(m, layout.slice_at[static_cast<size_t>(slice)]);
+    }
+  }
+  // Head and embedding are of layer 0: they are there before a step begins.
+  for (ImageLayout::Extra& each : layout.extras) {
+    for (const ImageLayout::Rows* rows : rows_of(each)) {
+      for (int64_t i = rows->first_chunk; i < rows->first_chunk + rows->num_chunks(); ++i) {
+        need(layout.modules[each.index], layout.chunk_at[static_cast<size_t>(i)]);
+      }
+    }
+  }
+  std::inclusive_scan(layout.pages_of_layers.begin(), layout.pages_of_layers.end(),
+                      layout.pages_of_layers.begin(),
+                      [](int32_t a, int32_t b) { return std::max(a, b); });
   return layout;
 }
 

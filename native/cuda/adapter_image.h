@@ -83,6 +83,8 @@ struct ImageLayout {
   int64_t extras_at = 0;      // AdapterExtra [num_layers][num_modules], where there are any
   std::vector<Extra> extras;
   std::vector<int64_t> chunk_at;
+  // Of the image, counted from its front: so many hold all that layers [0, i] need. [num_layers]
+  std::vector<int32_t> pages_of_layers;
 };
 
 // Throws ADAPTER_INVALID naming a tensor whose shape is not its rank's, or that comes twice;

@@ -30,7 +30,26 @@ Event::~Event() {
   if (event_ != nullptr) cudaEventDestroy(event_);
 }
 
-PlacedAdapter::~PlacedAdapter() { static_cast<void>(cudaEventSynchronize(arrived)); }
+PlacedAdapter::~PlacedAdapter() { static_cast<void>(cudaEventSynchronize(arrived.back())); }
+
+bool PlacedAdapter::has_arrived() const {
+  const cudaError_t status = cudaEventQuery(arrived.back());
+  if (status == cudaErrorNotReady) {
+    cudaGetLastError();  // it is no error
+    return false;
+  }
+  LORAX_CUDA(status);
+  image.reset();
+  tables = {};
+  return true;
+}
+
+int32_t PlacedAdapter::parts_of_layers(int32_t layer) const {
+  if (pages_of_layers.empty()) return kParts;
+  const auto last = static_cast<int32_t>(pages_of_layers.size()) - 1;
+  const int32_t pages = pages_of_layers[static_cast<size_t>(std::min(layer, last))];
+  return std::clamp((pages + pages_of_part - 1) / pages_of_part, 1, kParts);
+}
 
 namespace {
 
@@ -186,20 +205,24 @@ std::unique_ptr<ResidentAdapter> CudaBackend::place_adapter(const AdapterImage& 
   const auto page_at = [&](int32_t page) {
     return arena_->data() + pages[page] * layout.page_bytes;
   };
+  out->pages_of_layers = layout.pages_of_layers;
+  out->pages_of_part = (layout.num_pages + PlacedAdapter::kParts - 1) / PlacedAdapter::kParts;
+  const auto copy = [&](int32_t page, const uint8_t* from, int64_t size) {
+    const int64_t bytes = std::min(layout.page_bytes, size - page * layout.page_bytes);
+    if (bytes <= 0) return;
+    LORAX_CUDA(cudaMemcpyAsync(page_at(page), from + page * layout.page_bytes,
+                               static_cast<size_t>(bytes), cudaMemcpyHostToDevice, copies_));
+  };
   load_timer_.begin(copies_);
-  for (int32_t page = 0; page < layout.num_pages; ++page) {
-    const int64_t begin = page * layout.page_bytes;
-    const int64_t bytes = std::min(layout.page_bytes, layout.bytes - begin);
-    LORAX_CUDA(cudaMemcpyAsync(page_at(page), host.data->data() + begin, static_cast<size_t>(bytes),
-                               cudaMemcpyHostToDevice, copies_));
+  int32_t page = 0;
+  for (int32_t part = 0; part < PlacedAdapter::kParts; ++part) {
+    const int32_t end = std::min(layout.num_pages, (part + 1) * out->pages_of_part);
+    for (; page < end; ++page) {
+      copy(page, host.data->data(), layout.bytes);
+      copy(page, out->tables.data(), layout.table_bytes);
+    }
+    LORAX_CUDA(cudaEventRecord(out->arrived[static_cast<size_t>(part)], copies_));
   }
-  for (int64_t at = 0; at < layout.table_bytes; at += layout.page_bytes) {
-    const int64_t bytes = std::min(layout.page_bytes, layout.table_bytes - at);
-    LORAX_CUDA(cudaMemcpyAsync(page_at(static_cast<int32_t>(at / layout.page_bytes)),
-                               out->tables.data() + at, static_cast<size_t>(bytes),
-                               cudaMemcpyHostToDevice, copies_));
-  }
-  LORAX_CUDA(cudaEventRecord(out->arrived, copies_));
   load_timer_.end(copies_, layout.num_pages);
   out->table = reinterpret_cast<const AdapterTable*>(page_at(0));
   return out;

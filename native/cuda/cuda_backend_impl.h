@@ -66,18 +66,27 @@ class HostImage final : public AdapterImage {
   std::shared_ptr<PinnedHeap::Block> data;
 };
 
-// An adapter on its way into pages, or there. Steps that use it wait for `arrived` on the device.
+// An adapter on its way into pages, or there. Steps that use it wait on the device, each layer for
+// the part of the copy that holds its slices.
 class PlacedAdapter final : public ResidentAdapter {
  public:
-  ~PlacedAdapter() override;  // waits for the copies
+  static constexpr int32_t kParts = 8;
+
+  ~PlacedAdapter() override;          // waits for the copies
+  bool has_arrived() const override;  // then it needs host memory no more
+
+  // Of parts, counted from the first: so many hold all that layers [0, layer] need.
+  int32_t parts_of_layers(int32_t layer) const;
 
   const AdapterTable* table = nullptr;  // on the device
   int32_t max_groups = 0;
-  uint32_t formats = kPlain;  // AdapterFormats
-  Event arrived;
-  mutable bool waited_for = false;           // by the step stream
-  std::shared_ptr<PinnedHeap::Block> image;  // sources of the copies
-  PinnedHeap::Block tables;
+  uint32_t formats = kPlain;                         // AdapterFormats
+  std::vector<int32_t> pages_of_layers;              // ImageLayout's
+  int32_t pages_of_part = 0;                         // the last one may have fewer
+  std::array<Event, kParts> arrived;                 // after each part of the copy, in order
+  mutable int32_t parts_waited_for = 0;              // by the step stream
+  mutable std::shared_ptr<PinnedHeap::Block> image;  // sources of the copies, until they are over
+  mutable PinnedHeap::Block tables;
 };
 
 // Steps of so many rows stream the weights; above, cuBLASLt is as fast or faster.
@@ -105,6 +114,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> given) override;
   std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                  std::span<const int32_t> pages) override;
+  bool copies_beside_steps() const override { return true; }
   int64_t page_load_ns() override;
 
   int32_t steps_ahead() const override { return 1; }
@@ -181,6 +191,8 @@ class CudaBackend final : public Backend {
   const uint32_t* upload_masks(int32_t vocab);
   std::vector<OutputAffine> affines_of(std::span<const AdapterModule> modules) const;
   void finish_affine(const LoraRowSite& site, const Activation& y);
+  void wait_for_parts(const PlacedAdapter& adapter, int32_t num_parts);
+  void wait_for_layer(int32_t layer);
   void plan_adapters();
   void lay_out_lists();
   void lay_out_row_lists();
@@ -259,7 +271,8 @@ class CudaBackend final : public Backend {
   std::span<const float> collected_sums_;
 
   Issue issue_;
-  Activation recorded_logits_;  // of every recorded step, but for its rows
+  std::vector<const PlacedAdapter*> coming_;  // of the step being issued, on their way into pages
+  Activation recorded_logits_;                // of every recorded step, but for its rows
   int slot_ = 0;
   std::array<Event, kSlots> ended_;
   std::deque<InFlight> in_flight_;

@@ -164,6 +164,7 @@ Activation CudaBackend::linear(const Activation& x, const Weight& w, const LoraS
                  : ensure<uint16_t>(linear_out_, max_rows_, n);
   int32_t index = -1;
   if (site != nullptr) {
+    wait_for_layer(site->layer);
     const size_t known = sites_.size();
     index = site_index(*site);
     // Outside recorded steps a site may be new in the middle of one.

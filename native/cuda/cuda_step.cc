@@ -114,11 +114,16 @@ void CudaBackend::begin_step(const StepPlan& plan) {
     if (span.slot >= max_logits_rows_) throw std::logic_error("cuda: there is no such sum");
   }
   if (in_flight_.size() >= kSlots) throw std::logic_error("cuda: too many steps in flight");
+  coming_.clear();
   for (const LoraSegment& segment : plan.segments) {
     const auto& adapter = static_cast<const PlacedAdapter&>(*segment.adapter);
-    if (adapter.waited_for) continue;
-    LORAX_CUDA(cudaStreamWaitEvent(stream_, adapter.arrived));
-    adapter.waited_for = true;
+    if (adapter.parts_waited_for == PlacedAdapter::kParts) continue;
+    if (adapter.has_arrived()) {
+      adapter.parts_waited_for = PlacedAdapter::kParts;
+      continue;
+    }
+    coming_.push_back(&adapter);
+    wait_for_parts(adapter, adapter.parts_of_layers(0));  // and the tables
   }
   LoraLoad load;
   for (const LoraSegment& segment : plan.segments) {
@@ -131,7 +136,8 @@ void CudaBackend::begin_step(const StepPlan& plan) {
     formats |= static_cast<const PlacedAdapter&>(*segment.adapter).formats;
   }
   const bool few_adapter_rows = LoraItemsCapacity::fits(load);
-  const bool recorded = few_adapter_rows && formats == kPlain && upload_->fits_recorded(plan);
+  const bool recorded =
+      few_adapter_rows && formats == kPlain && coming_.empty() && upload_->fits_recorded(plan);
   const int32_t bucket = recorded ? graphs_->bucket_for(plan.num_rows()) : 0;
   slot_ = (slot_ + 1) % kSlots;
   const auto table_of = [](const ResidentAdapter* adapter) {
@@ -161,6 +167,18 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   }
   for (const PooledSpan& span : plan.pooled) step.num_sums += span.ends ? 1 : 0;
   in_flight_.push_back(std::move(step));
+}
+
+void CudaBackend::wait_for_parts(const PlacedAdapter& adapter, int32_t num_parts) {
+  if (adapter.parts_waited_for >= num_parts) return;
+  LORAX_CUDA(cudaStreamWaitEvent(stream_, adapter.arrived[static_cast<size_t>(num_parts - 1)]));
+  adapter.parts_waited_for = num_parts;
+}
+
+void CudaBackend::wait_for_layer(int32_t layer) {
+  for (const PlacedAdapter* adapter : coming_) {
+    wait_for_parts(*adapter, adapter->parts_of_layers(layer));
+  }
 }
 
 // Penalties over long histories and large biases take more than what was reserved. A buffer that is

@@ -197,6 +197,26 @@ Error adapter_too_large(int32_t adapter_pages, const ModelLimits& model) {
                 {"pageBytes", static_cast<double>(model.page_bytes)}});
 }
 
+Failure host_memory_exhausted(int64_t adapter_bytes, int64_t host_memory_bytes) {
+  return Failure{"HOST_MEMORY_EXHAUSTED",
+                 "The adapters take " + number(adapter_bytes) + " bytes of host memory, and have " +
+                     number(host_memory_bytes) + ". Raise hostMemoryBytes.",
+                 {{"adapterBytes", static_cast<double>(adapter_bytes)},
+                  {"hostMemoryBytes", static_cast<double>(host_memory_bytes)}}};
+}
+
+Failure reading_failed(const std::exception& error) noexcept {
+  try {
+    if (const auto* known = dynamic_cast<const Error*>(&error)) {
+      return {known->code(), known->what(), known->data()};
+    }
+    return {
+        "ADAPTER_INVALID", std::string("The adapter could not be read again: ") + error.what(), {}};
+  } catch (...) {
+    return copy_of({});
+  }
+}
+
 Failure engine_lost(const std::exception& error, int64_t step) noexcept {
   try {
     ErrorData data;

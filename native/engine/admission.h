@@ -31,6 +31,10 @@ Failure no_token(std::span<const AdapterUse> adapters, int32_t num_outputs);
 // The hidden states of an input are not finite.
 Failure no_embedding(std::span<const AdapterUse> adapters);
 
+// Requests that wait for an adapter whose image could not be read again hear this.
+Failure reading_failed(const std::exception& error) noexcept;
+// All the adapters of a request, or one alone.
+Failure host_memory_exhausted(int64_t adapter_bytes, int64_t host_memory_bytes);
 Error adapter_too_large(int32_t adapter_pages, const ModelLimits& model);
 // Every open request hears this when `error` ends the engine at `step`.
 Failure engine_lost(const std::exception& error, int64_t step) noexcept;

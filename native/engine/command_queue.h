@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/host_budget.h"
 #include "engine/sequence.h"
 
 namespace lorax {
@@ -27,14 +28,43 @@ struct SubmitCommand {
 struct CancelCommand {
   int32_t id;
 };
+// Where it lies on disk, and its image with the share of host memory that it takes.
+struct LoadedAdapter {
+  std::shared_ptr<const AdapterSpec> spec;
+  std::shared_ptr<const AdapterImage> image;
+  HostBudget::Share share;
+};
 struct AddAdapterCommand {
   int32_t handle;
-  std::shared_ptr<const AdapterImage> image;
+  LoadedAdapter adapter;
 };
 struct RemoveAdapterCommand {
   int32_t handle;
 };
-using Command = std::variant<SubmitCommand, CancelCommand, AddAdapterCommand, RemoveAdapterCommand>;
+// It is read from elsewhere, from now on.
+struct RelocateAdapterCommand {
+  int32_t handle;
+  std::shared_ptr<const AdapterSpec> spec;
+};
+// It will be wanted soon.
+struct PrefetchCommand {
+  int32_t handle;
+};
+// A dropped image was read again, or why it could not be.
+struct ImageRead {
+  int32_t handle = 0;
+  std::shared_ptr<const AdapterImage> image;
+  HostBudget::Share share;
+  Failure failure = {};
+};
+struct ImageReadCommand {
+  std::shared_ptr<ImageRead> result;
+};
+// There is room in host memory, or somebody wants some.
+struct HostRoomCommand {};
+using Command =
+    std::variant<SubmitCommand, CancelCommand, AddAdapterCommand, RemoveAdapterCommand,
+                 RelocateAdapterCommand, PrefetchCommand, ImageReadCommand, HostRoomCommand>;
 
 class CommandQueue {
  public:

@@ -16,8 +16,11 @@
 #include <utility>
 
 #include "engine/admission.h"
+#include "engine/background_jobs.h"
 #include "engine/grammar_cache.h"
+#include "engine/host_budget.h"
 #include "engine/step_loop.h"
+#include "lora/adapter_reader.h"
 
 namespace lorax {
 
@@ -37,6 +40,18 @@ EngineLimits checked(const EngineLimits& limits) {
   return limits;
 }
 
+// Adapters that are read from disk at once.
+constexpr int kReaders = 4;
+
+// Bytes of an image, before it is packed: its elements in two bytes each.
+int64_t size_estimate(const AdapterSpec& spec) {
+  int64_t elements = 0;
+  for (const AdapterModuleSpec& module : spec.modules) {
+    elements += int64_t{module.rank} * (module.a.cols + module.b.rows);
+  }
+  return 2 * elements;
+}
+
 /** What tools that list threads call this one (`top -H`, /proc/PID/task). */
 void name_this_thread() {
 #ifdef __linux__
@@ -51,23 +66,28 @@ class Engine::Impl {
   Impl(std::unique_ptr<Model> model, const EngineLimits& limits, std::function<void()> notify)
       : model_(std::move(model)),
         model_limits_(model_->limits()),
+        budget_(limits.host_memory_bytes, [this] { wake(); }),
         grammars_(model_limits_.vocab_size),
-        loop_(*model_, checked(limits), commands_, outbox_, board_, std::move(notify)) {}
+        loop_(*model_, checked(limits), {commands_, budget_, readers_}, outbox_, board_,
+              std::move(notify)) {}
 
   void start();
   void stop();
   bool step();
-  int32_t add_adapter(const AdapterSpec& spec);
+  int32_t add_adapter(AdapterSpec spec);
 
   const std::unique_ptr<Model> model_;
   const ModelLimits model_limits_;
+  HostBudget budget_;
   CommandQueue commands_;
   Outbox outbox_;
   StatusBoard board_;
   GrammarCache grammars_;
+  BackgroundJobs readers_{kReaders};
   StepLoop loop_;  // engine thread
 
  private:
+  void wake() noexcept;
   void run() noexcept;
   void dispose() noexcept;
 
@@ -76,18 +96,32 @@ class Engine::Impl {
   std::thread thread_;
 };
 
-int32_t Engine::Impl::add_adapter(const AdapterSpec& spec) {
+int32_t Engine::Impl::add_adapter(AdapterSpec spec) {
   if (commands_.closed()) throw Error("DISPOSED", "The engine was stopped.");
   if (loop_.is_lost()) {
     throw Error("ENGINE_LOST", "The engine failed earlier; create a new one.");
   }
+  stamp_files(&spec);
+  HostBudget::Share share = budget_.take(size_estimate(spec));
   std::shared_ptr<const AdapterImage> image = model_->read_adapter(spec);
   if (image->num_pages >= model_limits_.num_pages) {
     throw adapter_too_large(image->num_pages, model_limits_);
   }
+  share.resize(image->bytes);
   const int32_t handle = board_.add_adapter(image->bytes);
-  commands_.post(AddAdapterCommand{handle, std::move(image)});
+  spec.is_cached = true;
+  LoadedAdapter loaded{std::make_shared<const AdapterSpec>(std::move(spec)), std::move(image),
+                       std::move(share)};
+  commands_.post(AddAdapterCommand{handle, std::move(loaded)});
   return handle;
+}
+
+// What it cannot tell for want of memory, the engine finds out with the next command.
+void Engine::Impl::wake() noexcept {
+  try {
+    commands_.post(HostRoomCommand{});
+  } catch (...) {
+  }
 }
 
 // ---- the thread ----
@@ -104,6 +138,8 @@ void Engine::Impl::run() noexcept {
     if (step()) continue;
     if (loop_.has_untold()) {
       commands_.wait(std::chrono::milliseconds(10));
+    } else if (loop_.waits_for_copies()) {
+      commands_.wait(std::chrono::milliseconds(1));
     } else {
       commands_.wait();
     }
@@ -116,6 +152,8 @@ bool Engine::Impl::step() { return !disposed_ && loop_.step(); }
 void Engine::Impl::stop() {
   const std::lock_guard lock(stop_mutex_);
   commands_.close();
+  budget_.close();
+  readers_.stop();
   if (thread_.joinable()) {
     thread_.join();
   } else {
@@ -150,12 +188,21 @@ void Engine::submit(Request request) {
 
 void Engine::cancel(int32_t id) { impl_->commands_.post(CancelCommand{id}); }
 
-int32_t Engine::add_adapter(const AdapterSpec& spec) { return impl_->add_adapter(spec); }
+int32_t Engine::add_adapter(AdapterSpec spec) { return impl_->add_adapter(std::move(spec)); }
 
 void Engine::remove_adapter(int32_t handle) {
   impl_->board_.remove_adapter(handle);
   impl_->commands_.post(RemoveAdapterCommand{handle});
 }
+
+void Engine::relocate_adapter(int32_t handle, AdapterSpec spec) {
+  stamp_files(&spec);
+  spec.is_cached = true;
+  impl_->commands_.post(
+      RelocateAdapterCommand{handle, std::make_shared<const AdapterSpec>(std::move(spec))});
+}
+
+void Engine::prefetch_adapter(int32_t handle) { impl_->commands_.post(PrefetchCommand{handle}); }
 
 std::vector<AdapterStatus> Engine::adapters() const { return impl_->board_.adapters(); }
 

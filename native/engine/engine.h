@@ -45,7 +45,8 @@ struct Request {
 struct EngineLimits {
   int32_t max_batch_tokens = 512;
   int32_t max_queued = 1024;
-  int32_t max_sequences = 256;  // running at once
+  int32_t max_sequences = 256;                   // running at once
+  int64_t host_memory_bytes = int64_t{1} << 60;  // for the images of adapters
 };
 
 // The order is FINISH_REASONS in worker/addon.ts.
@@ -80,7 +81,11 @@ struct EngineStats {
   int64_t cached_tokens = 0;                   // of the prompt tokens, those that were not computed
   int64_t prefix_hits = 0, prefix_misses = 0;  // generating requests that found some, and none
   int64_t prefix_evictions = 0;                // blocks
-  int64_t adapter_hits = 0, adapter_loads = 0, adapter_evictions = 0;
+  int64_t adapter_hits = 0, adapter_loads = 0, adapter_evictions = 0;  // pool pages
+  struct Host {
+    int64_t bytes = 0, budget_bytes = 0, images = 0;
+  } host;                                  // images of adapters in host memory
+  int64_t host_reads = 0, host_drops = 0;  // of images: read again from disk, dropped
   int64_t finished = 0, aborted = 0, failed = 0;
   std::vector<Step> recent_steps;  // oldest first, at most 256
 };
@@ -88,8 +93,9 @@ struct EngineStats {
 struct AdapterStatus {
   int32_t handle = 0;
   int64_t bytes = 0;
-  bool resident = false;
+  bool resident = false;  // in pool pages, or on its way there
   int32_t active_requests = 0;
+  bool in_host = true;
 };
 
 class Engine {
@@ -108,9 +114,16 @@ class Engine {
   void submit(Request request);
   void cancel(int32_t id);
 
-  // Any thread; reads and packs on the calling thread, then registers. Throws Error.
-  int32_t add_adapter(const AdapterSpec& spec);
+  // Any thread; reads and packs on the calling thread, then registers. Waits until there is room in
+  // host memory. Throws Error. Its files may be read again later: when they have changed by then,
+  // the requests that need them fail with ADAPTER_INVALID.
+  int32_t add_adapter(AdapterSpec spec);
   void remove_adapter(int32_t handle);
+  // The same content lies in these files, too: from now on it is read from there. Throws Error.
+  void relocate_adapter(int32_t handle, AdapterSpec spec);
+  // A request for it will come soon: it is brought to where that starts quickest, as far as others
+  // leave room.
+  void prefetch_adapter(int32_t handle);
   std::vector<AdapterStatus> adapters() const;
 
   // What the model's tokens spell. Once, before the first grammar. Any thread.

@@ -14,6 +14,10 @@ constexpr int64_t kMostUses = 1 << 12;
 constexpr int64_t kMostCostNs = int64_t{1} << 44;  // hours
 constexpr int64_t kMostPriority = int64_t{1} << 61;
 
+int64_t cost_of_page(int64_t cost_ns, int32_t num_pages) {
+  return std::clamp<int64_t>(cost_ns, 0, kMostCostNs) / std::max(1, num_pages);
+}
+
 }  // namespace
 
 Evictable::Evictable(EvictionQueue& queue, int32_t num_pages)
@@ -37,9 +41,18 @@ void EvictionQueue::use(Evictable& item) noexcept {
   item.num_uses_ = std::min(item.num_uses_ + 1, kMostUses);
 }
 
+int64_t EvictionQueue::priority_of_new(int64_t cost_ns, int32_t num_pages) const {
+  return std::min(clock_ + cost_of_page(cost_ns, num_pages), kMostPriority);
+}
+
+std::optional<int64_t> EvictionQueue::least_priority() const {
+  if (ready_.empty()) return std::nullopt;
+  return (*ready_.begin())->priority_;
+}
+
 void EvictionQueue::rest(Evictable& item, int64_t cost_ns, int64_t at_least) noexcept {
   take_out(item);
-  const int64_t cost = std::clamp<int64_t>(cost_ns, 0, kMostCostNs) / std::max(1, item.num_pages_);
+  const int64_t cost = cost_of_page(cost_ns, item.num_pages_);
   raise(item, std::max(at_least, std::min(clock_ + item.num_uses_ * cost, kMostPriority)));
   item.order_ = ++num_rested_;
   item.last_step_ = pool_.submitted_step();

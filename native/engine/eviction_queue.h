@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <set>
 
 #include "memory/page_pool.h"
@@ -63,6 +64,11 @@ class EvictionQueue {
 
   // One user more.
   void use(Evictable& item) noexcept;
+
+  // That one would have which was used once and rests now.
+  int64_t priority_of_new(int64_t cost_ns, int32_t num_pages) const;
+  // Of the item that would be given up next; nothing when none is ready.
+  std::optional<int64_t> least_priority() const;
 
   // Nobody uses it any more. `cost_ns`: to bring it back; `at_least`: its priority is.
   void rest(Evictable& item, int64_t cost_ns, int64_t at_least = 0) noexcept;

@@ -49,7 +49,8 @@ class FairQueue {
   // When it throws, nothing was added.
   void add(TenantKey key, Ticket& ticket);
 
-  // The first of order() has its turn: it waits no more, and its tenant is charged.
+  // It has its turn, being the first of order() that can: it waits no more, and its tenant is
+  // charged.
   void take_turn(Ticket& ticket) noexcept;
 
   // So many tokens more were computed for it.

@@ -78,6 +78,11 @@ void Reporter::tell(SequenceTable& sequences) {
   stats_.adapter_hits = sequences.adapters().num_hits();
   stats_.adapter_loads = sequences.adapters().num_loads();
   stats_.adapter_evictions = sequences.adapters().num_evictions();
+  const HostTier& host = std::as_const(sequences).adapters().host();
+  const HostTier::Counts host_counts = host.counts();
+  stats_.host = {host.budget().used_bytes(), host.budget().total_bytes(), host_counts.images};
+  stats_.host_reads = host_counts.reads;
+  stats_.host_drops = host_counts.drops;
   const std::vector<AdapterCache::Change> changes = sequences.adapters().take_changes();
   if (collected_) {
     // Steps that follow one another without a gap take the time from one's end to the next's; a

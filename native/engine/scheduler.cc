@@ -16,6 +16,7 @@ class Ledger {
       : available_(state.available_pages),
         coming_(state.coming_pages),
         in_flight_(state.in_flight),
+        copies_beside_steps_(state.limits.copies_beside_steps),
         adapters_(state.adapters.begin(), state.adapters.end()) {}
 
   int32_t available() const { return available_; }
@@ -53,6 +54,13 @@ class Ledger {
     for (const int32_t i : sequence.adapters) ++adapters_[i].num_running;
   }
 
+  // An adapter of it is on its way, or will be once it is admitted.
+  bool awaits_adapter(const ScheduledSequence& sequence) const {
+    return copies_beside_steps_ && std::ranges::any_of(sequence.adapters, [this](int32_t i) {
+             return !adapters_[i].has_arrived;
+           });
+  }
+
   // All that came after it has been released.
   void release(const ScheduledSequence& sequence) {
     int32_t pages = sequence.num_first_blocks;
@@ -67,6 +75,7 @@ class Ledger {
   int32_t coming_;
   int32_t num_taken_ = 0;
   bool in_flight_;
+  bool copies_beside_steps_;
   std::vector<ScheduledAdapter> adapters_;
 };
 
@@ -76,6 +85,29 @@ int32_t remaining(const ScheduledSequence& sequence) {
 
 bool decodes(const ScheduledSequence& sequence) {
   return sequence.generates || remaining(sequence) == 1;
+}
+
+// Nobody else is held up: the first whose adapter is on its way goes on, and meets it layer by
+// layer.
+void schedule_one_that_waits(const SchedulerState& state, Ledger* ledger, Schedule* schedule) {
+  const auto num_running = static_cast<int32_t>(state.running.size());
+  const int32_t gone =
+      static_cast<int32_t>(schedule->preempted.size()) + (schedule->pool_full >= 0);
+  for (int32_t i = 0; i < num_running + schedule->num_admitted; ++i) {
+    if (i >= num_running - gone && i < num_running) continue;
+    const bool runs = i < num_running;
+    const ScheduledSequence& sequence = runs ? state.running[i] : state.waiting[i - num_running];
+    if (!ledger->awaits_adapter(sequence)) continue;
+    if (runs && decodes(sequence)) {
+      const int32_t missing =
+          blocks_for(sequence.num_tokens, state.limits.block_tokens) - sequence.num_blocks;
+      if (ledger->available() < missing) continue;
+      ledger->take(missing);
+    }
+    const int32_t tokens = std::min(remaining(sequence), state.limits.max_batch_tokens);
+    schedule->chunks.push_back({i, tokens});
+    return;
+  }
 }
 
 }  // namespace
@@ -99,7 +131,7 @@ Schedule make_schedule(const SchedulerState& state) {
                   static_cast<int32_t>(std::ranges::count_if(state.running, decodes));
   for (int32_t i = 0; i < num_running && budget > 0; ++i) {
     const ScheduledSequence& sequence = state.running[i];
-    if (!decodes(sequence)) continue;
+    if (!decodes(sequence) || ledger.awaits_adapter(sequence)) continue;
     const int32_t missing =
         blocks_for(sequence.num_tokens, limits.block_tokens) - sequence.num_blocks;
     while (i < num_running && ledger.expected() < missing) {
@@ -128,7 +160,7 @@ Schedule make_schedule(const SchedulerState& state) {
 
   // Prefill chunks. Their pages were taken at admission.
   for (int32_t i = 0; i < num_running && budget > 0; ++i) {
-    if (decodes(state.running[i])) continue;
+    if (decodes(state.running[i]) || ledger.awaits_adapter(state.running[i])) continue;
     const int32_t tokens = std::min(remaining(state.running[i]), budget);
     schedule.chunks.push_back({i, tokens});
     budget -= tokens;
@@ -148,10 +180,12 @@ Schedule make_schedule(const SchedulerState& state) {
     ledger.admit(sequence, cost);
     ++num_running;
     ++schedule.num_admitted;
+    if (ledger.awaits_adapter(sequence)) continue;
     const int32_t tokens = std::min(remaining(sequence), budget);
     schedule.chunks.push_back({static_cast<int32_t>(state.running.size()) + i, tokens});
     budget -= tokens;
   }
+  if (schedule.chunks.empty()) schedule_one_that_waits(state, &ledger, &schedule);
 
   schedule.num_taken_pages = ledger.num_taken();
   const auto by_arrival = [](const Chunk& a, const Chunk& b) { return a.sequence < b.sequence; };

@@ -7,7 +7,9 @@
 // finishes, whatever the others do: no deadlock, no livelock, no starvation. While a step is in
 // flight, pages that a sequence gives up are nobody's until it is over: who needs one of them waits
 // for the schedule after this one. What nobody uses counts as free: adapters and prefixes stay in
-// pages until somebody takes those; which ones go, the eviction queue says.
+// pages until somebody takes those; which ones go, the eviction queue says. Who runs but whose
+// adapter has not arrived sits out, so that its copy holds nobody up; one goes on in a step of its
+// own, when nobody else has anything to compute.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +22,7 @@ struct SchedulerLimits {
   int32_t max_batch_tokens = 0;  // rows of one step
   int32_t max_running = 0;       // at most max_running_sequences() of the budget
   int32_t block_tokens = 0;
+  bool copies_beside_steps = false;  // an adapter that is placed arrives while others go on
 };
 
 // Decodes take at most half of a step, so a prefill always has the other half.
@@ -37,7 +40,8 @@ struct ScheduledSequence {
 struct ScheduledAdapter {
   int32_t num_pages = 0;
   bool resident = false;
-  int32_t num_running = 0;  // running sequences that use it
+  int32_t num_running = 0;   // running sequences that use it
+  bool has_arrived = false;  // else it is on its way into its pages
 };
 
 struct SchedulerState {

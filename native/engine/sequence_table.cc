@@ -24,14 +24,14 @@ TenantKey tenant_of(const Request& request) {
 
 }  // namespace
 
-SequenceTable::SequenceTable(Model& model, SchedulerLimits limits)
+SequenceTable::SequenceTable(Model& model, SchedulerLimits limits, const HostTier& host)
     : model_limits_(model.limits()),
       limits_(limits),
       pool_(model_limits_.num_pages),
       sums_(limits.max_running),
       evictable_(pool_),
       prefixes_(model, pool_, evictable_),
-      adapters_(model, pool_, evictable_, prefixes_),
+      adapters_(model, pool_, evictable_, prefixes_, host),
       seen_(model_limits_.num_pages, 0) {}
 
 Sequence& SequenceTable::add(Request request, Clock::time_point submitted, int32_t max_tokens) {
@@ -68,7 +68,8 @@ Schedule SequenceTable::schedule() {
   const int32_t coming = pool_.counts().retiring + evictable_.num_fresh_pages();
   Schedule schedule =
       make_schedule({limits_, available, running, waiting, adapters, in_flight, coming});
-  if (schedule.chunks.empty() && schedule.pool_full < 0 && !by_id_.empty() && !in_flight) {
+  any_ready_ = !running.empty() || !waiting.empty();
+  if (schedule.chunks.empty() && schedule.pool_full < 0 && any_ready_ && !in_flight) {
     broken("there are sequences but nothing to schedule");
   }
   return schedule;
@@ -100,17 +101,27 @@ ScheduledSequence SequenceTable::describe(const Sequence& sequence, int32_t num_
 }
 
 // Those that may be admitted in one step, in the order of their turns: no more than the places that
-// are left, or than have a token each to compute.
+// are left, or than have a token each to compute. Those whose adapters are on disk are passed over,
+// and have them read; so have some who come after, while any is on disk. Who was preempted keeps
+// its place before all others.
 void SequenceTable::describe_waiting(std::vector<ScheduledSequence>* waiting) {
   next_.clear();
   found_.clear();
   const size_t num_places = limits_.max_running - running_.size();
   FairQueue::Order order = queue_.order();
   int32_t num_rows = 0;
-  while (waiting->size() < num_places && num_rows < limits_.max_batch_tokens) {
-    Sequence* sequence = next_.size() < preempted_.size() ? preempted_[next_.size()]
-                                                          : static_cast<Sequence*>(order.next());
+  int32_t num_ahead = adapters_.any_on_disk() ? kReadAhead : 0;
+  int32_t num_passed_over = 0;
+  while (num_passed_over < kMostPassedOver) {
+    const bool is_full = waiting->size() >= num_places || num_rows >= limits_.max_batch_tokens;
+    if (is_full && num_ahead-- == 0) break;
+    const bool returns = next_.size() < preempted_.size();
+    Sequence* sequence = returns ? preempted_[next_.size()] : static_cast<Sequence*>(order.next());
     if (sequence == nullptr) break;
+    const bool is_ready = bring_adapters(*sequence);
+    if (returns && (is_full || !is_ready)) break;
+    if (!is_ready) ++num_passed_over;
+    if (is_full || !is_ready) continue;
     next_.push_back(sequence);
     found_.emplace_back();
     // What is pooled has to be computed.
@@ -120,6 +131,32 @@ void SequenceTable::describe_waiting(std::vector<ScheduledSequence>* waiting) {
     waiting->push_back(describe(*sequence, num_found, pages));
     num_rows += waiting->back().num_tokens - num_found;
   }
+}
+
+bool SequenceTable::bring_adapters(const Sequence& sequence) {
+  bool here = true;
+  for (const AdapterUse& use : sequence.adapters) here &= adapters_.bring(use.handle);
+  return here;
+}
+
+// Each running sequence keeps a page in reserve, and nothing goes that is worth more.
+bool SequenceTable::place_expected() {
+  const std::optional<AdapterCache::Expected> next = adapters_.next_expected();
+  if (!next) return false;
+  evictable_.refresh();
+  const int32_t wanted = next->num_pages + num_running();
+  while (pool_.num_free() < wanted) {
+    const std::optional<int64_t> least = evictable_.least_priority();
+    if (!least || *least > next->priority || !evictable_.evict_least()) break;
+  }
+  if (pool_.num_free() >= wanted) {
+    adapters_.place_expected(next->handle);
+  } else if (pool_.num_free() + pool_.counts().retiring + evictable_.num_fresh_pages() >= wanted) {
+    return false;  // after the steps in flight
+  } else {
+    adapters_.give_up_expected(next->handle);
+  }
+  return true;
 }
 
 std::vector<Sequence*> SequenceTable::apply(const Schedule& schedule) {
@@ -216,6 +253,16 @@ Sequence* SequenceTable::find(int32_t id) const {
 Sequence* SequenceTable::find(int32_t id, int64_t arrival) const {
   Sequence* sequence = find(id);
   return sequence == nullptr || sequence->arrival != arrival ? nullptr : sequence;
+}
+
+Sequence* SequenceTable::waiting_for(int32_t adapter) const {
+  for (const auto& [id, sequence] : by_id_) {
+    if (sequence->uses_adapters || std::ranges::count(ending_, sequence.get()) > 0) continue;
+    if (std::ranges::count(sequence->adapters, adapter, &AdapterUse::handle) > 0) {
+      return sequence.get();
+    }
+  }
+  return nullptr;
 }
 
 void SequenceTable::check_invariants(const std::map<int64_t, int32_t>& in_flight) const {

@@ -29,14 +29,21 @@ namespace lorax {
 
 class SequenceTable {
  public:
-  SequenceTable(Model& model, SchedulerLimits limits);
+  SequenceTable(Model& model, SchedulerLimits limits, const HostTier& host);
 
   // Queues a sequence that was found to fit. When it throws, nothing was added.
   // `max_tokens` as in Sequence.
   Sequence& add(Request request, Clock::time_point submitted, int32_t max_tokens);
 
+  // One adapter more of those hinted at is on its way into pages, if there are some for it. Before
+  // schedule(). False when nothing has changed.
+  bool place_expected();
+
   // What make_schedule says of the state as it is.
   Schedule schedule();
+
+  // Whether that found anybody but those who wait for adapters on disk.
+  bool any_ready() const { return any_ready_; }
 
   // Preempts and admits as `schedule` says (its pool_full was closed before), the one just made.
   // Returns the sequence of each chunk, with pages for all its tokens.
@@ -56,6 +63,7 @@ class SequenceTable {
 
   Sequence* find(int32_t id) const;                   // null when no such request is open
   Sequence* find(int32_t id, int64_t arrival) const;  // null also when the id is another's by now
+  Sequence* waiting_for(int32_t adapter) const;       // to be placed; null when none does
   Sequence* any() const { return by_id_.empty() ? nullptr : by_id_.begin()->second.get(); }
   Sequence& running(int32_t index) const { return *running_[index]; }
   // Who goes where too many wait: the last in the longest line of a tenant. Null: all have started.
@@ -67,18 +75,24 @@ class SequenceTable {
 
   PagePool& pool() { return pool_; }
   AdapterCache& adapters() { return adapters_; }
+  const AdapterCache& adapters() const { return adapters_; }
   const PrefixCache& prefixes() const { return prefixes_; }
 
   // Throws std::logic_error. `in_flight`: how many samples of each arrival are.
   void check_invariants(const std::map<int64_t, int32_t>& in_flight) const;
 
  private:
+  // Who waits so near the front has its adapters read from disk.
+  static constexpr int32_t kReadAhead = 32;
+  // In one schedule, for their adapters are on disk.
+  static constexpr int32_t kMostPassedOver = 256;
   // To its tenant, beside a prompt token's 1: Sheng et al. take the same.
   static constexpr int64_t kOutputTokenCost = 2;
 
   ScheduledSequence describe(const Sequence& sequence, int32_t num_computed,
                              std::span<const int32_t> pages);
   void describe_waiting(std::vector<ScheduledSequence>* waiting);
+  bool bring_adapters(const Sequence& sequence);
   int32_t num_first(std::span<const int32_t> pages);
   void preempt_newest();
   void claim(Sequence& sequence, const PrefixCache::Found& found);
@@ -102,6 +116,7 @@ class SequenceTable {
   std::vector<Sequence*> next_;            // waiting sequences described
   std::vector<PrefixCache::Found> found_;  // [next_]
   std::vector<int64_t> seen_;  // [pages]: the newest schedule in which a sequence had it
+  bool any_ready_ = false;
   int64_t num_schedules_ = 0;
   int64_t num_arrivals_ = 0;
   int64_t num_turns_ = 0;

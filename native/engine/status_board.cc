@@ -46,7 +46,7 @@ std::vector<AdapterStatus> StatusBoard::adapters() const {
 int32_t StatusBoard::add_adapter(int64_t bytes) {
   const std::lock_guard lock(mutex_);
   const int32_t handle = next_handle_++;
-  adapters_[handle].status = AdapterStatus{handle, bytes, false, 0};
+  adapters_[handle].status = AdapterStatus{handle, bytes, false, 0, true};
   return handle;
 }
 

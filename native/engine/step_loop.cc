@@ -25,15 +25,17 @@ class UnknownException : public std::exception {
 
 }  // namespace
 
-StepLoop::StepLoop(Model& model, const EngineLimits& limits, CommandQueue& commands, Outbox& outbox,
+StepLoop::StepLoop(Model& model, const EngineLimits& limits, const Shared& shared, Outbox& outbox,
                    StatusBoard& board, std::function<void()> notify)
     : model_limits_(model.limits()),
       limits_(limits),
-      commands_(commands),
-      reporter_(commands, outbox, board, std::move(notify)),
-      sequences_(model, {limits.max_batch_tokens,
-                         max_running_sequences(limits.max_sequences, limits.max_batch_tokens),
-                         model_limits_.block_tokens}),
+      commands_(shared.commands),
+      reporter_(commands_, outbox, board, std::move(notify)),
+      sequences_(model,
+                 {limits.max_batch_tokens,
+                  max_running_sequences(limits.max_sequences, limits.max_batch_tokens),
+                  model_limits_.block_tokens, model_limits_.copies_beside_steps},
+                 HostTier(model, commands_, shared.host_budget, shared.readers)),
       in_flight_(model, sequences_.pool()) {
   reporter_.tell(sequences_);
 }
@@ -43,9 +45,12 @@ bool StepLoop::step() {
   bool worked = false;
   try {
     worked = drain_commands();
+    sequences_.adapters().host().begin_turn();
+    worked |= sequences_.place_expected();
     if (sequences_.any() != nullptr || in_flight_.size() > 0) {
-      worked = true;
+      worked |= in_flight_.size() > 0;
       const bool submitted = submit_next(begin);
+      worked |= sequences_.any_ready();
       // What the step before sampled says what this one may.
       if (in_flight_.size() > (submitted ? 1 : 0)) collect_oldest();
       if (!in_flight_.is_sampled()) sample_newest();
@@ -88,6 +93,7 @@ void StepLoop::handle(SubmitCommand& command) {
     adapter_pages += *pages;
   }
   std::optional<Failure> refusal = refuse(request, model_limits_, adapter_pages);
+  if (!refusal) refusal = sequences_.adapters().refuse(request.adapters);
   if (refusal) return reporter_.refused(request.id, *std::move(refusal));
   // Nothing behind a decoder's first token changes its state.
   if (request.embedding && request.embedding->pooling == Pooling::kCls) request.prompt.resize(1);
@@ -104,12 +110,30 @@ void StepLoop::handle(CancelCommand& command) {
 }
 
 void StepLoop::handle(AddAdapterCommand& command) {
-  sequences_.adapters().add(command.handle, command.image);
+  sequences_.adapters().add(command.handle, command.adapter);
 }
 
 void StepLoop::handle(RemoveAdapterCommand& command) {
   sequences_.adapters().remove(command.handle);
 }
+
+void StepLoop::handle(RelocateAdapterCommand& command) {
+  sequences_.adapters().relocate(command.handle, command.spec);
+}
+
+void StepLoop::handle(PrefetchCommand& command) { sequences_.adapters().expect(command.handle); }
+
+void StepLoop::handle(ImageReadCommand& command) {
+  const bool failed = command.result->image == nullptr;
+  sequences_.adapters().arrived(*command.result);
+  if (!failed) return;
+  const int32_t adapter = command.result->handle;
+  while (Sequence* sequence = sequences_.waiting_for(adapter)) {
+    fail(*sequence, copy_of(command.result->failure));
+  }
+}
+
+void StepLoop::handle(HostRoomCommand&) {}
 
 // ---- the next step ----
 

@@ -24,7 +24,13 @@ namespace lorax {
 
 class StepLoop {
  public:
-  StepLoop(Model& model, const EngineLimits& limits, CommandQueue& commands, Outbox& outbox,
+  // What it shares with other threads; outlives it.
+  struct Shared {
+    CommandQueue& commands;
+    HostBudget& host_budget;
+    BackgroundJobs& readers;
+  };
+  StepLoop(Model& model, const EngineLimits& limits, const Shared& shared, Outbox& outbox,
            StatusBoard& board, std::function<void()> notify);
 
   // One turn. False when there was nothing to do.
@@ -32,6 +38,9 @@ class StepLoop {
 
   // Whether something is left to do that waits for memory alone: step() again, after a while.
   bool has_untold() const { return !in_hand_.empty() || reporter_.has_untold(); }
+
+  // Whether it goes on when a copy to the device is over, of which nobody tells it.
+  bool waits_for_copies() const { return sequences_.adapters().any_expected(); }
 
   bool is_lost() const { return is_lost_; }  // any thread
 
@@ -47,6 +56,10 @@ class StepLoop {
   void handle(CancelCommand& command);
   void handle(AddAdapterCommand& command);
   void handle(RemoveAdapterCommand& command);
+  void handle(RelocateAdapterCommand& command);
+  void handle(PrefetchCommand& command);
+  void handle(ImageReadCommand& command);
+  void handle(HostRoomCommand& command);
 
   bool submit_next(Clock::time_point begin);
   void apply(const Schedule& schedule);

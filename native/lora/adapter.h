@@ -53,10 +53,22 @@ struct AdapterModuleSpec {
   std::optional<TensorRef> whole;      // [vocab, hidden]: of the head and the embedding alone
 };
 
+// What changes when somebody writes to a file or puts another in its place.
+struct FileStamp {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  int64_t bytes = 0;
+  int64_t modified_ns = 0;
+  int64_t changed_ns = 0;
+  bool operator==(const FileStamp&) const = default;
+};
+
 struct AdapterSpec {
   std::string hash;
   std::vector<std::string> files;
   std::vector<AdapterModuleSpec> modules;
+  std::vector<FileStamp> stamps = {};  // [files], that they must have; empty: any
+  bool is_cached = false;              // what is read is kept by us: not by the system, too
 };
 
 }  // namespace lorax

@@ -13,6 +13,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <set>
 #include <string>
 #include <system_error>
@@ -27,42 +28,67 @@ namespace {
 // No rank is useful above the smaller side of the largest projections.
 constexpr int32_t kMaxRank = 1 << 16;
 
+// What O_DIRECT asks of offsets, lengths and addresses; and what is read at once.
+constexpr int64_t kBlockBytes = 4096;
+constexpr int64_t kDirectBytes = int64_t{4} << 20;
+
+int64_t round_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
+
+FileStamp stamp_of(const struct stat& status) {
+  const auto ns = [](const timespec& time) { return time.tv_sec * 1'000'000'000 + time.tv_nsec; };
+  return {status.st_dev, status.st_ino, status.st_size, ns(status.st_mtim), ns(status.st_ctim)};
+}
+
 class File {
  public:
-  explicit File(const std::string& path) : path_(path) {
-    file_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (file_ < 0) {
-      throw Error("ADAPTER_INVALID", path + ": cannot be opened: " + std::strerror(errno),
-                  {{"file", path}});
-    }
+  // `past_cache`: reads with O_DIRECT, where the file system has that.
+  explicit File(const std::string& path, bool past_cache = false) : path_(path) {
+    constexpr int kFlags = O_RDONLY | O_CLOEXEC;
+    if (past_cache) file_ = ::open(path.c_str(), kFlags | O_DIRECT);
+    is_direct_ = file_ >= 0;
+    if (file_ < 0) file_ = ::open(path.c_str(), kFlags);
+    if (file_ < 0) fail(std::string("cannot be opened: ") + std::strerror(errno));
     // A directory or a pipe opens too, and a pipe would block.
     struct stat status = {};
     if (::fstat(file_, &status) != 0 || !S_ISREG(status.st_mode)) {
       ::close(file_);
-      throw Error("ADAPTER_INVALID", path + ": is not a regular file", {{"file", path}});
+      fail("is not a regular file");
     }
-    bytes_ = status.st_size;
+    stamp_ = stamp_of(status);
   }
   ~File() { ::close(file_); }
   File(const File&) = delete;
   File& operator=(const File&) = delete;
 
+  int64_t bytes() const { return stamp_.bytes; }
+  const FileStamp& stamp() const { return stamp_; }
+  bool is_direct() const { return is_direct_; }
+
+  // It was not written to since.
+  void check_stamp(const FileStamp& expected) const {
+    struct stat status = {};
+    if (::fstat(file_, &status) == 0 && stamp_of(status) == expected) return;
+    fail("has changed since the adapter was loaded from it: load the adapter again");
+  }
+
   // Bytes of the tensor, which lies inside the file.
   int64_t check(const TensorRef& tensor) const {
     const int64_t bytes = tensor.rows * tensor.cols * dtype_bytes(tensor.dtype);
-    if (tensor.offset < 0 || bytes > bytes_ || tensor.offset > bytes_ - bytes) {
+    if (tensor.offset < 0 || bytes > stamp_.bytes || tensor.offset > stamp_.bytes - bytes) {
       fail(tensor, "takes " + std::to_string(bytes) + " bytes from byte " +
-                       std::to_string(tensor.offset) + " of a file of " + std::to_string(bytes_) +
-                       ": the file is cut off");
+                       std::to_string(tensor.offset) + " of a file of " +
+                       std::to_string(stamp_.bytes) + ": the file is cut off");
     }
     return bytes;
   }
 
-  void read(const TensorRef& tensor, uint8_t* to, int64_t bytes) const {
-    int64_t done = 0;
-    while (done < bytes) {
+  // [offset, offset + bytes); the file's last bytes when it is direct may be asked for in a whole
+  // block. `tensor`: for errors; null when it is of many.
+  void read(const TensorRef* tensor, int64_t offset, uint8_t* to, int64_t bytes) const {
+    const int64_t wanted = std::min(bytes, stamp_.bytes - offset);
+    for (int64_t done = 0; done < wanted;) {
       const ssize_t got =
-          ::pread(file_, to + done, static_cast<size_t>(bytes - done), tensor.offset + done);
+          ::pread(file_, to + done, static_cast<size_t>(bytes - done), offset + done);
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) fail(tensor, std::string("cannot be read: ") + std::strerror(errno));
       if (got == 0) fail(tensor, "ended while it was read: the file was cut off");
@@ -71,21 +97,30 @@ class File {
   }
 
  private:
+  [[noreturn]] void fail(const std::string& what) const {
+    throw Error("ADAPTER_INVALID", path_ + ": " + what, {{"file", path_}});
+  }
   [[noreturn]] void fail(const TensorRef& tensor, const std::string& what) const {
     throw Error("ADAPTER_INVALID", path_ + ": tensor " + tensor.name + " " + what,
                 {{"file", path_}, {"tensor", tensor.name}});
   }
+  [[noreturn]] void fail(const TensorRef* tensor, const std::string& what) const {
+    if (tensor != nullptr) fail(*tensor, what);
+    fail(what);
+  }
 
   const std::string& path_;
   int file_ = -1;
-  int64_t bytes_ = 0;
+  bool is_direct_ = false;
+  FileStamp stamp_;
 };
 
-// One tensor, and where it goes.
+// A stretch of a file, and where it goes.
 struct Piece {
-  const TensorRef* tensor = nullptr;
+  const TensorRef* tensor = nullptr;  // that it is; null: a part of the whole file
   const File* file = nullptr;
-  int64_t begin = 0;
+  int64_t offset = 0;  // in the file
+  int64_t begin = 0;   // in the storage
   int64_t bytes = 0;
 };
 
@@ -102,7 +137,8 @@ void read_all(const std::vector<Piece>& pieces, int64_t total_bytes, uint8_t* to
   const auto work = [&] {
     for (size_t i; (i = next.fetch_add(1)) < pieces.size();) {
       try {
-        pieces[i].file->read(*pieces[i].tensor, to + pieces[i].begin, pieces[i].bytes);
+        const Piece& piece = pieces[i];
+        piece.file->read(piece.tensor, piece.offset, to + piece.begin, piece.bytes);
       } catch (...) {
         const std::lock_guard lock(mutex);
         if (i < failed) {
@@ -186,6 +222,11 @@ void check_module(const AdapterSpec& spec, const AdapterShapes& shapes,
 
 }  // namespace
 
+void stamp_files(AdapterSpec* spec) {
+  spec->stamps.clear();
+  for (const std::string& path : spec->files) spec->stamps.push_back(File(path).stamp());
+}
+
 AdapterTensors read_adapter_tensors(const AdapterSpec& spec, const AdapterShapes& shapes) {
   std::set<std::pair<int32_t, int32_t>> seen;
   for (const AdapterModuleSpec& module : spec.modules) {
@@ -197,18 +238,46 @@ AdapterTensors read_adapter_tensors(const AdapterSpec& spec, const AdapterShapes
     }
   }
   std::vector<std::unique_ptr<File>> files;
-  for (const std::string& path : spec.files) files.push_back(std::make_unique<File>(path));
+  for (const std::string& path : spec.files) {
+    files.push_back(std::make_unique<File>(path, spec.is_cached));
+  }
+  const auto check_stamps = [&] {
+    for (size_t i = 0; i < spec.stamps.size(); ++i) files.at(i)->check_stamp(spec.stamps[i]);
+  };
+  check_stamps();
 
+  // Direct reads come in whole blocks, so those files are read from end to end.
   std::vector<Piece> pieces;
+  std::vector<int64_t> file_begins;
   int64_t total_bytes = 0;
+  for (const auto& file : files) {
+    file_begins.push_back(total_bytes);
+    if (!file->is_direct()) continue;
+    for (int64_t at = 0; at < file->bytes(); at += kDirectBytes) {
+      const int64_t bytes = round_up(std::min(kDirectBytes, file->bytes() - at), kBlockBytes);
+      pieces.push_back({nullptr, file.get(), at, total_bytes, bytes});
+      total_bytes += bytes;
+    }
+  }
   AdapterTensors out;
   out.modules.resize(spec.modules.size());
-  std::vector<TensorView*> views;  // [pieces]
+  // Where each tensor comes to lie, and the view that is told.
+  struct Placed {
+    const TensorRef* tensor;
+    TensorView* view;
+    int64_t begin;
+  };
+  std::vector<Placed> placed;
   const auto add = [&](const TensorRef& tensor, TensorView& view) {
-    const int64_t bytes = files[tensor.file]->check(tensor);
-    pieces.push_back({&tensor, files[tensor.file].get(), total_bytes, bytes});
-    views.push_back(&view);
-    total_bytes += (bytes + 15) / 16 * 16;
+    const File& file = *files[tensor.file];
+    const int64_t bytes = file.check(tensor);
+    if (file.is_direct()) {
+      placed.push_back({&tensor, &view, file_begins[tensor.file] + tensor.offset});
+      return;
+    }
+    placed.push_back({&tensor, &view, total_bytes});
+    pieces.push_back({&tensor, &file, tensor.offset, total_bytes, bytes});
+    total_bytes += round_up(bytes, 16);
   };
   for (size_t i = 0; i < spec.modules.size(); ++i) {
     const AdapterModuleSpec& from = spec.modules[i];
@@ -227,20 +296,22 @@ AdapterTensors read_adapter_tensors(const AdapterSpec& spec, const AdapterShapes
     if (from.magnitude) add(*from.magnitude, to.magnitude);
     if (from.whole) add(*from.whole, to.whole);
   }
-  out.storage = std::make_unique_for_overwrite<uint8_t[]>(static_cast<size_t>(total_bytes));
+  out.storage.reset(static_cast<uint8_t*>(
+      ::operator new[](static_cast<size_t>(total_bytes), std::align_val_t(kBlockBytes))));
   read_all(pieces, total_bytes, out.storage.get());
+  check_stamps();
 
-  const auto view = [&](const Piece& piece) {
+  const auto view = [&](const TensorRef& tensor, int64_t begin) {
     TensorView view;
-    view.data = out.storage.get() + piece.begin;
-    view.dtype = piece.tensor->dtype;
-    view.rows = piece.tensor->rows;
-    view.cols = piece.tensor->cols;
-    view.name = piece.tensor->name.c_str();
-    view.file = spec.files[piece.tensor->file].c_str();
+    view.data = out.storage.get() + begin;
+    view.dtype = tensor.dtype;
+    view.rows = tensor.rows;
+    view.cols = tensor.cols;
+    view.name = tensor.name.c_str();
+    view.file = spec.files[tensor.file].c_str();
     return view;
   };
-  for (size_t i = 0; i < pieces.size(); ++i) *views[i] = view(pieces[i]);
+  for (const Placed& each : placed) *each.view = view(*each.tensor, each.begin);
   return out;
 }
 

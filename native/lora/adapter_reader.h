@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "lora/adapter.h"
@@ -23,9 +24,15 @@ struct AdapterShapes {
 
 // Values of an adapter; `modules` point into `storage` and at the spec's names.
 struct AdapterTensors {
-  std::unique_ptr<uint8_t[]> storage;
+  struct Free {
+    void operator()(uint8_t* bytes) const { ::operator delete[](bytes, std::align_val_t(4096)); }
+  };
+  std::unique_ptr<uint8_t[], Free> storage;
   std::vector<AdapterModule> modules;
 };
+
+// Sets the stamps that the files have now. Throws ADAPTER_INVALID.
+void stamp_files(AdapterSpec* spec);
 
 // Throws ADAPTER_INVALID naming file and tensor. `spec` must outlive the result.
 AdapterTensors read_adapter_tensors(const AdapterSpec& spec, const AdapterShapes& shapes);

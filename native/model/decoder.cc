@@ -87,6 +87,7 @@ Decoder::Decoder(std::unique_ptr<Backend> backend, const ModelSpec& spec,
   limits_.num_pages = backend_->allocate_pages(options.memory_bytes, config_.context_tokens);
   limits_.page_bytes = backend_->page_bytes(layout);
   limits_.block_tokens = backend_->block_tokens();
+  limits_.copies_beside_steps = backend_->copies_beside_steps();
 }
 
 ModelLimits Decoder::limits() const { return limits_; }

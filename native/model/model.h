@@ -20,8 +20,9 @@ struct ModelLimits {
   int32_t num_pages = 0;
   int64_t page_bytes = 0;
   int32_t block_tokens = 0;
-  int32_t max_batch_tokens = 0;  // rows of one step
-  int32_t hidden_size = 0;       // of an embedding
+  int32_t max_batch_tokens = 0;      // rows of one step
+  int32_t hidden_size = 0;           // of an embedding
+  bool copies_beside_steps = false;  // Backend::copies_beside_steps()
 };
 
 // What it takes to bring back what was given up, as measured here; 0: nothing was measured yet.

@@ -64,7 +64,7 @@ export class FakeEngine implements Engine {
   #disposed = false;
   readonly #totals = {
     ...{ steps: 0, promptTokens: 0, outputTokens: 0, preemptions: 0, adapterLoads: 0 },
-    ...{ adapterEvictions: 0, finished: 0, aborted: 0, failed: 0 },
+    ...{ adapterEvictions: 0, hostDrops: 0, hostReads: 0, finished: 0, aborted: 0, failed: 0 },
     ...{ cachedTokens: 0, prefixHits: 0, prefixMisses: 0, prefixEvictions: 0, adapterHits: 0 },
   };
 
@@ -264,6 +264,7 @@ export class FakeEngine implements Engine {
     this.#checkOpen();
     return {
       pages: { total: 1, free: 1, kv: 0, cold: 0, adapter: 0, retiring: 0 },
+      host: { bytes: 0, budgetBytes: 0, images: 0 },
       requests: { running: this.#runs.size, waiting: 0 },
       totals: { ...this.#totals },
       recentSteps: [],

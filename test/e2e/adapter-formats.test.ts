@@ -18,7 +18,7 @@ describe('a weighted use of an adapter', () => {
     model = await readCheckpoint(path.join(golden, 'families/llama-untied'));
     evaluator = (loadAddon() as EngineAddon).createEvaluator({
       ...{ model, device: 'cpu', precision: 'float32', memoryBytes: 64 << 20, maxBatchTokens: 128 },
-      ...{ maxQueued: 16, threads: 0, isa: 'auto' },
+      ...{ hostMemoryBytes: 0, maxQueued: 16, threads: 0, isa: 'auto' },
       cuda: {
         ...{ plugin: '', device: 0, memoryFraction: 0.9, cacheDirectory: '', deterministic: false },
       },

@@ -7,6 +7,7 @@ import { createEngine } from 'lorax-js/engine';
 import type { LoadProgress } from 'lorax-js/engine';
 import { describe, expect, it } from 'vitest';
 import { startHub, temporaryDirectory } from '../worker/sources/fixture.js';
+import { testDevice } from './suites/test-device.js';
 
 const demo = path.join(
   path.dirname(createRequire(import.meta.url).resolve('lorax-js/package.json')),
@@ -41,11 +42,11 @@ async function setUp() {
 describe('a model of the hub', () => {
   it('answers as the same files in a directory do, and is fetched once', async () => {
     const { server, commit, hub } = await setUp();
-    await using here = createEngine({ model: demo });
+    await using here = createEngine({ model: demo, ...testDevice });
     const expected = await textOf(here);
     const progress: LoadProgress[] = [];
     await using engine = createEngine({
-      ...{ model: 'acme/demo', hub },
+      ...{ model: 'acme/demo', hub, ...testDevice },
       onProgress: (each) => progress.push(each),
     });
     expect(await textOf(engine)).toBe(expected);
@@ -57,6 +58,7 @@ describe('a model of the hub', () => {
     await using offline = createEngine({
       model: `hf://acme/demo@${commit}`,
       hub: { ...hub, offline: true },
+      ...testDevice,
     });
     expect(await textOf(offline)).toBe(expected);
     expect(server.log.length).toBe(requests);
@@ -69,7 +71,11 @@ describe('a model of the hub', () => {
     const before = process.cwd();
     try {
       process.chdir(path.dirname(directory));
-      await using engine = createEngine({ model: `${path.basename(directory)}/demo`, hub });
+      await using engine = createEngine({
+        model: `${path.basename(directory)}/demo`,
+        hub,
+        ...testDevice,
+      });
       expect((await engine.ready()).model).toBe(path.join(directory, 'demo'));
     } finally {
       process.chdir(before);
@@ -79,13 +85,13 @@ describe('a model of the hub', () => {
 
   it('that is not there fails the call with what was looked for, and may come later', async () => {
     const { server, hub } = await setUp();
-    await using lorax = createLorax({ model: 'acme/new', hub });
+    await using lorax = createLorax({ model: 'acme/new', hub, ...testDevice });
     await expect(lorax.engine.ready()).rejects.toMatchObject({
       code: 'MODEL_FETCH_FAILED',
       message: expect.stringMatching(/^There is no directory .*acme\/new, and hf:\/\//) as string,
       data: { source: 'hf://acme/new@main', reason: 'unauthorized', status: 401 },
     });
     server.add('acme/new', demoFiles());
-    expect(await lorax.engine.ready()).toMatchObject({ device: 'cpu' });
+    expect(await lorax.engine.ready()).toMatchObject({ device: testDevice.device });
   });
 });

@@ -95,6 +95,8 @@ export class FakeEngine implements NativeEngine {
   readonly adapterSpecs = new Map<number, NativeAdapterSpec>();
   /** Handles given to removeAdapter, in order. */
   readonly removedAdapters: number[] = [];
+  /** Handles given to prefetchAdapter, in order. */
+  readonly prefetched: number[] = [];
   vocabulary: NativeVocabulary | null = null;
   /** In the order of compilation; equal texts share one. */
   readonly grammars = new Map<string, FakeGrammar>();
@@ -136,6 +138,14 @@ export class FakeEngine implements NativeEngine {
     this.removedAdapters.push(handle);
   }
 
+  relocateAdapter(handle: number, spec: NativeAdapterSpec): void {
+    this.adapterSpecs.set(handle, spec);
+  }
+
+  prefetchAdapter(handle: number): void {
+    this.prefetched.push(handle);
+  }
+
   adapters(): NativeAdapterInfo[] {
     const active = (handle: number) =>
       [...this.waiting, ...this.running].filter(({ adapters }) =>
@@ -144,6 +154,7 @@ export class FakeEngine implements NativeEngine {
     return [...this.adapterSpecs.keys()].map((handle) => ({
       handle,
       bytes: 1000 + handle,
+      inHost: true,
       resident: true,
       activeRequests: active(handle),
     }));
@@ -227,6 +238,8 @@ export class FakeEngine implements NativeEngine {
     const { steps, promptTokens, outputTokens, finished, aborted } = this.totals;
     return {
       pages: { total: 1024, free: 1024, kv: 0, cold: 0, adapter: 0, retiring: 0 },
+      host: { bytes: 0, budgetBytes: this.config.hostMemoryBytes, images: this.adapterSpecs.size },
+      ...{ hostDrops: 0, hostReads: 0 },
       running: this.running.length,
       waiting: this.waiting.length,
       ...{ steps, promptTokens, outputTokens, finished, aborted },

@@ -251,21 +251,24 @@ export class FakeConnection implements WorkerConnection {
         this.adapters.delete(command.name);
         return result({ name: command.name, hash, freedBytes: 1 });
       }
+      case 'prefetchAdapter':
+        return result(null);
       case 'listAdapters':
         return result(
           [...this.adapters.keys()].map((name) => ({
-            ...{ name, bytes: 1, rank: 8, resident: true, activeRequests: 0 },
+            ...{ name, bytes: 1, rank: 8, inHost: true, resident: true, activeRequests: 0 },
           })),
         );
       case 'stats':
         return result({
           pages: { total: 8, free: 8, kv: 0, cold: 0, adapter: 0, retiring: 0 },
+          host: { bytes: 0, budgetBytes: 1, images: 0 },
           requests: { running: this.open.size, waiting: 0 },
           totals: {
             ...{ steps: 0, promptTokens: 0, outputTokens: 0, preemptions: 0, adapterLoads: 0 },
             ...{ adapterEvictions: 0, finished: 0, aborted: 0, failed: 0 },
             ...{ cachedTokens: 0, prefixHits: 0, prefixMisses: 0, prefixEvictions: 0 },
-            ...{ adapterHits: 0 },
+            ...{ adapterHits: 0, hostDrops: 0, hostReads: 0 },
           },
           recentSteps: [],
         });

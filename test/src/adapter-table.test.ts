@@ -28,6 +28,7 @@ const placeOf = (source: WireSource): string => {
 function setUp({ held = () => false }: { held?: (place: string) => boolean } = {}) {
   const sent: Sent[] = [];
   const removed: string[] = [];
+  const prefetched: string[] = [];
   const events: string[] = [];
   const content = new Map<string, string>();
   const table = new AdapterTable(
@@ -51,6 +52,7 @@ function setUp({ held = () => false }: { held?: (place: string) => boolean } = {
         };
         return { result, cancel };
       },
+      prefetch: async (name) => prefetched.push(name),
       remove: async (name) => {
         removed.push(name);
         return { name, hash: 'h', freedBytes: 10 };
@@ -60,7 +62,7 @@ function setUp({ held = () => false }: { held?: (place: string) => boolean } = {
       events.push(`${whose ?? ''}/${full.slice(full.lastIndexOf('\0') + 1)} ${state}`);
     },
   );
-  return { table, sent, removed, events, content };
+  return { table, sent, removed, prefetched, events, content };
 }
 
 const failure = (
@@ -140,6 +142,16 @@ describe('names', () => {
       'ADAPTER_INVALID',
     );
     expect((await table.identify(everybody, 'a')).directory).toBe('/two');
+  });
+
+  it('are loaded by a hint, which the worker hears of then', async () => {
+    const { table, prefetched } = setUp();
+    table.declare(everybody, 'pirate', directorySource('/pirate'));
+    const hinted = table.prefetch(everybody, 'pirate');
+    expect(prefetched).toEqual([]);
+    expect((await hinted).directory).toBe('/pirate');
+    expect(prefetched).toHaveLength(1);
+    expect(await code(() => table.prefetch(everybody, 'nobody'))).toBe('ADAPTER_NOT_FOUND');
   });
 
   it('keep what they stand for when the worker dies, though their source has moved on', async () => {

@@ -21,7 +21,13 @@ describe('engine options', () => {
   it('fills in the defaults', () => {
     expect(resolveEngineOptions({ model: '/m' })).toEqual({
       ...{ model: '/m', device: 'auto', precision: 'auto', memoryBytes: 0, maxBatchTokens: 0 },
-      ...{ memoryFraction: 0.9, deterministic: false, maxQueued: 1024, onProgress: undefined },
+      ...{
+        memoryFraction: 0.9,
+        hostMemoryBytes: 0,
+        deterministic: false,
+        maxQueued: 1024,
+        onProgress: undefined,
+      },
       ...{ hubModel: undefined, hub: {}, sources: [], onAdapter: undefined },
     });
   });

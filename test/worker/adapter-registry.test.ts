@@ -51,6 +51,18 @@ class Backend implements AdapterBackend {
     return handle;
   }
 
+  readonly relocated: number[] = [];
+  readonly prefetched: number[] = [];
+
+  relocate(handle: number, spec: NativeAdapterSpec): void {
+    if (this.loaded.get(handle) !== spec.hash) throw new Error('that is other content');
+    this.relocated.push(handle);
+  }
+
+  prefetch(handle: number): void {
+    this.prefetched.push(handle);
+  }
+
   remove(handle: number): void {
     if (!this.loaded.delete(handle)) throw new Error(`no handle ${handle}`);
   }
@@ -59,6 +71,7 @@ class Backend implements AdapterBackend {
     return [...this.loaded.keys()].map((handle) => ({
       handle,
       bytes: 100 * handle,
+      inHost: true,
       resident: true,
       activeRequests: 0,
     }));
@@ -93,6 +106,22 @@ describe('AdapterRegistry', () => {
     await registry.remove('b');
     await tick();
     expect(backend.loaded.size).toBe(0);
+  });
+
+  it('says where a content lies when it comes from elsewhere', async () => {
+    const { backend, registry } = setUp();
+    await registry.add('a', from('x@1'));
+    expect(backend.relocated).toEqual([]);
+    await registry.add('b', from('x@2'));
+    expect(backend.relocated).toEqual([...backend.loaded.keys()]);
+  });
+
+  it('hands hints on, of what is loaded', async () => {
+    const { backend, registry } = setUp();
+    await registry.add('a', from('x@1'));
+    await registry.prefetch('a');
+    await registry.prefetch('nobody');
+    expect(backend.prefetched).toEqual([...backend.loaded.keys()]);
   });
 
   it('repoints a name; a lease keeps the old content until it is released', async () => {
@@ -172,6 +201,7 @@ describe('AdapterRegistry', () => {
         name: 'p\0a',
         bytes: 100,
         rank: 16,
+        inHost: true,
         resident: true,
         activeRequests: 0,
       },

@@ -42,7 +42,14 @@ async function script(body: string): Promise<{ lines: unknown[]; ms: number }> {
   const options = {
     model: path.join(scratch, 'model'),
     ...{ device: 'auto', precision: 'auto', memoryBytes: 0, maxBatchTokens: 512, maxQueued: 10 },
-    ...{ memoryFraction: 0.9, deterministic: false, cudaPluginPaths: [], hubModel: null, hub: {} },
+    ...{
+      memoryFraction: 0.9,
+      hostMemoryBytes: 0,
+      deterministic: false,
+      cudaPluginPaths: [],
+      hubModel: null,
+      hub: {},
+    },
     addonPaths: [path.join(scratch, 'absent.node'), path.join(scratch, 'addon.cjs')],
   };
   await writeFile(

@@ -35,6 +35,7 @@ export const OPTIONS: ServeOptions = {
   memoryFraction: 0.9,
   maxBatchTokens: 512,
   maxQueued: 100,
+  hostMemoryBytes: 0,
   deterministic: false,
   addonPaths: [],
   cudaPluginPaths: [],

@@ -103,6 +103,7 @@ export function describeEmbeddingGoldens(name: string, options: EmbeddingGoldenO
       engine = await addon.createEngine(
         {
           ...{ model, device, precision, isa, memoryBytes: 64 << 20, threads: 0, maxQueued: 1024 },
+          hostMemoryBytes: 1 << 30,
           // Below most prompts, so that these come in chunks.
           maxBatchTokens: 48,
           cuda: {

@@ -227,6 +227,7 @@ export function describeGoldens(name: string, options: GoldenOptions): void {
     // Below the longest prompts, so that these are prefilled in chunks.
     maxBatchTokens: 128,
     maxQueued: 1024,
+    hostMemoryBytes: 1 << 30,
     threads: 0,
     isa: options.isa ?? 'auto',
     cuda: {

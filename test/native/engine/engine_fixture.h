@@ -4,8 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -69,6 +71,7 @@ class EngineFixture : public testing::TestWithParam<int32_t> {
   }
 
   bool step() {
+    ++model_->num_turns;
     const bool worked = engine_->step();
     engine_->check_invariants();
     log_.add(engine_->take_events(), ++turn_);
@@ -78,6 +81,15 @@ class EngineFixture : public testing::TestWithParam<int32_t> {
   void run() {
     int32_t left = 10000;
     while (step()) ASSERT_GT(--left, 0) << "the engine does not come to rest";
+  }
+
+  // Also while adapters are read from disk, by other threads.
+  void run_with_readings() {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (step() || engine_->stats().running + engine_->stats().waiting > 0) {
+      ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "the engine does not come to rest";
+      std::this_thread::yield();
+    }
   }
 
   Request submit(Request request) {

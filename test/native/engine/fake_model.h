@@ -92,6 +92,7 @@ struct FakeModelOptions {
   int32_t max_batch_tokens = 512;
   int32_t max_logits_rows = 256;
   int32_t steps_ahead = 0;
+  int32_t turns_to_arrive = 0;  // of an adapter placed; with limits.copies_beside_steps
   ReloadCosts costs = {.page_ns = 1000, .token_ns = 1000};
 };
 
@@ -113,6 +114,7 @@ class FakeModel : public Model {
   BackendInfo info() const override { return {"fake", "tokens are hashes"}; }
 
   std::unique_ptr<AdapterImage> read_adapter(const AdapterSpec& spec) override {
+    if (on_read) on_read(spec);
     if (spec.modules.empty()) throw Error("ADAPTER_INVALID", "no modules", {{"file", spec.hash}});
     auto image = std::make_unique<Image>();
     image->num_pages = static_cast<int32_t>(spec.modules.size());
@@ -132,6 +134,7 @@ class FakeModel : public Model {
     }
     auto resident = std::make_unique<Resident>(*this, pages);
     resident->fill(fake.value);
+    resident->arrives_at = num_turns + options_.turns_to_arrive;
     return resident;
   }
 
@@ -160,6 +163,7 @@ class FakeModel : public Model {
     InFlight step(plan, options_.steps_ahead > 0);
     for (const LoraSegment& segment : plan.segments) {
       const auto& resident = static_cast<const Resident&>(*segment.adapter);
+      if (!resident.has_arrived() && plan.spans.size() > 1) fault("a copy holds others up");
       step.adapter_pages.insert(resident.pages().begin(), resident.pages().end());
     }
     in_flight_.push_back(std::move(step));
@@ -190,7 +194,9 @@ class FakeModel : public Model {
 
   std::span<const float> pooled() const override { return ended_sums_; }
 
+  std::function<void(const AdapterSpec&)> on_read;  // any thread
   // Engine thread.
+  int64_t num_turns = 0;                            // the test's, for what arrives later
   std::function<void(const StepPlan&)> on_forward;  // when it is submitted
   std::function<void(const StepPlan&)> on_sample;   // with its masks filled
   std::function<void(const StepPlan&)> on_collect;
@@ -221,6 +227,9 @@ class FakeModel : public Model {
     }
 
     const std::vector<int32_t>& pages() const { return pages_; }
+
+    bool has_arrived() const override { return model_.num_turns >= arrives_at; }
+    int64_t arrives_at = 0;
 
     void fill(uint64_t value) {
       for (const int32_t page : pages_) {

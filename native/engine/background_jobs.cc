@@ -1,5 +1,5 @@
 // One mutex, one condition; jobs run outside of both.
-#include "binding/background_jobs.h"
+#include "engine/background_jobs.h"
 
 #include <utility>
 

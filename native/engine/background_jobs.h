@@ -1,8 +1,8 @@
-// A few threads for what blocks: reading and packing files, off the JavaScript thread.
+// A few threads for what blocks: reading and packing files, compiling grammars.
 //
 // Jobs begin in the order they were posted; threads start when there is work. Every posted job
-// runs, also after stop() was asked for: a job looks at its session's `cancelled` and ends early.
-// Owned by EngineSession.
+// runs, also after stop() was asked for: a job looks whether anybody waits for it still, and ends
+// early. Owned by who posts.
 #pragma once
 
 #include <condition_variable>
