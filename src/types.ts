@@ -338,7 +338,7 @@ export interface HubSource {
   token?: string | false;
 }
 
-/** Below an address: adapter_config.json and adapter_model.safetensors. */
+/** Below an address: adapter_config.json and adapter_model.safetensors (or adapter_model.bin). */
 export interface UrlSource {
   url: string;
   headers?: Record<string, string>;

@@ -104,8 +104,10 @@ function cancelledError(): LoraxError {
 
 function bytesOf({ modules }: NativeAdapterSpec): number {
   let bytes = 0;
-  for (const { a, b } of modules) {
-    for (const { rows, cols, dtype } of [a, b]) bytes += rows * cols * (dtype === 'F32' ? 4 : 2);
+  for (const { a, b, bBias, magnitude, whole } of modules) {
+    for (const tensor of [a, b, bBias, magnitude, whole]) {
+      if (tensor) bytes += tensor.rows * tensor.cols * (tensor.dtype === 'F32' ? 4 : 2);
+    }
   }
   return bytes;
 }

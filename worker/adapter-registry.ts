@@ -14,6 +14,7 @@ import type { AdapterIdentity, RemovedAdapter } from '../src/types.js';
 import type { LeasedUse } from './activation.js';
 import type { NativeAdapterInfo, NativeAdapterSpec } from './addon.js';
 import type { PeftAdapter } from './files/peft-adapter.js';
+import { checkMix, type MixedContent } from './mix-limits.js';
 import type { LoadedAdapter, WireSource, WorkerAdapter } from './protocol.js';
 
 export interface AdapterBackend {
@@ -53,6 +54,8 @@ interface Content {
   hash: string;
   invocationTokens: readonly number[] | undefined;
   rank: number;
+  /** NativeAdapterSpec.alone */
+  alone: string | undefined;
   handle: Promise<number>;
   /** `handle`, once it is there. */
   loaded: number | undefined;
@@ -80,15 +83,11 @@ interface Changes {
 }
 
 /** One adapter of a lease. */
-interface Held extends WeightedAdapter, LeasedUse {
+interface Held extends MixedContent, WeightedAdapter, LeasedUse {
   hash: string;
-  rank: number;
+  handle: number;
   release(): void;
 }
-
-/** What a row of a step has room for, over all adapters of a mix, in groups of 16 (native/cuda). */
-const MAX_MIXED_RANK = 1024;
-const RANK_GROUP = 16;
 
 /** Names arrive as "<scope>\0<name>"; people are shown the name. */
 export function shownName(name: string): string {
@@ -159,7 +158,7 @@ export class AdapterRegistry {
     };
     try {
       for (const result of results) if (result.status === 'rejected') throw result.reason;
-      checkRanks(held);
+      checkMix(held);
     } catch (error) {
       release();
       throw error;
@@ -200,12 +199,13 @@ export class AdapterRegistry {
     if (entry === undefined) throw this.notFound(name);
     entry.leases++;
     const { content, handle } = entry;
-    const { hash, rank, invocationTokens } = content;
+    const { hash, rank, alone, invocationTokens } = content;
     const release = () => {
       entry.leases--;
       if (entry.leases === 0) entry.onDrained?.(this.release(backend, content));
     };
-    return { name: shownName(name), hash, weight, handle, rank, invocationTokens, release };
+    const held = { name: shownName(name), hash, weight, handle, rank, alone, invocationTokens };
+    return { ...held, release };
   }
 
   private async load(
@@ -257,7 +257,8 @@ export class AdapterRegistry {
     const rank = Math.max(0, ...spec.modules.map((module) => module.rank));
     const handle = backend.add({ ...spec, hash: key }, name);
     const content: Content = {
-      ...{ hash: spec.hash, rank, invocationTokens, handle, references: 1, key },
+      ...{ hash: spec.hash, rank, alone: spec.alone, invocationTokens, handle },
+      ...{ references: 1, key },
       loaded: undefined,
     };
     this.contents.set(key, content);
@@ -364,21 +365,6 @@ function usesOf(held: readonly Held[]): LeasedUse[] {
     uses.set(handle, { handle, weight: before + weight, invocationTokens });
   }
   return [...uses.values()];
-}
-
-/** One adapter may have any rank that native code takes. */
-function checkRanks(held: readonly Held[]): void {
-  if (held.length < 2) return;
-  const ranks = new Map(held.map(({ handle, rank }) => [handle, rank]));
-  let sum = 0;
-  for (const rank of ranks.values()) sum += Math.ceil(rank / RANK_GROUP) * RANK_GROUP;
-  if (sum <= MAX_MIXED_RANK) return;
-  throw new LoraxError(
-    'INVALID_OPTIONS',
-    `request.adapter: the ranks of its ${ranks.size} adapters, each rounded up to a multiple of ` +
-      `${RANK_GROUP}, add up to ${sum}; a mix may have ${MAX_MIXED_RANK} at most.`,
-    { data: { field: 'request.adapter', rank: sum, maxRank: MAX_MIXED_RANK } },
-  );
 }
 
 const quoted = (name: string) => JSON.stringify(name);

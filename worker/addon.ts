@@ -74,7 +74,10 @@ export interface NativeModelSpec {
   tensors: NativeTensor[];
 }
 
-/** Ids of the seven projections; order is part of the contract (native/lora/adapter.h). */
+/**
+ * Ids of the seven projections, then of what is there once, as of layer 0; order is part of the contract
+ * (native/lora/adapter.h).
+ */
 export const MODULES = [
   'q_proj',
   'k_proj',
@@ -83,6 +86,8 @@ export const MODULES = [
   'gate_proj',
   'up_proj',
   'down_proj',
+  'lm_head',
+  'embed_tokens',
 ] as const;
 
 export interface NativeAdapterModule {
@@ -92,15 +97,23 @@ export interface NativeAdapterModule {
   rank: number;
   /** lora_alpha / r, or lora_alpha / sqrt(r). */
   scale: number;
-  /** [rank, d_in] */
-  a: NativeTensor;
+  /** [rank, d_in]; with b, unless rank is 0. d_in of embed_tokens is the vocabulary. */
+  a?: NativeTensor;
   /** [d_out, rank] */
-  b: NativeTensor;
+  b?: NativeTensor;
+  /** [d_out]: B has a bias, which is scaled as B is. */
+  bBias?: NativeTensor;
+  /** [d_out]: DoRA. The norms of the merged weights are computed when it is read. */
+  magnitude?: NativeTensor;
+  /** [vocab, hidden], in place of the base's; of lm_head and embed_tokens alone. */
+  whole?: NativeTensor;
 }
 
 export interface NativeAdapterSpec {
   /** sha256 of the content, hex. */
   hash: string;
+  /** Why it has no part in a weighted mix, if it has none. For the registry; native code ignores it. */
+  alone?: string;
   files: string[];
   modules: NativeAdapterModule[];
 }

@@ -199,7 +199,7 @@ class Bench {
     };
     Backend& b = *backend_;
     b.begin_step(p);
-    Activation residual = timed("embed", b.embed(*head_));
+    Activation residual = timed("embed", b.embed(*head_, nullptr));
     Activation x = timed("norm", b.rms_norm(residual, *gain_, 1e-5f));
     for (int i = 0; i < kLayers; ++i) {
       const LoraSite qkv_site{i, kQkvParts}, o_site{i, kOParts}, gate_up_site{i, kGateUpParts},

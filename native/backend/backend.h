@@ -85,7 +85,19 @@ struct AdapterModule {
   int32_t rank = 0;
   float scale = 0.0f;
   TensorView a;  // [rank, d_in]
-  TensorView b;  // [d_out, rank]
+  TensorView b;  // [d_out, rank]; rank 0: no a and b
+
+  // What few adapters have beside; `data` is null without.
+  TensorView b_bias = {};     // [1, d_out]: B is applied with a bias
+  TensorView magnitude = {};  // [1, d_out] of DoRA: see OutputAffine
+  TensorView whole = {};      // in place of W: [d_out, d_in]; of a table: [d_in, d_out]
+
+  // The x of an embedding is a token: A x = A[:, token].
+  bool is_table = false;
+  bool sampled_rows = false;  // of a linear as LoraSite::sampled_rows has it
+  // W is rows [base_row, base_row + d_out) of it, or this table. Given with magnitude or whole.
+  const Weight* base = nullptr;
+  int32_t base_row = 0;
 };
 
 // One adapted module inside a fused linear: it writes columns [column, column + columns) of y.
@@ -99,13 +111,14 @@ struct SitePart {
 struct LoraSite {
   int32_t layer = 0;
   std::span<const SitePart> parts;
+  bool sampled_rows = false;  // x has the rows that are sampled alone: the head
 };
 
 struct KvLayout {
   int32_t num_layers = 0;
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;
-  int32_t widest_module = 0;  // largest d_in or d_out of an adapted module
+  int32_t widest_module = 0;  // largest d_in or d_out of an adapted projection
   int32_t hidden_size = 0;    // of the rows that pool() sums
 };
 
@@ -197,8 +210,9 @@ class Backend {
   // nothing is done, when there is none: the caller issues the operations.
   virtual std::optional<Activation> replay() = 0;
 
-  // residual[row] = table[token_ids[row]]                       [num_rows, hidden]
-  virtual Activation embed(const Weight& table) = 0;
+  // residual[row] = table[token_ids[row]], then as linear() for the adapters that have the site's
+  // one part, a table. `site` null: base only.                  [num_rows, hidden]
+  virtual Activation embed(const Weight& table, const LoraSite* site) = 0;
 
   // y = x / sqrt(mean(x^2) + eps) * gain                        (Zhang & Sennrich 2019)
   virtual Activation rms_norm(const Activation& residual, const Vector& gain, float eps) = 0;
@@ -216,7 +230,8 @@ class Backend {
                     float eps) = 0;
 
   // y = x W^T + bias, then y[rows of a] += weight * scale_a (x A_a^T) B_a^T for every segment a of
-  // the plan that has slices at `site`. `site` null: base only (the head).   [rows, n]
+  // the plan that has slices at `site`. Where a has a whole W of its own it takes W's place, and
+  // where it has an affine, that is applied last. `site` null: base only.    [rows, n]
   virtual Activation linear(const Activation& x, const Weight& weight, const LoraSite* site) = 0;
 
   // In place on qkv [num_rows, (heads + 2 kv_heads) * head_dim]: optional per-head RMS norm of q

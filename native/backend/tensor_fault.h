@@ -16,10 +16,27 @@ namespace lorax {
               {{"file", file}, {"tensor", std::string(tensor.name)}});
 }
 
+// Of a module that holds something.
+inline int64_t module_d_out(const AdapterModule& m) {
+  if (m.rank > 0) return m.b.rows;
+  return m.is_table ? m.whole.cols : m.whole.rows;
+}
+inline int64_t module_d_in(const AdapterModule& m) {
+  if (m.rank > 0) return m.a.cols;
+  return m.is_table ? m.whole.rows : m.whole.cols;
+}
+
 inline void check_adapter_module(const AdapterModule& m) {
   const auto fail = [](const TensorView& tensor, const std::string& what) {
     fail_tensor("ADAPTER_INVALID", tensor, what);
   };
+  const auto shape = [](const TensorView& tensor) {
+    return "[" + std::to_string(tensor.rows) + ", " + std::to_string(tensor.cols) + "]";
+  };
+  if (m.layer < 0 || m.module < 0) fail(m.a, "has no layer or module");
+  const bool has_whole = m.whole.data != nullptr;
+  if (has_whole && (m.whole.rows <= 0 || m.whole.cols <= 0)) fail(m.whole, "is empty");
+  if (m.rank == 0 && has_whole && m.b_bias.data == nullptr && m.magnitude.data == nullptr) return;
   if (m.rank <= 0 || m.a.rows != m.rank || m.a.cols <= 0 || m.a.data == nullptr) {
     fail(m.a, "is [" + std::to_string(m.a.rows) + ", " + std::to_string(m.a.cols) +
                   "], not [rank " + std::to_string(m.rank) + ", d_in]");
@@ -28,7 +45,19 @@ inline void check_adapter_module(const AdapterModule& m) {
     fail(m.b, "is [" + std::to_string(m.b.rows) + ", " + std::to_string(m.b.cols) +
                   "], not [d_out, rank " + std::to_string(m.rank) + "]");
   }
-  if (m.layer < 0 || m.module < 0) fail(m.a, "has no layer or module");
+  const auto check_vector = [&](const TensorView& vector) {
+    if (vector.data == nullptr || (vector.rows == 1 && vector.cols == m.b.rows)) return;
+    fail(vector, "is " + shape(vector) + ", not [1, d_out " + std::to_string(m.b.rows) + "]");
+  };
+  check_vector(m.b_bias);
+  check_vector(m.magnitude);
+  if (m.magnitude.data != nullptr && m.base == nullptr) fail(m.magnitude, "has no base weight");
+  const int64_t rows = m.is_table ? m.a.cols : m.b.rows;
+  const int64_t cols = m.is_table ? m.b.rows : m.a.cols;
+  if (has_whole && (m.whole.rows != rows || m.whole.cols != cols)) {
+    fail(m.whole, "is " + shape(m.whole) + ", not [" + std::to_string(rows) + ", " +
+                      std::to_string(cols) + "]");
+  }
 }
 
 }  // namespace lorax

@@ -241,8 +241,17 @@ AdapterSpec read_adapter_spec(const Napi::Value& value, const std::string& name)
     spec.module = own.int32("module", 0, kNumModules - 1);
     spec.rank = own.int32("rank", 0);
     spec.scale = static_cast<float>(own.number("scale"));
-    spec.a = read_tensor(own.value("a"), own.path("a"));
-    spec.b = read_tensor(own.value("b"), own.path("b"));
+    const auto optional_tensor = [&](const char* key) -> std::optional<TensorRef> {
+      if (own.value(key).IsUndefined()) return std::nullopt;
+      return read_tensor(own.value(key), own.path(key));
+    };
+    spec.whole = optional_tensor("whole");
+    if (spec.rank > 0 || !spec.whole) {
+      spec.a = read_tensor(own.value("a"), own.path("a"));
+      spec.b = read_tensor(own.value("b"), own.path("b"));
+    }
+    spec.b_bias = optional_tensor("bBias");
+    spec.magnitude = optional_tensor("magnitude");
     out.modules.push_back(std::move(spec));
   });
   return out;

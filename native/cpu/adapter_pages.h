@@ -1,5 +1,7 @@
 // An adapter as page images: A [rank, d_in] row by row, B [d_out, rank] in panels (kernels.h), of
-// exact rank (bf16 panels round an odd rank up to a pair), cut so that no slice crosses a page.
+// exact rank (bf16 panels round an odd rank up to a pair), cut so that no slice crosses a page. A
+// whole W is in panels as B is; gains and shifts (backend/output_affine.h) are float32. A table's
+// A, and its whole W, lie token by token: [d_in, rank] and [d_in, d_out].
 //
 // The cuts depend on the adapter and the page's size only, never on where the pages lie, so an
 // adapter that was evicted and placed elsewhere gives the same bits. The table is made once per
@@ -15,7 +17,7 @@
 namespace lorax::cpu {
 
 // A piece of A: rows [n_begin, n_end), columns [k_begin, k_end), or of B: panels [n_begin, n_end),
-// ranks [k_begin, k_end).
+// ranks [k_begin, k_end), or of gains and shifts: [n_begin, n_end).
 struct Slice {
   int32_t page = 0;
   int32_t offset = 0;  // bytes, a multiple of 64
@@ -25,14 +27,25 @@ struct Slice {
   int32_t k_end = 0;
 };
 
+// Into slices; ascending in (n, k).
+struct SliceRange {
+  int32_t begin = 0;
+  int32_t end = 0;
+
+  bool empty() const { return begin == end; }
+};
+
 struct AdaptedModule {
   int32_t rank = 0;
   float scale = 0.0f;
   int32_t d_in = 0;
   int32_t d_out = 0;
-  int32_t a_begin = 0;  // into slices; ascending in (n, k)
-  int32_t b_begin = 0;  // = the end of A's
-  int32_t b_end = 0;
+  bool is_table = false;
+  SliceRange a;
+  SliceRange b;
+  SliceRange whole;
+  SliceRange gain;
+  SliceRange shift;
 };
 
 struct AdapterTable {

@@ -4,9 +4,11 @@
 #include <cmath>
 #include <cstring>
 
+#include "backend/base_copies.h"
 #include "cpu/amx_check.h"
 #include "cpu/cpu_backend_impl.h"
 #include "cpu/machine_limits.h"
+#include "cpu/merged_norms.h"
 #include "cpu/sample.h"
 
 namespace lorax {
@@ -92,7 +94,9 @@ int32_t CpuBackend::allocate_pages(int64_t memory_bytes, int32_t context_tokens)
 }
 
 std::unique_ptr<AdapterImage> CpuBackend::pack_adapter(std::span<const AdapterModule> modules) {
-  return cpu::pack_adapter(modules, bf16(), layout_.page_bytes());
+  const std::vector<AdapterModule> own =
+      without_base_copies(modules, [&](const AdapterModule& m) { return is_base(m, bf16()); });
+  return cpu::pack_adapter(own, bf16(), layout_.page_bytes());
 }
 
 std::unique_ptr<ResidentAdapter> CpuBackend::place_adapter(const AdapterImage& image,
@@ -137,18 +141,6 @@ void CpuBackend::begin_step(const StepPlan& plan) {
       sin[i] = static_cast<float>(std::sin(double{angle})) * rope_.magnitude;
     }
   });
-}
-
-Activation CpuBackend::embed(const Weight& table) {
-  const auto& weight = static_cast<const PackedWeight&>(table);
-  const int32_t rows = plan_->num_rows();
-  const auto hidden = static_cast<int32_t>(weight.k);
-  embed_out_.ensure(int64_t{rows} * hidden * 4);
-  float* out = embed_out_.as<float>();
-  for_rows(rows, hidden * 4, [&](int32_t row) {
-    unpack_row(weight, plan_->token_ids[row], bf16(), out + int64_t{row} * hidden);
-  });
-  return {out, rows, hidden};
 }
 
 Activation CpuBackend::rms_norm(const Activation& residual, const Vector& gain, float eps) {

@@ -1,5 +1,5 @@
 // The class behind make_cpu_backend: state here, operations in cpu_backend.cc (load time and
-// pages), cpu_linear.cc, cpu_attention.cc and cpu_pooling.cc.
+// pages), cpu_linear.cc, cpu_lora.cc, cpu_embed.cc, cpu_attention.cc and cpu_pooling.cc.
 //
 // Activations are float32, [rows, cols] without gaps; each operation owns its result's buffer.
 #pragma once
@@ -45,7 +45,7 @@ class CpuBackend final : public Backend {
   int32_t steps_ahead() const override { return 0; }
   void begin_step(const StepPlan& plan) override;
   std::optional<Activation> replay() override { return std::nullopt; }
-  Activation embed(const Weight& table) override;
+  Activation embed(const Weight& table, const LoraSite* site) override;
   Activation rms_norm(const Activation& residual, const Vector& gain, float eps) override;
   Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,
                           float eps, bool sampled_rows) override;
@@ -63,15 +63,32 @@ class CpuBackend final : public Backend {
   std::span<const float> pooled() const override { return ended_sums_; }
 
  private:
-  // One adapted module at the linear being computed, for the rows of one segment.
+  // Rows of one segment, as the x of a site has them.
+  struct PartRows {
+    const int32_t* rows = nullptr;   // [num_rows], ascending
+    const float* weights = nullptr;  // [num_rows]
+    int32_t num_rows = 0;
+  };
+  // One adapted module at the linear being computed, for the rows of one segment: its A and B, or
+  // its whole W in place of the base's.
   struct LoraPart {
     const PlacedAdapter* adapter = nullptr;
     const AdaptedModule* module = nullptr;
     const int32_t* rows = nullptr;       // [num_rows], ascending
     const float* row_weights = nullptr;  // [num_rows]
     int32_t num_rows = 0;
-    int32_t column = 0;   // of y
+    int32_t column = 0;  // of y
+    bool replaces = false;
+    int32_t rank = 0;  // columns of v: d_in for a whole W
+    float scale = 0.0f;
+    SliceRange b;
     int64_t v_begin = 0;  // into lora_v_: [num_rows, rank]
+  };
+  struct AffinePart {
+    const PlacedAdapter* adapter = nullptr;
+    const AdaptedModule* module = nullptr;
+    PartRows rows;
+    int32_t column = 0;  // of y
   };
   // Positions of one sequence that share a KV block.
   struct BlockRows {
@@ -83,10 +100,18 @@ class CpuBackend final : public Backend {
 
   bool bf16() const { return precision_ == Precision::kBFloat16; }
   uint8_t* arena() const { return arena_.as<uint8_t>(); }
-  void collect_lora_parts(const LoraSite& site, const Activation& x, const PackedWeight& weight);
+  PartRows rows_at(const LoraSite& site, const LoraSegment& segment);
+  void collect_lora_parts(const LoraSite& site, int32_t d_in, int32_t columns);
+  float* v_of(const LoraPart& part, int32_t i) const {
+    return lora_v_.as<float>() + part.v_begin + int64_t{i} * part.rank;
+  }
   void shrink(const Activation& x);
+  int64_t expand_scratch_floats(int32_t rows, int32_t panels) const;
   void expand(const LoraPart& part, int32_t row_begin, int32_t row_end, int32_t column_begin,
               int32_t column_end, float* scratch, float* y, int64_t y_stride) const;
+  void apply_affine(const AffinePart& part, int32_t row_begin, int32_t row_end,
+                    int32_t column_begin, int32_t column_end, float* y, int64_t y_stride) const;
+  void look_up(const LoraPart& part);
 
   // op(row) for [0, rows), on several threads when rows * cost, in elements, is worth it.
   template <typename Op>
@@ -133,7 +158,11 @@ class CpuBackend final : public Backend {
   std::vector<std::vector<float>> sums_;  // by slot, [hidden]; as many as were ever wanted
   std::vector<float> ended_sums_;         // of the step, [.., hidden]
 
-  std::vector<LoraPart> lora_parts_;  // of the linear being computed, by segment, then part
+  std::vector<LoraPart> lora_parts_;      // of the linear being computed, by segment, then part
+  std::vector<AffinePart> affine_parts_;  // likewise
+  std::vector<int32_t> sampled_segment_rows_;
+  std::vector<float> sampled_segment_weights_;
+  std::vector<float> ones_;
   HostBuffer lora_v_;
 };
 

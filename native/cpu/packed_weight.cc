@@ -7,28 +7,11 @@
 #include <string>
 
 #include "backend/tensor_fault.h"
+#include "backend/tensor_values.h"
 #include "cpu/kernels.h"
 
 namespace lorax::cpu {
 namespace {
-
-float from_bits(uint32_t bits) {
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
-float from_f16(uint16_t h) {
-  const uint32_t sign = uint32_t{h & 0x8000u} << 16;
-  const uint32_t exponent = (h >> 10) & 31u;
-  const uint32_t fraction = h & 0x3ffu;
-  if (exponent == 31) return from_bits(sign | 0x7f800000u | (fraction << 13));
-  if (exponent == 0) {  // zero or subnormal: fraction * 2^-24
-    const float x = static_cast<float>(fraction) * 5.9604644775390625e-8f;
-    return sign != 0 ? -x : x;
-  }
-  return from_bits(sign | ((exponent + 112) << 23) | (fraction << 13));
-}
 
 [[noreturn]] void fail(const TensorView& tensor, const std::string& what) {
   fail_tensor("MODEL_INVALID", tensor, what);
@@ -63,20 +46,18 @@ uint16_t to_bf16(float x) {
 }
 
 bool read_row(const TensorView& tensor, int64_t row, float* out) {
-  const int64_t cols = tensor.cols;
-  const char* from = static_cast<const char*>(tensor.data) + row * cols * dtype_bytes(tensor.dtype);
-  if (tensor.dtype == DType::kF32) {
-    std::memcpy(out, from, static_cast<size_t>(cols) * sizeof(float));
-  } else {
-    for (int64_t j = 0; j < cols; ++j) {
-      uint16_t half;
-      std::memcpy(&half, from + j * 2, sizeof half);
-      out[j] = tensor.dtype == DType::kBF16 ? from_bits(uint32_t{half} << 16) : from_f16(half);
-    }
+  const char* data = static_cast<const char*>(tensor.data);
+  const char* from = data + row * tensor.cols * dtype_bytes(tensor.dtype);
+  return read_floats(from, tensor.dtype, tensor.cols, out);
+}
+
+void read_values(const uint8_t* from, int64_t at, int64_t count, bool bf16, float* out) {
+  if (!bf16) {
+    std::memcpy(out, from + at * 4, static_cast<size_t>(count) * sizeof(float));
+    return;
   }
-  bool finite = true;
-  for (int64_t j = 0; j < cols; ++j) finite &= std::fabs(out[j]) <= 3.402823466e38f;
-  return finite;
+  const auto* bits = reinterpret_cast<const uint16_t*>(from) + at;
+  for (int64_t j = 0; j < count; ++j) out[j] = float_of_bf16(bits[j]);
 }
 
 std::unique_ptr<PackedWeight> pack_weight(std::span<const TensorView> tensors,
@@ -145,9 +126,8 @@ void unpack_row(const PackedWeight& weight, int64_t row, bool bf16, float* out) 
   const uint8_t* panel = weight.data.as<uint8_t>() + row / kPanel * weight.panel_bytes;
   const int64_t lane = row % kPanel;
   for (int64_t j = 0; j < weight.k; ++j) {
-    out[j] = bf16 ? from_bits(uint32_t{reinterpret_cast<const uint16_t*>(
-                                  panel)[(j / 2 * kPanel + lane) * 2 + j % 2]}
-                              << 16)
+    out[j] = bf16 ? float_of_bf16(reinterpret_cast<const uint16_t*>(
+                        panel)[(j / 2 * kPanel + lane) * 2 + j % 2])
                   : reinterpret_cast<const float*>(panel)[j * kPanel + lane];
   }
 }

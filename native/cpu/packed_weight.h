@@ -30,6 +30,9 @@ struct FloatVector final : Vector {
 bool read_row(const TensorView& tensor, int64_t row, float* out);
 uint16_t to_bf16(float x);
 
+// Values [at, at + count) of an array in the storage type, as float32.
+void read_values(const uint8_t* from, int64_t at, int64_t count, bool bf16, float* out);
+
 // Throws MODEL_INVALID naming the tensor at fault.
 std::unique_ptr<PackedWeight> pack_weight(std::span<const TensorView> tensors,
                                           std::span<const TensorView> biases, bool bf16,

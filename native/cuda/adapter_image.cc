@@ -2,8 +2,10 @@
 #include "cuda/adapter_image.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -62,6 +64,40 @@ class Pages {
 
 int32_t groups_of(const AdapterModule& m) { return (m.rank + kRankGroup - 1) / kRankGroup; }
 
+// Head and embedding have their LoRA in rows: it is used by other kernels, and too wide for slices.
+bool is_in_rows(const AdapterModule& m) { return m.is_table || m.sampled_rows; }
+
+// Threads for work(i), i < count, which must not throw.
+template <typename Work>
+void share_out(int64_t count, int32_t num_threads, const Work& work) {
+  std::atomic<int64_t> next{0};
+  const auto run = [&] {
+    for (int64_t i; (i = next.fetch_add(1)) < count;) work(i);
+  };
+  std::vector<std::thread> threads;
+  try {
+    while (static_cast<int32_t>(threads.size()) + 1 < num_threads) threads.emplace_back(run);
+  } catch (const std::system_error&) {
+    // The system gives no more threads: those that run do the work.
+  }
+  run();
+  for (std::thread& thread : threads) thread.join();
+}
+
+// The smallest i for which something was bad.
+class FirstBad {
+ public:
+  void tell(int64_t i) {
+    int64_t first = first_.load();
+    while (i < first && !first_.compare_exchange_weak(first, i)) {
+    }
+  }
+  int64_t first() const { return first_.load(); }
+
+ private:
+  std::atomic<int64_t> first_{std::numeric_limits<int64_t>::max()};
+};
+
 // One group of A: block after block, the rows of a block together, so that writes are sequential.
 bool fill_a(const TensorView& a, int32_t first_rank, uint8_t* to) {
   const auto ranks = static_cast<int32_t>(std::min<int64_t>(kRankGroup, a.rows - first_rank));
@@ -107,7 +143,66 @@ bool fill_b(const TensorView& b, int32_t first_rank, uint8_t* to) {
 
 }  // namespace
 
-ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_bytes) {
+namespace {
+
+// Takes room for the tables of what a module has in rows; chunks come later.
+class ExtraTables {
+ public:
+  ExtraTables(ImageLayout& layout, Pages& pages) : layout_(layout), pages_(pages) {}
+
+  void add(const AdapterModule& m, size_t index, const OutputAffine& affine) {
+    ImageLayout::Extra extra;
+    extra.index = index;
+    if (is_in_rows(m) && m.rank > 0) {
+      extra.rank = m.rank;
+      extra.a = m.is_table ? rows(m.a.cols, m.rank * 2) : rows(m.rank, m.a.cols * 2);
+      extra.b = rows(m.b.rows, m.rank * 2);
+    }
+    if (m.whole.data != nullptr) extra.whole = rows(m.whole.rows, m.whole.cols * 2);
+    extra.gain = rows(static_cast<int64_t>(affine.gain.size()), sizeof(float));
+    extra.shift = rows(static_cast<int64_t>(affine.shift.size()), sizeof(float));
+    layout_.formats |= m.is_table ? kAtTable : m.sampled_rows ? kAtHead : kHasAffine;
+    layout_.extras.push_back(extra);
+  }
+
+ private:
+  ImageLayout::Rows rows(int64_t count, int64_t row_bytes) {
+    ImageLayout::Rows out;
+    if (count == 0) return out;
+    out.rows = static_cast<int32_t>(count);
+    out.row_bytes = static_cast<int32_t>(row_bytes);
+    out.rows_per_chunk = static_cast<int32_t>(std::min(count, layout_.page_bytes / row_bytes));
+    if (out.rows_per_chunk == 0) {
+      throw std::logic_error("cuda: a row of " + std::to_string(row_bytes) + " bytes fits no page");
+    }
+    out.chunks_at =
+        pages_.take(out.num_chunks() * static_cast<int64_t>(sizeof(void*)), kTableAlignment);
+    return out;
+  }
+
+  ImageLayout& layout_;
+  Pages& pages_;
+};
+
+std::array<ImageLayout::Rows*, 5> rows_of(ImageLayout::Extra& extra) {
+  return {&extra.whole, &extra.a, &extra.b, &extra.gain, &extra.shift};
+}
+
+void take_chunks(ImageLayout::Extra& extra, ImageLayout& layout, Pages& pages) {
+  for (ImageLayout::Rows* rows : rows_of(extra)) {
+    rows->first_chunk = static_cast<int64_t>(layout.chunk_at.size());
+    for (int32_t i = 0; i < rows->num_chunks(); ++i) {
+      const int64_t left = rows->rows - int64_t{i} * rows->rows_per_chunk;
+      const int64_t count = std::min<int64_t>(left, rows->rows_per_chunk);
+      layout.chunk_at.push_back(pages.take(count * rows->row_bytes, kSliceAlignment));
+    }
+  }
+}
+
+}  // namespace
+
+ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_bytes,
+                         std::span<const OutputAffine> affines) {
   ImageLayout layout;
   layout.page_bytes = page_bytes;
   for (const AdapterModule& m : modules) {
@@ -119,7 +214,7 @@ ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_by
     }
     layout.num_layers = std::max(layout.num_layers, m.layer + 1);
     layout.num_modules = std::max(layout.num_modules, m.module + 1);
-    layout.max_groups = std::max(layout.max_groups, groups_of(m));
+    if (!is_in_rows(m)) layout.max_groups = std::max(layout.max_groups, groups_of(m));
   }
   Pages pages(page_bytes);
   pages.take(sizeof(AdapterTable), kTableAlignment);
@@ -129,31 +224,59 @@ ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_by
   std::vector<bool> seen(static_cast<size_t>(num_entries));
   for (const AdapterModule& m : modules) {
     const size_t entry = static_cast<size_t>(m.layer) * layout.num_modules + m.module;
-    if (seen[entry]) fail(m.a, "names a layer and module that came before");
+    if (seen[entry]) fail(m.rank > 0 ? m.a : m.whole, "names a layer and module that came before");
     seen[entry] = true;
-    const int64_t groups_bytes = groups_of(m) * static_cast<int64_t>(sizeof(RankGroup));
-    layout.modules.push_back({m.layer, m.module, groups_of(m), m.scale,
+    const int32_t num_groups = is_in_rows(m) ? 0 : groups_of(m);
+    const int64_t groups_bytes = num_groups * static_cast<int64_t>(sizeof(RankGroup));
+    layout.modules.push_back({m.layer, m.module, num_groups, m.scale,
                               pages.take(groups_bytes, kTableAlignment), /*first_slice=*/0});
+  }
+  const auto has_extra = [&](size_t i) {
+    const bool has_affine =
+        !affines.empty() && !(affines[i].gain.empty() && affines[i].shift.empty());
+    return is_in_rows(modules[i]) || has_affine;
+  };
+  ExtraTables extras(layout, pages);
+  for (size_t i = 0; i < modules.size(); ++i) {
+    if (!has_extra(i)) continue;
+    if (layout.extras.empty()) {
+      layout.extras_at =
+          pages.take(num_entries * static_cast<int64_t>(sizeof(AdapterExtra)), kTableAlignment);
+    }
+    extras.add(modules[i], i, affines.empty() ? OutputAffine{} : affines[i]);
   }
   layout.table_bytes = pages.end();
   pages.close_earlier();
+  auto extra = layout.extras.begin();
   for (size_t i = 0; i < modules.size(); ++i) {
     layout.modules[i].first_slice = static_cast<int64_t>(layout.slice_at.size());
     for (int32_t group = 0; group < layout.modules[i].num_groups; ++group) {
       layout.slice_at.push_back(pages.take(a_slice_bytes(modules[i].a.cols), kSliceAlignment));
       layout.slice_at.push_back(pages.take(b_slice_bytes(modules[i].b.rows), kSliceAlignment));
     }
+    if (extra == layout.extras.end() || extra->index != i) continue;
+    take_chunks(*extra++, layout, pages);
   }
   layout.num_pages = pages.count();
   layout.bytes = pages.end();
   const int64_t table_pages = (layout.table_bytes + page_bytes - 1) / page_bytes;
   layout.pages_of_layers.assign(static_cast<size_t>(layout.num_layers),
                                 static_cast<int32_t>(table_pages));
-  for (const ImageLayout::Module& m : layout.modules) {
+  const auto need = [&](const ImageLayout::Module& m, int64_t at) {
     int32_t& needed = layout.pages_of_layers[static_cast<size_t>(m.layer)];
+    needed = std::max(needed, static_cast<int32_t>(at / page_bytes) + 1);
+  };
+  for (const ImageLayout::Module& m : layout.modules) {
     for (int64_t slice = m.first_slice; slice < m.first_slice + 2 * m.num_groups; ++slice) {
-      const int64_t page = layout.slice_at[static_cast<size_t>(slice)] / page_bytes;
-      needed = std::max(needed, static_cast<int32_t>(page) + 1);
+      need(m, layout.slice_at[static_cast<size_t>(slice)]);
+    }
+  }
+  // Head and embedding are of layer 0: they are there before a step begins.
+  for (ImageLayout::Extra& each : layout.extras) {
+    for (const ImageLayout::Rows* rows : rows_of(each)) {
+      for (int64_t i = rows->first_chunk; i < rows->first_chunk + rows->num_chunks(); ++i) {
+        need(layout.modules[each.index], layout.chunk_at[static_cast<size_t>(i)]);
+      }
     }
   }
   std::inclusive_scan(layout.pages_of_layers.begin(), layout.pages_of_layers.end(),
@@ -162,40 +285,101 @@ ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_by
   return layout;
 }
 
-void fill_image(std::span<const AdapterModule> modules, const ImageLayout& layout, uint8_t* image,
-                int32_t num_threads) {
-  // Tensor 2 i is A of module i, 2 i + 1 its B: shared out one by one, the first bad one is told.
-  const auto num_tensors = static_cast<int64_t>(modules.size()) * 2;
-  std::atomic<int64_t> next{0};
-  std::atomic<int64_t> bad{num_tensors};
-  const auto work = [&] {
-    for (int64_t i; (i = next.fetch_add(1)) < num_tensors;) {
-      const AdapterModule& m = modules[static_cast<size_t>(i / 2)];
-      const ImageLayout::Module& to = layout.modules[static_cast<size_t>(i / 2)];
-      bool finite = true;
-      for (int32_t group = 0; group < to.num_groups; ++group) {
-        const size_t slice = static_cast<size_t>(to.first_slice + 2 * group + i % 2);
-        uint8_t* at = image + layout.slice_at[slice];
-        const int32_t rank = group * kRankGroup;
-        finite &= i % 2 == 0 ? fill_a(m.a, rank, at) : fill_b(m.b, rank, at);
-      }
-      if (finite) continue;
-      int64_t first = bad.load();
-      while (i < first && !bad.compare_exchange_weak(first, i)) {
-      }
+namespace {
+
+// A chunk of rows of one of a module's extras, and the tensor that it comes from.
+struct Chunk {
+  const TensorView* from = nullptr;
+  const std::vector<float>* floats = nullptr;  // instead
+  bool transposed = false;
+  int32_t first_row = 0;
+  int32_t num_rows = 0;
+  int32_t row_bytes = 0;
+  uint8_t* to = nullptr;
+};
+
+bool fill_chunk(const Chunk& chunk) {
+  if (chunk.floats != nullptr) {
+    std::memcpy(chunk.to, chunk.floats->data() + chunk.first_row,
+                static_cast<size_t>(chunk.num_rows) * sizeof(float));
+    return true;
+  }
+  const TensorView& t = *chunk.from;
+  const auto* data = static_cast<const uint8_t*>(t.data);
+  const int64_t element = dtype_bytes(t.dtype);
+  auto* to = reinterpret_cast<uint16_t*>(chunk.to);
+  bool finite = true;
+  if (!chunk.transposed) {
+    for (int32_t row = 0; row < chunk.num_rows; ++row) {
+      finite &= to_bf16_row(data + (chunk.first_row + row) * t.cols * element, t.dtype,
+                            static_cast<int32_t>(t.cols), to + row * t.cols);
+    }
+    return finite;
+  }
+  std::vector<uint16_t> row(static_cast<size_t>(chunk.num_rows));
+  for (int64_t r = 0; r < t.rows; ++r) {
+    finite &= to_bf16_row(data + (r * t.cols + chunk.first_row) * element, t.dtype, chunk.num_rows,
+                          row.data());
+    for (int32_t i = 0; i < chunk.num_rows; ++i) to[i * t.rows + r] = row[i];
+  }
+  return finite;
+}
+
+std::vector<Chunk> chunks_of(std::span<const AdapterModule> modules, const ImageLayout& layout,
+                             uint8_t* image, std::span<const OutputAffine> affines) {
+  std::vector<Chunk> out;
+  const auto add = [&](const ImageLayout::Rows& rows, Chunk chunk) {
+    for (int32_t i = 0; i < rows.num_chunks(); ++i) {
+      chunk.first_row = i * rows.rows_per_chunk;
+      chunk.num_rows = std::min(rows.rows_per_chunk, rows.rows - chunk.first_row);
+      chunk.row_bytes = rows.row_bytes;
+      chunk.to = image + layout.chunk_at[static_cast<size_t>(rows.first_chunk + i)];
+      out.push_back(chunk);
     }
   };
-  std::vector<std::thread> threads;
-  try {
-    while (static_cast<int32_t>(threads.size()) + 1 < num_threads) threads.emplace_back(work);
-  } catch (const std::system_error&) {
-    // The system gives no more threads: those that run do the work.
+  for (const ImageLayout::Extra& extra : layout.extras) {
+    const AdapterModule& m = modules[extra.index];
+    add(extra.a, {.from = &m.a, .transposed = m.is_table});
+    add(extra.b, {.from = &m.b});
+    add(extra.whole, {.from = &m.whole});
+    if (affines.empty()) continue;
+    add(extra.gain, {.floats = &affines[extra.index].gain});
+    add(extra.shift, {.floats = &affines[extra.index].shift});
   }
-  work();
-  for (std::thread& thread : threads) thread.join();
-  if (const int64_t i = bad.load(); i < num_tensors) {
+  return out;
+}
+
+}  // namespace
+
+void fill_image(std::span<const AdapterModule> modules, const ImageLayout& layout, uint8_t* image,
+                int32_t num_threads, std::span<const OutputAffine> affines) {
+  // Tensor 2 i is A of module i, 2 i + 1 its B: shared out one by one, the first bad one is told.
+  FirstBad bad;
+  const auto num_tensors = static_cast<int64_t>(modules.size()) * 2;
+  share_out(num_tensors, num_threads, [&](int64_t i) {
+    const AdapterModule& m = modules[static_cast<size_t>(i / 2)];
+    const ImageLayout::Module& to = layout.modules[static_cast<size_t>(i / 2)];
+    bool finite = true;
+    for (int32_t group = 0; group < to.num_groups; ++group) {
+      const size_t slice = static_cast<size_t>(to.first_slice + 2 * group + i % 2);
+      uint8_t* at = image + layout.slice_at[slice];
+      const int32_t rank = group * kRankGroup;
+      finite &= i % 2 == 0 ? fill_a(m.a, rank, at) : fill_b(m.b, rank, at);
+    }
+    if (!finite) bad.tell(i);
+  });
+  if (const int64_t i = bad.first(); i < num_tensors) {
     const AdapterModule& m = modules[static_cast<size_t>(i / 2)];
     fail(i % 2 == 0 ? m.a : m.b, "holds NaN or Inf");
+  }
+  if (layout.extras.empty()) return;
+  const std::vector<Chunk> chunks = chunks_of(modules, layout, image, affines);
+  FirstBad bad_chunk;
+  share_out(static_cast<int64_t>(chunks.size()), num_threads, [&](int64_t i) {
+    if (!fill_chunk(chunks[static_cast<size_t>(i)])) bad_chunk.tell(i);
+  });
+  if (const int64_t i = bad_chunk.first(); i < static_cast<int64_t>(chunks.size())) {
+    fail(*chunks[static_cast<size_t>(i)].from, "holds NaN or Inf");
   }
 }
 
@@ -222,6 +406,30 @@ void write_tables(const ImageLayout& layout, const uint8_t* pool, std::span<cons
       const auto slice = static_cast<size_t>(m.first_slice + 2 * i);
       groups[i] = {address(layout.slice_at[slice]), address(layout.slice_at[slice + 1])};
     }
+  }
+  if (layout.extras.empty()) return;
+  table->extras = reinterpret_cast<const AdapterExtra*>(address(layout.extras_at));
+  auto* extras = reinterpret_cast<AdapterExtra*>(tables + layout.extras_at);
+  const auto write_rows = [&](const ImageLayout::Rows& rows, PagedRows& to) {
+    if (rows.rows == 0) return;
+    to.chunks = reinterpret_cast<const uint8_t* const*>(address(rows.chunks_at));
+    to.rows_per_chunk = rows.rows_per_chunk;
+    to.row_bytes = rows.row_bytes;
+    auto* chunks = reinterpret_cast<const uint8_t**>(tables + rows.chunks_at);
+    for (int32_t i = 0; i < rows.num_chunks(); ++i) {
+      chunks[i] = address(layout.chunk_at[static_cast<size_t>(rows.first_chunk + i)]);
+    }
+  };
+  for (const ImageLayout::Extra& from : layout.extras) {
+    const ImageLayout::Module& m = layout.modules[from.index];
+    AdapterExtra& to = extras[int64_t{m.layer} * layout.num_modules + m.module];
+    write_rows(from.whole, to.whole);
+    write_rows(from.a, to.a);
+    write_rows(from.b, to.b);
+    write_rows(from.gain, to.gain);
+    write_rows(from.shift, to.shift);
+    to.rank = from.rank;
+    to.scale = m.scale;
   }
 }
 

@@ -11,7 +11,8 @@
 //   B slice  [ceil(d_out / 16)][32 lanes][4][2]: lane (g, t) holds of outs g and g + 8 the ranks
 //            4 t .. 4 t + 3, as pairs: (g, 4t), (g + 8, 4t), (g, 4t + 2), (g + 8, 4t + 2).
 //
-// Beyond d_in, d_out and the rank lie zeros. Host only; any thread.
+// Beyond d_in, d_out and the rank lie zeros. What a module has beside these, or instead, lies in
+// rows (step_arrays.h, AdapterExtra). Host only; any thread.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +20,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/output_affine.h"
 
 namespace lorax::cuda {
 
@@ -39,8 +41,26 @@ constexpr int64_t b_slice_bytes(int64_t d_out) {
   return (d_out + kBTileRows - 1) / kBTileRows * kBTileBytes;
 }
 
+// Which kernels an adapter needs beside those of plain LoRA (adapter_formats.h).
+enum AdapterFormats : uint32_t { kPlain = 0, kHasAffine = 1, kAtHead = 2, kAtTable = 4 };
+
 // Offsets count from the image's start; offset / page_bytes is the image's page.
 struct ImageLayout {
+  // PagedRows, to be.
+  struct Rows {
+    int32_t rows = 0;  // 0: there is none
+    int32_t rows_per_chunk = 1;
+    int32_t row_bytes = 0;
+    int64_t chunks_at = 0;    // pointers [num_chunks()]
+    int64_t first_chunk = 0;  // into chunk_at
+
+    int32_t num_chunks() const { return (rows + rows_per_chunk - 1) / rows_per_chunk; }
+  };
+  struct Extra {
+    size_t index = 0;  // of the module
+    int32_t rank = 0;  // of a and b
+    Rows whole, a, b, gain, shift;
+  };
   struct Module {
     int32_t layer = 0;
     int32_t module = 0;
@@ -59,18 +79,24 @@ struct ImageLayout {
   int64_t entries_at = 0;  // AdapterEntry [num_layers][num_modules]
   std::vector<Module> modules;
   std::vector<int64_t> slice_at;
+  uint32_t formats = kPlain;  // AdapterFormats
+  int64_t extras_at = 0;      // AdapterExtra [num_layers][num_modules], where there are any
+  std::vector<Extra> extras;
+  std::vector<int64_t> chunk_at;
   // Of the image, counted from its front: so many hold all that layers [0, i] need. [num_layers]
   std::vector<int32_t> pages_of_layers;
 };
 
 // Throws ADAPTER_INVALID naming a tensor whose shape is not its rank's, or that comes twice;
 // std::logic_error where page_bytes cannot hold one slice.
-ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_bytes);
+// `affines` [modules] (backend/output_affine.h), or empty where no module has one.
+ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_bytes,
+                         std::span<const OutputAffine> affines = {});
 
 // Writes all but the tables into image [layout.bytes], shared out among `num_threads`. Throws
 // ADAPTER_INVALID naming the first tensor with NaN or Inf.
 void fill_image(std::span<const AdapterModule> modules, const ImageLayout& layout, uint8_t* image,
-                int32_t num_threads);
+                int32_t num_threads, std::span<const OutputAffine> affines = {});
 
 // Writes the tables [layout.table_bytes] of the adapter whose image lies in `pages`
 // [layout.num_pages] of the pool at `pool` (device memory): the AdapterTable comes first.

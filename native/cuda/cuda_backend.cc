@@ -3,8 +3,13 @@
 #include <string>
 #include <thread>
 
+#include "backend/base_copies.h"
+#include "backend/output_affine.h"
+#include "backend/tensor_fault.h"
+#include "backend/tensor_values.h"
 #include "cuda/check.h"
 #include "cuda/cuda_backend_impl.h"
+#include "cuda/merged_norms.h"
 #include "cuda/probe.h"
 
 namespace lorax {
@@ -139,14 +144,50 @@ int32_t CudaBackend::allocate_pages(int64_t memory_bytes, int32_t context_tokens
 
 // ---- adapters ----
 
-std::unique_ptr<AdapterImage> CudaBackend::pack_adapter(std::span<const AdapterModule> modules) {
+namespace {
+
+std::vector<float> vector_values(const TensorView& tensor) {
+  std::vector<float> out(static_cast<size_t>(tensor.data == nullptr ? 0 : tensor.cols));
+  if (!read_floats(tensor.data, tensor.dtype, static_cast<int64_t>(out.size()), out.data())) {
+    fail_tensor("ADAPTER_INVALID", tensor, "holds NaN or Inf");
+  }
+  return out;
+}
+
+}  // namespace
+
+// [modules]; empty where none has one.
+std::vector<OutputAffine> CudaBackend::affines_of(std::span<const AdapterModule> modules) const {
+  if (std::none_of(modules.begin(), modules.end(), has_affine)) return {};
+  std::vector<OutputAffine> out;
+  for (const AdapterModule& m : modules) {
+    check_adapter_module(m);
+    if (!has_affine(m)) {
+      out.emplace_back();
+      continue;
+    }
+    const std::vector<float> magnitude = vector_values(m.magnitude);
+    std::vector<float> norms, bias;
+    if (!magnitude.empty()) {
+      norms = merged_norms(m);
+      bias = base_bias(m);
+    }
+    out.push_back(output_affine(m, vector_values(m.b_bias), magnitude, norms, bias));
+  }
+  return out;
+}
+
+std::unique_ptr<AdapterImage> CudaBackend::pack_adapter(std::span<const AdapterModule> given) {
+  LORAX_CUDA(cudaSetDevice(options_.device));
+  const std::vector<AdapterModule> modules = without_base_copies(given, is_base);
+  const std::vector<OutputAffine> affines = affines_of(modules);
   auto out = std::make_unique<HostImage>();
-  out->layout = image_layout(modules, page_bytes(layout_));
+  out->layout = image_layout(modules, page_bytes(layout_), affines);
   out->num_pages = out->layout.num_pages;
   out->bytes = out->layout.bytes;
   out->data = std::make_shared<PinnedHeap::Block>(host_images_->take(out->layout.bytes));
   const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
-  fill_image(modules, out->layout, out->data->data(), std::clamp(cores / 2, 1, 8));
+  fill_image(modules, out->layout, out->data->data(), std::clamp(cores / 2, 1, 8), affines);
   return out;
 }
 
@@ -157,6 +198,7 @@ std::unique_ptr<ResidentAdapter> CudaBackend::place_adapter(const AdapterImage& 
   const ImageLayout& layout = host.layout;
   auto out = std::make_unique<PlacedAdapter>();
   out->max_groups = layout.max_groups;
+  out->formats = layout.formats;
   out->image = host.data;
   out->tables = host_images_->take(layout.table_bytes);
   write_tables(layout, arena_->data(), pages, out->tables.data());

@@ -80,6 +80,7 @@ class PlacedAdapter final : public ResidentAdapter {
 
   const AdapterTable* table = nullptr;  // on the device
   int32_t max_groups = 0;
+  uint32_t formats = kPlain;                         // AdapterFormats
   std::vector<int32_t> pages_of_layers;              // ImageLayout's
   int32_t pages_of_part = 0;                         // the last one may have fewer
   std::array<Event, kParts> arrived;                 // after each part of the copy, in order
@@ -110,7 +111,7 @@ class CudaBackend final : public Backend {
   void record(const std::function<Activation()>& issue) override;
   int32_t allocate_pages(int64_t memory_bytes, int32_t context_tokens) override;
 
-  std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> modules) override;
+  std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> given) override;
   std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                  std::span<const int32_t> pages) override;
   bool copies_beside_steps() const override { return true; }
@@ -119,7 +120,7 @@ class CudaBackend final : public Backend {
   int32_t steps_ahead() const override { return 1; }
   void begin_step(const StepPlan& plan) override;
   std::optional<Activation> replay() override;
-  Activation embed(const Weight& table) override;
+  Activation embed(const Weight& table, const LoraSite* site) override;
   Activation rms_norm(const Activation& residual, const Vector& gain, float eps) override;
   Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,
                           float eps, bool sampled_rows) override;
@@ -151,6 +152,7 @@ class CudaBackend final : public Backend {
     bool decodes = false;    // every row is a span of its own
     bool adapters = false;
     bool few_adapter_rows = false;  // the lists of lora_items.h hold them
+    uint32_t formats = kPlain;      // of all adapters (AdapterFormats); others are not recorded
     int32_t bucket = 0;             // 0: not recorded
   };
 
@@ -187,6 +189,8 @@ class CudaBackend final : public Backend {
   void upload_samples(const StepPlan& plan);
   void reserve_masks(int32_t vocab);
   const uint32_t* upload_masks(int32_t vocab);
+  std::vector<OutputAffine> affines_of(std::span<const AdapterModule> modules) const;
+  void finish_affine(const LoraRowSite& site, const Activation& y);
   void wait_for_parts(const PlacedAdapter& adapter, int32_t num_parts);
   void wait_for_layer(int32_t layer);
   void plan_adapters();
@@ -241,6 +245,7 @@ class CudaBackend final : public Backend {
   DeviceBuffer list_storage_;
   std::vector<int32_t> parts_before_;  // [sites], as the lists have it
   bool aligned_sites_ = true;          // as the streaming GEMM takes their parts
+  bool aligned_gates_ = true;          // the same of gate and up, where they are not multiplied
   DeviceBuffer lora_pieces_;
   LoraRowLists row_lists_;
   DeviceBuffer row_list_storage_;

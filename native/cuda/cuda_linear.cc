@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "cuda/adapter_formats.h"
 #include "cuda/check.h"
 #include "cuda/cuda_backend_impl.h"
 
@@ -52,7 +53,7 @@ int32_t CudaBackend::site_index(const LoraSite& site) {
   added.layer = site.layer;
   added.num_parts = static_cast<int32_t>(site.parts.size());
   for (size_t p = 0; p < site.parts.size(); ++p) {
-    if (!is_gated(site) && site.parts[p].column % 16 != 0) aligned_sites_ = false;
+    if (site.parts[p].column % 16 != 0) (is_gated(site) ? aligned_gates_ : aligned_sites_) = false;
     added.modules[p] = site.parts[p].module;
     added.column[p] = site.parts[p].column;
     added.columns[p] = site.parts[p].columns;
@@ -147,13 +148,17 @@ void CudaBackend::plan_adapters() {
 }
 
 bool CudaBackend::streams_few_rows() const {
-  return streams_ && issue_.rows <= kStreamedRows &&
-         (!issue_.adapters || (issue_.few_adapter_rows && aligned_sites_));
+  if (!streams_ || issue_.rows > kStreamedRows) return false;
+  if (!issue_.adapters) return true;
+  const bool multiplies_gates = (issue_.formats & kHasAffine) == 0;
+  return issue_.few_adapter_rows && aligned_sites_ && (multiplies_gates || aligned_gates_);
 }
 
 Activation CudaBackend::linear(const Activation& x, const Weight& w, const LoraSite* site) {
   const auto& weight = static_cast<const DeviceWeight&>(w);
-  const bool head = site == nullptr;
+  const bool head = site == nullptr || site->sampled_rows;
+  const LoraSite* head_site = head ? site : nullptr;
+  if (head) site = nullptr;  // its adapters have no lists
   const auto n = static_cast<int32_t>(weight.n);
   void* y = head ? static_cast<void*>(ensure<float>(logits_, max_logits_rows_, n))
                  : ensure<uint16_t>(linear_out_, max_rows_, n);
@@ -175,6 +180,14 @@ Activation CudaBackend::linear(const Activation& x, const Weight& w, const LoraS
   } else {
     run_many(x, weight, head, index, y);
   }
+  if (index >= 0 && (issue_.formats & kHasAffine) != 0) {
+    finish_affine(sites_[index], {y, x.rows, n});
+  }
+  if (head_site != nullptr && (issue_.formats & kAtHead) != 0) {
+    adapt_head(issue_.arrays, head_site->layer, head_site->parts[0].module,
+               static_cast<const __nv_bfloat16*>(x.data), static_cast<float*>(y), x.rows, n, x.cols,
+               stream_);
+  }
   if (!recorded_) {
     const GemmUse use{gemm_shape(weight, head), head ? max_logits_rows_ : max_rows_};
     const auto same = [&](const GemmUse& known) { return known.shape == use.shape; };
@@ -183,6 +196,27 @@ Activation CudaBackend::linear(const Activation& x, const Weight& w, const LoraS
   const bool pends =
       pending_.site != nullptr || pending_.split.parts > 0 || pending_.gated != nullptr;
   return {y, x.rows, n, pends ? &pending_ : nullptr};
+}
+
+// Gains and shifts come after all that is added: what is pending for y is done here, but for parts
+// of k, which are scaled as they are.
+void CudaBackend::finish_affine(const LoraRowSite& site, const Activation& y) {
+  auto* values = static_cast<__nv_bfloat16*>(y.data);
+  if (pending_.site != nullptr) {
+    lora_expand(row_lists_, *pending_.site, values, y.rows, y.cols, stream_);
+    pending_.site = nullptr;
+  }
+  if (site.num_parts == 2) {
+    const int32_t inner = y.cols / 2;
+    auto* gated = ensure<__nv_bfloat16>(silu_out_, max_rows_, inner);
+    affine_silu_mul(issue_.arrays, site, values, gated, y.rows, inner, stream_);
+    pending_.gated = gated;
+    return;
+  }
+  const SplitSum& split = pending_.split;
+  if (split.parts > 0) values = linear_parts_.as<__nv_bfloat16>();
+  apply_affine(issue_.arrays, site, values, y.rows, y.cols, std::max(split.parts, 1), split.stride,
+               stream_);
 }
 
 void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight,
@@ -195,7 +229,9 @@ void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight,
   arguments.float32_out = site == nullptr;
   arguments.bias = weight.bias.as<float>();
   int32_t split = 1;  // the head is sampled from as it is
-  if (site != nullptr && is_gated(*site)) {
+  if (site != nullptr && is_gated(*site) && (issue_.formats & kHasAffine) != 0) {
+    // Gate and up are scaled before they are multiplied: finish_affine() does both.
+  } else if (site != nullptr && is_gated(*site)) {
     arguments.gated = true;
     arguments.y = ensure<uint16_t>(silu_out_, max_rows_, weight.n / 2);
     pending_.gated = arguments.y;

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "cuda/adapter_formats.h"
 #include "cuda/attention_decode.h"
 #include "cuda/attention_prefill.h"
 #include "cuda/check.h"
@@ -130,8 +131,13 @@ void CudaBackend::begin_step(const StepPlan& plan) {
              std::span(plan.segment_rows)
                  .subspan(segment.rows_begin, segment.rows_end - segment.rows_begin));
   }
+  uint32_t formats = kPlain;
+  for (const LoraSegment& segment : plan.segments) {
+    formats |= static_cast<const PlacedAdapter&>(*segment.adapter).formats;
+  }
   const bool few_adapter_rows = LoraItemsCapacity::fits(load);
-  const bool recorded = few_adapter_rows && coming_.empty() && upload_->fits_recorded(plan);
+  const bool recorded =
+      few_adapter_rows && formats == kPlain && coming_.empty() && upload_->fits_recorded(plan);
   const int32_t bucket = recorded ? graphs_->bucket_for(plan.num_rows()) : 0;
   slot_ = (slot_ + 1) % kSlots;
   const auto table_of = [](const ResidentAdapter* adapter) {
@@ -149,6 +155,7 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   issue_.num_pooled = static_cast<int32_t>(plan.pooled.size());
   issue_.decodes = bucket > 0 || static_cast<int32_t>(plan.spans.size()) == plan.num_rows();
   issue_.adapters = !plan.segments.empty();
+  issue_.formats = formats;
   issue_.few_adapter_rows = few_adapter_rows && plan.num_rows() <= kMaxRecordedRows;
   upload_samples(plan);
 
@@ -248,7 +255,7 @@ void CudaBackend::collect(std::span<SampleResult> results) {
 
 // ---- operations ----
 
-Activation CudaBackend::embed(const Weight& table) {
+Activation CudaBackend::embed(const Weight& table, const LoraSite* site) {
   const auto& weight = static_cast<const DeviceWeight&>(table);
   EmbedArguments arguments;
   arguments.table = weight.values.as<__nv_bfloat16>();
@@ -261,6 +268,10 @@ Activation CudaBackend::embed(const Weight& table) {
   arguments.vocab = static_cast<int32_t>(weight.n);
   plan_adapters();
   cuda::embed(arguments, stream_);
+  if (site != nullptr && (issue_.formats & kAtTable) != 0) {
+    adapt_embedding(issue_.arrays, site->layer, site->parts[0].module, arguments.input_tokens,
+                    arguments.residual, arguments.rows, arguments.hidden, stream_);
+  }
   return {arguments.residual, issue_.rows, arguments.hidden};
 }
 

@@ -42,13 +42,42 @@ struct AdapterEntry {
   float scale = 0.0f;
 };
 
+// A matrix in pages: its rows in chunks, each of which lies in one page.
+struct PagedRows {
+  const uint8_t* const* chunks = nullptr;  // null: there is none
+  int32_t rows_per_chunk = 1;
+  int32_t row_bytes = 0;
+
+#ifdef __CUDACC__
+  template <typename T>
+  __device__ __forceinline__ const T* row(int32_t i) const {
+    const uint8_t* chunk = chunks[i / rows_per_chunk];
+    return reinterpret_cast<const T*>(chunk + int64_t{i % rows_per_chunk} * row_bytes);
+  }
+#endif
+};
+
+// What one (layer, module) has beside its groups, or instead (adapter_formats.h). The LoRA of head
+// and embedding is here, bf16: A [rank, d_in] of the head, [d_in, rank] of the embedding, and B
+// [d_out, rank]; so is what takes the place of their W, and every module's gain and shift, float32.
+struct AdapterExtra {
+  PagedRows whole;
+  PagedRows a;
+  PagedRows b;
+  PagedRows gain;   // [d_out]
+  PagedRows shift;  // [d_out]
+  int32_t rank = 0;
+  float scale = 0.0f;
+};
+
 // In device memory, one per resident adapter, at the start of its first page.
 struct alignas(16) AdapterTable {
   const AdapterEntry* entries = nullptr;  // [num_layers][num_modules]
   int32_t num_layers = 0;                 // the highest the adapter names, plus one
   int32_t num_modules = 0;
   int32_t max_groups = 0;  // of any entry
-  int32_t unused[3] = {};
+  int32_t unused = 0;
+  const AdapterExtra* extras = nullptr;  // [num_layers][num_modules]; null: plain
 };
 
 // The rows of one adapter (backend/step_plan.h, LoraSegment). Rows ascend within a segment.

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,8 @@
 
 namespace lorax {
 
-// Ids of the seven projections; the order is MODULES in worker/addon.ts.
+// Ids of the seven projections, then of what is there once, with layer 0; the order is MODULES in
+// worker/addon.ts.
 enum Module : int32_t {
   kQProj,
   kKProj,
@@ -21,6 +23,9 @@ enum Module : int32_t {
   kGateProj,
   kUpProj,
   kDownProj,
+  kNumProjections,
+  kLmHead = kNumProjections,
+  kEmbedTokens,
   kNumModules
 };
 
@@ -40,9 +45,12 @@ struct AdapterModuleSpec {
   int32_t layer = 0;
   int32_t module = 0;  // Module
   int32_t rank = 0;
-  float scale = 0.0f;  // alpha / r or alpha / sqrt(r); never folded into the weights
-  TensorRef a;         // [rank, d_in]
-  TensorRef b;         // [d_out, rank]
+  float scale = 0.0f;               // alpha / r or alpha / sqrt(r); never folded into the weights
+  TensorRef a;                      // [rank, d_in]
+  TensorRef b;                      // [d_out, rank]; rank 0: no a and b
+  std::optional<TensorRef> b_bias;  // [1, d_out]
+  std::optional<TensorRef> magnitude;  // [1, d_out]
+  std::optional<TensorRef> whole;      // [vocab, hidden]: of the head and the embedding alone
 };
 
 // What changes when somebody writes to a file or puts another in its place.

@@ -179,22 +179,45 @@ void check_tensor(const AdapterSpec& spec, const TensorRef& tensor, int64_t rows
   }
 }
 
+// The tensor that errors about all of the module name.
+const TensorRef& first_tensor(const AdapterModuleSpec& module) {
+  return module.rank == 0 && module.whole ? *module.whole : module.a;
+}
+
 void check_module(const AdapterSpec& spec, const AdapterShapes& shapes,
                   const AdapterModuleSpec& module) {
+  const TensorRef& first = first_tensor(module);
   if (module.module < 0 || module.module >= kNumModules) {
-    fail(spec, module.a, "belongs to unknown module " + std::to_string(module.module));
+    fail(spec, first, "belongs to unknown module " + std::to_string(module.module));
+  }
+  const bool once = module.module >= kNumProjections;
+  if (once && module.layer != 0) {
+    fail(spec, first, "belongs to layer " + std::to_string(module.layer) + ", which has none");
   }
   if (module.layer < 0 || module.layer >= shapes.num_layers) {
-    fail(spec, module.a,
+    fail(spec, first,
          "belongs to layer " + std::to_string(module.layer) + " of a base model with " +
              std::to_string(shapes.num_layers));
   }
-  if (module.rank < 1 || module.rank > kMaxRank) {
-    fail(spec, module.a, "has rank " + std::to_string(module.rank));
+  if (module.rank < (module.whole ? 0 : 1) || module.rank > kMaxRank) {
+    fail(spec, first, "has rank " + std::to_string(module.rank));
   }
-  if (!std::isfinite(module.scale)) fail(spec, module.a, "has a scale that is not finite");
-  check_tensor(spec, module.a, module.rank, shapes.d_in[module.module]);
-  check_tensor(spec, module.b, shapes.d_out[module.module], module.rank);
+  if (!std::isfinite(module.scale)) fail(spec, first, "has a scale that is not finite");
+  const int64_t d_in = shapes.d_in[module.module];
+  const int64_t d_out = shapes.d_out[module.module];
+  if (module.rank > 0) {
+    check_tensor(spec, module.a, module.rank, d_in);
+    check_tensor(spec, module.b, d_out, module.rank);
+  }
+  for (const auto& vector : {module.b_bias, module.magnitude}) {
+    if (!vector) continue;
+    if (module.rank == 0) fail(spec, *vector, "is for a LoRA that is not there");
+    check_tensor(spec, *vector, 1, d_out);
+  }
+  if (!module.whole) return;
+  if (!once) fail(spec, *module.whole, "replaces a projection");
+  const bool is_table = module.module == kEmbedTokens;
+  check_tensor(spec, *module.whole, is_table ? d_in : d_out, is_table ? d_out : d_in);
 }
 
 }  // namespace
@@ -209,7 +232,7 @@ AdapterTensors read_adapter_tensors(const AdapterSpec& spec, const AdapterShapes
   for (const AdapterModuleSpec& module : spec.modules) {
     check_module(spec, shapes, module);
     if (!seen.emplace(module.layer, module.module).second) {
-      fail(spec, module.a,
+      fail(spec, first_tensor(module),
            std::string("is the second for ") + module_name(module.module) + " of layer " +
                std::to_string(module.layer));
     }
@@ -236,23 +259,43 @@ AdapterTensors read_adapter_tensors(const AdapterSpec& spec, const AdapterShapes
       total_bytes += bytes;
     }
   }
-  std::vector<int64_t> tensor_begins;
-  const auto add = [&](const TensorRef& tensor) {
+  AdapterTensors out;
+  out.modules.resize(spec.modules.size());
+  // Where each tensor comes to lie, and the view that is told.
+  struct Placed {
+    const TensorRef* tensor;
+    TensorView* view;
+    int64_t begin;
+  };
+  std::vector<Placed> placed;
+  const auto add = [&](const TensorRef& tensor, TensorView& view) {
     const File& file = *files[tensor.file];
     const int64_t bytes = file.check(tensor);
     if (file.is_direct()) {
-      tensor_begins.push_back(file_begins[tensor.file] + tensor.offset);
+      placed.push_back({&tensor, &view, file_begins[tensor.file] + tensor.offset});
       return;
     }
-    tensor_begins.push_back(total_bytes);
+    placed.push_back({&tensor, &view, total_bytes});
     pieces.push_back({&tensor, &file, tensor.offset, total_bytes, bytes});
     total_bytes += round_up(bytes, 16);
   };
-  for (const AdapterModuleSpec& module : spec.modules) {
-    add(module.a);
-    add(module.b);
+  for (size_t i = 0; i < spec.modules.size(); ++i) {
+    const AdapterModuleSpec& from = spec.modules[i];
+    AdapterModule& to = out.modules[i];
+    to.layer = from.layer;
+    to.module = from.module;
+    to.rank = from.rank;
+    to.scale = from.scale;
+    to.is_table = from.module == kEmbedTokens;
+    to.sampled_rows = from.module == kLmHead;
+    if (from.rank > 0) {
+      add(from.a, to.a);
+      add(from.b, to.b);
+    }
+    if (from.b_bias) add(*from.b_bias, to.b_bias);
+    if (from.magnitude) add(*from.magnitude, to.magnitude);
+    if (from.whole) add(*from.whole, to.whole);
   }
-  AdapterTensors out;
   out.storage.reset(static_cast<uint8_t*>(
       ::operator new[](static_cast<size_t>(total_bytes), std::align_val_t(kBlockBytes))));
   read_all(pieces, total_bytes, out.storage.get());
@@ -268,12 +311,7 @@ AdapterTensors read_adapter_tensors(const AdapterSpec& spec, const AdapterShapes
     view.file = spec.files[tensor.file].c_str();
     return view;
   };
-  for (size_t i = 0; i < spec.modules.size(); ++i) {
-    const AdapterModuleSpec& from = spec.modules[i];
-    out.modules.push_back({from.layer, from.module, from.rank, from.scale,
-                           view(from.a, tensor_begins[2 * i]),
-                           view(from.b, tensor_begins[2 * i + 1])});
-  }
+  for (const Placed& each : placed) *each.view = view(*each.tensor, each.begin);
   return out;
 }
 

@@ -4,7 +4,7 @@
 //   h += W_o attention(rope(W_qkv norm(h)));  h += W_down silu_mul(W_gate_up norm(h))   per layer
 //   sums += norm(h[pooled rows]);  logits = W_head norm(h[logits rows])
 //
-// Every W but the head carries its adapters' low-rank terms (Hu et al. 2021).
+// Every W and the embedding carry their adapters' low-rank terms (Hu et al. 2021).
 #include "model/decoder.h"
 
 #include <algorithm>
@@ -34,16 +34,17 @@ AdapterShapes make_adapter_shapes(const DecoderConfig& config) {
   const int64_t kv = config.kv_size();
   AdapterShapes out;
   out.num_layers = config.num_layers;
-  //            q_proj  k_proj  v_proj  o_proj  gate    up      down
-  out.d_in = {hidden, hidden, hidden, q, hidden, hidden, inner};
-  out.d_out = {q, kv, kv, hidden, inner, inner, hidden};
+  //            q_proj  k_proj  v_proj  o_proj  gate    up      down   head    embedding
+  out.d_in = {hidden, hidden, hidden, q, hidden, hidden, inner, hidden, config.vocab_size};
+  out.d_out = {q, kv, kv, hidden, inner, inner, hidden, config.vocab_size, hidden};
   return out;
 }
 
 int32_t widest(const AdapterShapes& shapes) {
   int64_t out = 0;
-  for (const int64_t d : shapes.d_in) out = std::max(out, d);
-  for (const int64_t d : shapes.d_out) out = std::max(out, d);
+  for (int32_t module = 0; module < kNumProjections; ++module) {
+    out = std::max({out, shapes.d_in[module], shapes.d_out[module]});
+  }
   return static_cast<int32_t>(out);
 }
 
@@ -68,6 +69,8 @@ Decoder::Decoder(std::unique_ptr<Backend> backend, const ModelSpec& spec,
       gate_up_parts_{SitePart{kGateProj, 0, config_.intermediate_size},
                      SitePart{kUpProj, config_.intermediate_size, config_.intermediate_size}},
       down_parts_{SitePart{kDownProj, 0, config_.hidden_size}},
+      head_parts_{SitePart{kLmHead, 0, config_.vocab_size}},
+      embedding_parts_{SitePart{kEmbedTokens, 0, config_.hidden_size}},
       weights_(load_weights(spec, *backend_, options.progress)) {
   const KvLayout layout{config_.num_layers, config_.num_kv_heads, config_.head_dim,
                         widest(adapter_shapes_), config_.hidden_size};
@@ -96,8 +99,29 @@ BackendInfo Decoder::info() const {
 }
 
 std::unique_ptr<AdapterImage> Decoder::read_adapter(const AdapterSpec& spec) {
-  const AdapterTensors tensors = read_adapter_tensors(spec, adapter_shapes_);
+  AdapterTensors tensors = read_adapter_tensors(spec, adapter_shapes_);
+  for (AdapterModule& module : tensors.modules) {
+    if (module.magnitude.data != nullptr || module.whole.data != nullptr) find_base(module);
+  }
   return backend_->pack_adapter(tensors.modules);
+}
+
+// The weight that the module adapts, and where in it.
+void Decoder::find_base(AdapterModule& module) const {
+  const auto in = [&](const Weight& weight, std::span<const SitePart> parts) {
+    for (const SitePart& part : parts) {
+      if (part.module != module.module) continue;
+      module.base = &weight;
+      module.base_row = part.column;
+    }
+  };
+  const LayerWeights& layer = weights_.layers[module.layer];
+  in(*layer.qkv, qkv_parts_);
+  in(*layer.o, o_parts_);
+  in(*layer.gate_up, gate_up_parts_);
+  in(*layer.down, down_parts_);
+  in(weights_.head(), head_parts_);
+  in(*weights_.embedding, embedding_parts_);
 }
 
 std::unique_ptr<ResidentAdapter> Decoder::place_adapter(const AdapterImage& image,
@@ -115,7 +139,8 @@ std::optional<Activation> Decoder::issue(Wants wants) {
   Backend& backend = *backend_;
   const float eps = config_.rms_norm_eps;
 
-  Activation residual = backend.embed(*weights_.embedding);  // [rows, hidden]
+  const LoraSite embedding_site{0, embedding_parts_};
+  Activation residual = backend.embed(*weights_.embedding, &embedding_site);  // [rows, hidden]
   Activation x = backend.rms_norm(residual, *weights_.layers[0].attention_norm, eps);
   for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
     const LayerWeights& weights = weights_.layers[layer];
@@ -143,7 +168,8 @@ std::optional<Activation> Decoder::issue(Wants wants) {
         last ? *weights_.final_norm : *weights_.layers[layer + 1].attention_norm;
     x = backend.add_rms_norm(residual, down, next_norm, eps, last);
   }
-  return backend.linear(x, weights_.head(), nullptr);  // [logits rows, vocab]
+  const LoraSite head_site{0, head_parts_, true};
+  return backend.linear(x, weights_.head(), &head_site);  // [logits rows, vocab]
 }
 
 int32_t Decoder::steps_ahead() const { return backend_->steps_ahead(); }

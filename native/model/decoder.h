@@ -56,6 +56,8 @@ class Decoder : public Model {
   };
   static Wants wants_of(const StepPlan& plan);
 
+  void find_base(AdapterModule& module) const;
+
   // Issues the operations of the begun step; logits of the sampled rows, if it has any.
   std::optional<Activation> issue(Wants wants);
 
@@ -69,6 +71,8 @@ class Decoder : public Model {
   std::array<SitePart, 1> o_parts_;
   std::array<SitePart, 2> gate_up_parts_;
   std::array<SitePart, 1> down_parts_;
+  std::array<SitePart, 1> head_parts_;
+  std::array<SitePart, 1> embedding_parts_;
   DecoderWeights weights_;
   ModelLimits limits_;
   StepTimer timer_;

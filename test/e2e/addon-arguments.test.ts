@@ -205,7 +205,7 @@ describe('an engine', () => {
   });
 
   it('rejects an adapter spec by name', async () => {
-    const spec = { hash: 'x', files: [], modules: [{ layer: 0, module: 7 }] };
+    const spec = { hash: 'x', files: [], modules: [{ layer: 0, module: 9 }] };
     await expect(
       engine.addAdapter(spec as unknown as Parameters<NativeEngine['addAdapter']>[0]),
     ).rejects.toThrow('spec.modules[0].module must be');

@@ -177,16 +177,31 @@ const BAD_ADAPTERS: BadDirectory[] = [
   },
   ...(
     [
-      ['DoRA', { use_dora: true }, /use_dora|DoRA/],
-      ['modules_to_save', { modules_to_save: ['lm_head'] }, /modules_to_save/],
-      ['lora_bias', { lora_bias: true }, /lora_bias/],
       ['aLoRA', { alora_invocation_tokens: [1, 2] }, /alora_invocation_tokens/],
-      ['a head', { target_modules: ['q_proj', 'lm_head'] }, /lm_head/],
+      ['modules_to_save of a norm', { modules_to_save: ['norm'] }, /modules_to_save/],
+      [
+        'trained rows of the embedding',
+        { trainable_token_indices: [1] },
+        /trainable_token_indices/,
+      ],
     ] as const
   ).map(([what, changes, named]): BadDirectory => ({
     what,
     damage: configured(changes),
     code: 'ADAPTER_UNSUPPORTED',
+    names: [named],
+  })),
+  ...(
+    [
+      ['DoRA without magnitudes', { use_dora: true }, /use_dora/],
+      ['modules_to_save without the module', { modules_to_save: ['lm_head'] }, /modules_to_save/],
+      ['lora_bias without biases', { lora_bias: true }, /lora_bias/],
+      ['a head without tensors', { target_modules: ['q_proj', 'lm_head'] }, /target_modules/],
+    ] as const
+  ).map(([what, changes, named]): BadDirectory => ({
+    what,
+    damage: configured(changes),
+    code: 'ADAPTER_INVALID',
     names: [named],
   })),
   {

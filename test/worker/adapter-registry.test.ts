@@ -17,7 +17,10 @@ function from(directory: string, more: Partial<AddRequest> = {}): AddRequest {
   };
 }
 
-/** A directory "x@7" holds content with hash "x"; "rank 500" in it is its largest rank, else 16. */
+/**
+ * A directory "x@7" holds content with hash "x"; "rank 500" in it is its largest rank, else 16, and what
+ * has "DoRA" in it is that.
+ */
 class Backend implements AdapterBackend {
   readonly loaded = new Map<number, string>();
   readonly adds: string[] = [];
@@ -35,7 +38,8 @@ class Backend implements AdapterBackend {
     const module = { layer: 0, module: 0, rank: 4, scale: 1, a: tensor, b: tensor };
     const hash = directory.split('@')[0] as string;
     const rank = Number(/rank (\d+)/.exec(hash)?.[1] ?? 16);
-    return { hash, files: [], modules: [module, { ...module, module: 1, rank }] };
+    const alone = hash.includes('DoRA') ? { alone: 'is DoRA' } : {};
+    return { hash, files: [], modules: [module, { ...module, module: 1, rank }], ...alone };
   }
 
   async add(spec: NativeAdapterSpec): Promise<number> {
@@ -346,6 +350,34 @@ describe('AdapterRegistry', () => {
     });
     fits.release();
     for (const name of ['a', 'b', 'c']) await registry.remove(name);
+    await tick();
+    expect(backend.loaded.size).toBe(0);
+  });
+
+  it('refuses a mix with what takes the place of the base, and holds nothing of it', async () => {
+    const { backend, registry } = setUp();
+    await registry.add('a', from('DoRA'));
+    await registry.add('same', from('DoRA@again'));
+    await registry.add('b', from('plain'));
+    const refused = async (...adapters: [string, number][]) => {
+      const mix = adapters.map(([name, weight]) => ({ name, weight }));
+      await expect(registry.lease(mix)).rejects.toMatchObject({
+        code: 'ADAPTER_UNSUPPORTED',
+        message: expect.stringMatching(/^"(a|same)" is DoRA: .*mixed/) as string,
+      });
+    };
+    await refused(['a', 1], ['b', 1]);
+    await refused(['b', 0.5], ['a', 0.5]);
+    await refused(['a', 0.5]);
+    await refused(['a', 1], ['same', 1]);
+    (await registry.lease([{ name: 'a', weight: 1 }])).release();
+    const halves = await registry.lease([
+      { name: 'a', weight: 0.5 },
+      { name: 'same', weight: 0.5 },
+    ]);
+    expect(halves.uses).toEqual([{ handle: expect.any(Number) as number, weight: 1 }]);
+    halves.release();
+    for (const name of ['a', 'same', 'b']) await registry.remove(name);
     await tick();
     expect(backend.loaded.size).toBe(0);
   });

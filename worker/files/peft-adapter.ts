@@ -12,24 +12,18 @@ import { readdir, realpath } from 'node:fs/promises';
 import path from 'node:path';
 
 import { LoraxError } from '../../src/errors.js';
-import type {
-  DecoderConfig,
-  NativeAdapterModule,
-  NativeAdapterSpec,
-  NativeTensor,
-} from '../addon.js';
-import { ADAPTER_CODES, fileError, readJsonObject, show } from './config-reader.js';
-import { parsePeftConfig } from './peft-config.js';
-import { projections, targets, type Projection, type Target } from './peft-targets.js';
-import { readSafetensors, type SafetensorsTensor } from './safetensors.js';
+import type { DecoderConfig, NativeAdapterModule, NativeAdapterSpec } from '../addon.js';
+import { ADAPTER_CODES, fileError, readJsonObject } from './config-reader.js';
+import { parsePeftConfig, type PeftConfig } from './peft-config.js';
+import { isTable, projections, targets, type Projection, type Target } from './peft-targets.js';
+import { groupTensors, nativeModule, type ModuleTensors } from './peft-tensors.js';
+import { readSafetensors } from './safetensors.js';
+import { readTorchFile } from './torch-file.js';
 
 const CONFIG = 'adapter_config.json';
 const WEIGHTS = 'adapter_model.safetensors';
-
-interface Pair {
-  a?: SafetensorsTensor;
-  b?: SafetensorsTensor;
-}
+/** Read where there are no safetensors. */
+const TORCH_WEIGHTS = 'adapter_model.bin';
 
 export interface PeftAdapter extends NativeAdapterSpec {
   /** Of an activated LoRA. */
@@ -41,43 +35,119 @@ export async function readPeftAdapter(
   base: DecoderConfig,
 ): Promise<PeftAdapter> {
   const root = path.resolve(directory);
-  const { configFile, weightsFile } = await findFiles(root);
+  const { configFile, weightsFile, weightsName } = await findFiles(root);
   const values = await readJsonObject(configFile, ADAPTER_CODES);
   const peft = parsePeftConfig(configFile, values);
-  const weights = await readSafetensors(weightsFile, 'ADAPTER_INVALID');
+  const weights = weightsName.endsWith('.bin')
+    ? await readTorchFile(weightsFile, ADAPTER_CODES)
+    : await readSafetensors(weightsFile, 'ADAPTER_INVALID');
 
   const all = projections(base);
-  const pairs = pairTensors(weights.tensors.values(), all, base, weightsFile);
-  const wanted = new Map(targets(peft, all).map((target) => [target.name, target]));
-  const modules: NativeAdapterModule[] = [];
-  for (const [name, pair] of pairs) {
-    const target = wanted.get(name);
-    if (target === undefined) {
-      throw peft.reader.invalid(
-        'target_modules',
-        `does not cover ${name}, but ${WEIGHTS} holds LoRA tensors for it`,
-      );
-    }
-    modules.push(nativeModule(target, pair, weightsFile));
-  }
-  const lacking = [...wanted.keys()].filter((name) => !pairs.has(name));
-  if (lacking.length > 0) {
-    throw peft.reader.invalid(
-      'target_modules',
-      `covers ${lacking[0]}${lacking.length > 1 ? ` and ${lacking.length - 1} more` : ''}, ` +
-        `but ${WEIGHTS} holds no LoRA tensors for it`,
-    );
-  }
+  const tensors = groupTensors(weights.tensors.values(), all, base, weightsFile);
+  const wanted = new Map(
+    targets(peft, all, base.tiedEmbeddings).map((target) => [target.name, target]),
+  );
+  checkParts(peft, tensors, wanted, weightsName);
+  shareTiedWeights(peft, tensors, base);
+  const modules = [...tensors].map(([name, parts]) => {
+    const target = wanted.get(name) ?? { ...(all.get(name) as Projection), rank: 0, scale: 1 };
+    return nativeModule(target, parts, weightsFile);
+  });
   modules.sort((x, y) => x.layer - y.layer || x.module - y.module);
   const { invocationTokens } = peft;
   return {
-    ...{ hash: await contentHash(values, weightsFile), files: [weightsFile], modules },
+    hash: await contentHash(values, weightsFile),
+    files: [weightsFile],
+    modules,
+    ...aloneBecause(modules),
     ...(invocationTokens === undefined ? {} : { invocationTokens }),
   };
 }
 
+/** What the configuration asks for is there, and nothing else. */
+function checkParts(
+  peft: PeftConfig,
+  tensors: ReadonlyMap<string, ModuleTensors>,
+  wanted: ReadonlyMap<string, Target>,
+  weightsName: string,
+): void {
+  const { reader, loraBias, useDora, modulesToSave } = peft;
+  for (const [name, { a, b, bBias, magnitude, whole }] of tensors) {
+    const hasLora = Boolean(a ?? b ?? bBias ?? magnitude);
+    if (hasLora && !wanted.has(name)) {
+      throw reader.invalid(
+        'target_modules',
+        `does not cover ${name}, but ${weightsName} holds LoRA tensors for it`,
+      );
+    }
+    // PEFT has no bias for the B of an embedding.
+    const wants = {
+      lora_bias: loraBias && hasLora && !isTable(name),
+      use_dora: useDora && hasLora,
+    };
+    const has = { lora_bias: bBias, use_dora: magnitude };
+    for (const field of ['lora_bias', 'use_dora'] as const) {
+      if (wants[field] === (has[field] !== undefined)) continue;
+      const what = has[field]?.name ?? `none of its tensors for ${name}`;
+      throw reader.invalid(field, `is ${wants[field]}, but ${weightsName} holds ${what}`);
+    }
+    if (hasLora && whole && isSaved(name, modulesToSave)) {
+      throw reader.unsupported('modules_to_save', `${name}, which has a LoRA as well`);
+    }
+  }
+  const lacking = [...wanted.keys()].filter((name) => {
+    const parts = tensors.get(name);
+    return !parts?.a && !parts?.b;
+  });
+  if (lacking.length > 0) {
+    throw reader.invalid(
+      'target_modules',
+      `covers ${lacking[0]}${lacking.length > 1 ? ` and ${lacking.length - 1} more` : ''}, ` +
+        `but ${weightsName} holds no LoRA tensors for it`,
+    );
+  }
+  for (const name of modulesToSave) {
+    if ([...tensors].some(([module, { whole }]) => whole && isSaved(module, [name]))) continue;
+    throw reader.invalid('modules_to_save', `names ${name}, which ${weightsName} does not hold`);
+  }
+}
+
+const isSaved = (name: string, modulesToSave: readonly string[]) =>
+  modulesToSave.some((saved) => name === saved || name.endsWith(`.${saved}`));
+
+/**
+ * The base's own weights in the file take the place of the base's, which PEFT loads them into: of a tied
+ * model they are head and embedding. Weights trained with modules_to_save are a copy, and are not.
+ */
+function shareTiedWeights(
+  { modulesToSave }: PeftConfig,
+  tensors: Map<string, ModuleTensors>,
+  { tiedEmbeddings }: DecoderConfig,
+): void {
+  if (!tiedEmbeddings) return;
+  const [head, embedding] = ['lm_head', 'model.embed_tokens'];
+  for (const [from, to] of [
+    [head, embedding],
+    [embedding, head],
+  ] as const) {
+    const whole = tensors.get(from)?.whole;
+    if (whole === undefined || isSaved(from, modulesToSave)) continue;
+    if (tensors.get(to)?.whole === undefined) tensors.set(to, { ...tensors.get(to), whole });
+  }
+}
+
+/** DoRA and whole modules take the place of what is there: they have no share of it. */
+function aloneBecause(modules: readonly NativeAdapterModule[]): { alone?: string } {
+  if (modules.some(({ magnitude }) => magnitude)) return { alone: 'is DoRA' };
+  if (modules.every(({ whole }) => !whole)) return {};
+  const baseCopies = 'base weights that save_embedding_layers=False leaves out';
+  return { alone: `holds whole modules (modules_to_save, or ${baseCopies})` };
+}
+
 /** Real paths of both files, neither of them outside the directory. */
-async function findFiles(root: string): Promise<{ configFile: string; weightsFile: string }> {
+async function findFiles(
+  root: string,
+): Promise<{ configFile: string; weightsFile: string; weightsName: string }> {
   let names: string[];
   let realRoot: string;
   try {
@@ -104,7 +174,9 @@ async function findFiles(root: string): Promise<{ configFile: string; weightsFil
     }
     return real;
   };
-  return { configFile: await find(CONFIG), weightsFile: await find(WEIGHTS) };
+  const hasTorchOnly = names.includes(TORCH_WEIGHTS) && !names.includes(WEIGHTS);
+  const weightsName = hasTorchOnly ? TORCH_WEIGHTS : WEIGHTS;
+  return { configFile: await find(CONFIG), weightsFile: await find(weightsName), weightsName };
 }
 
 function isInside(file: string, directory: string): boolean {
@@ -128,149 +200,16 @@ function isHubBlob(file: string, directory: string): boolean {
 }
 
 function missingFile(root: string, file: string, names: string[]): LoraxError {
-  const pickled = names.find((name) => /^adapter_model\.(bin|pt|pth)$/.test(name));
+  const pickled = names.find((name) => /^adapter_model\.(pt|pth)$/.test(name));
   if (path.basename(file) === WEIGHTS && pickled !== undefined) {
     return new LoraxError(
       'ADAPTER_UNSUPPORTED',
-      `${path.join(root, pickled)}: only safetensors are supported; load the adapter with PEFT ` +
-        'and save it with save_pretrained(..., safe_serialization=True)',
+      `${path.join(root, pickled)}: PEFT reads ${WEIGHTS} or ${TORCH_WEIGHTS}; load the adapter ` +
+        'and save it with save_pretrained()',
       { data: { file: path.join(root, pickled) } },
     );
   }
   return new LoraxError('ADAPTER_INVALID', `${file}: no such file`, { data: { file } });
-}
-
-/** Groups the file's tensors by projection; a tensor that is not A or B of one is refused. */
-function pairTensors(
-  tensors: Iterable<SafetensorsTensor>,
-  all: ReadonlyMap<string, Projection>,
-  base: DecoderConfig,
-  file: string,
-): Map<string, Pair> {
-  const pairs = new Map<string, Pair>();
-  for (const tensor of tensors) {
-    const match = /^(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.default)?\.weight$/.exec(
-      tensor.name,
-    );
-    if (match === null) throw notALora(tensor, file);
-    const [, name, half] = match as unknown as [string, string, 'A' | 'B'];
-    if (!all.has(name)) throw notAProjection(tensor, name, base, file);
-    const pair = pairs.get(name) ?? {};
-    const key = half === 'A' ? 'a' : 'b';
-    if (pair[key] !== undefined) {
-      throw invalid(file, tensor.name, `names the same weight as ${pair[key].name}`);
-    }
-    pair[key] = tensor;
-    pairs.set(name, pair);
-  }
-  if (pairs.size === 0) {
-    throw new LoraxError('ADAPTER_INVALID', `${file}: holds no LoRA tensors`, { data: { file } });
-  }
-  return pairs;
-}
-
-function nativeModule(target: Target, pair: Pair, file: string): NativeAdapterModule {
-  const { name, layer, module, rank, scale } = target;
-  for (const [key, letter] of [
-    ['a', 'A'],
-    ['b', 'B'],
-  ] as const) {
-    if (pair[key] === undefined) {
-      const other = pair[key === 'a' ? 'b' : 'a']?.name ?? name;
-      throw invalid(file, `${name}.lora_${letter}.weight`, `missing, though ${other} is there`);
-    }
-  }
-  const { a, b } = pair as Required<Pair>;
-  if (a.shape[0] === 0 || b.shape[1] === 0) {
-    throw invalid(file, a.name, `rank 0 (shape ${show(a.shape)})`);
-  }
-  const tensor = (from: SafetensorsTensor, expected: [number, number]): NativeTensor => {
-    checkShape(from, expected, rank, file);
-    const { dtype, offset } = from;
-    if (dtype !== 'F32' && dtype !== 'F16' && dtype !== 'BF16') {
-      throw unsupported(file, from.name, `dtype ${dtype}; use F32, F16 or BF16`);
-    }
-    return { name: from.name, file: 0, dtype, rows: expected[0], cols: expected[1], offset };
-  };
-  return {
-    layer,
-    module,
-    rank,
-    scale,
-    a: tensor(a, [rank, target.inputSize]),
-    b: tensor(b, [target.outputSize, rank]),
-  };
-}
-
-/** Tells a wrong rank (config and tensors disagree) from a wrong size (another base model). */
-function checkShape(
-  tensor: SafetensorsTensor,
-  expected: [number, number],
-  rank: number,
-  file: string,
-): void {
-  const { shape, name } = tensor;
-  if (shape.length === 2 && shape[0] === expected[0] && shape[1] === expected[1]) return;
-  const rankAxis = /\.lora_A\./.test(name) ? 0 : 1;
-  const sizeAxis = 1 - rankAxis;
-  const why =
-    shape.length !== 2
-      ? 'a LoRA weight has two dimensions'
-      : shape[sizeAxis] !== expected[sizeAxis]
-        ? 'it was trained on another base model'
-        : `${CONFIG} gives rank ${rank} (r, rank_pattern), the tensor has ${shape[rankAxis]}`;
-  throw new LoraxError(
-    'ADAPTER_INVALID',
-    `${file}: ${name}: expected shape ${show(expected)}, found ${show(shape)}: ${why}`,
-    { data: { file, field: name, expected, found: shape } },
-  );
-}
-
-function notALora({ name }: SafetensorsTensor, file: string): LoraxError {
-  if (/\.lora_magnitude_vector(\.|$)/.test(name)) return unsupported(file, name, 'DoRA');
-  if (/\.lora_embedding_[AB](\.|$)/.test(name)) {
-    return unsupported(file, name, 'LoRA on heads and embeddings');
-  }
-  if (/\.lora_[AB](\.default)?\.bias$/.test(name)) return unsupported(file, name, 'lora_bias');
-  if (/(^|\.)(embed_tokens|lm_head)\./.test(name)) {
-    return unsupported(file, name, 'a whole embedding or head saved with the adapter');
-  }
-  if (/\.lora_[AB]\./.test(name)) {
-    return invalid(file, name, 'not named as PEFT saves adapters (".lora_A.weight")');
-  }
-  return unsupported(file, name, 'a tensor beside the LoRA (modules_to_save, bias)');
-}
-
-function notAProjection(
-  tensor: SafetensorsTensor,
-  name: string,
-  base: DecoderConfig,
-  file: string,
-): LoraxError {
-  if (/(^|\.)(embed_tokens|lm_head)$/.test(name)) {
-    return unsupported(file, tensor.name, 'LoRA on heads and embeddings');
-  }
-  const layer = /^model\.layers\.(\d+)\./.exec(name)?.[1];
-  if (layer !== undefined && Number(layer) >= base.numLayers) {
-    return invalid(
-      file,
-      tensor.name,
-      `the base model has ${base.numLayers} layers: it was trained on another base model`,
-    );
-  }
-  return invalid(file, tensor.name, `a ${base.architecture} has no projection ${name}`);
-}
-
-function invalid(file: string, field: string, message: string): LoraxError {
-  return new LoraxError('ADAPTER_INVALID', `${file}: ${field}: ${message}`, {
-    data: { file, field },
-  });
-}
-
-function unsupported(file: string, field: string, what: string): LoraxError {
-  return new LoraxError('ADAPTER_UNSUPPORTED', `${file}: ${field}: ${what}: not supported`, {
-    data: { file, field },
-  });
 }
 
 /** sha256 over the config, spelled canonically, and the bytes of the weights. */

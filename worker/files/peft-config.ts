@@ -20,6 +20,11 @@ export interface PeftConfig {
   useRslora: boolean;
   /** Activated LoRA: it applies from the last of these in the prompt on. undefined: everywhere. */
   invocationTokens: number[] | undefined;
+  useDora: boolean;
+  loraBias: boolean;
+  /** Names, or last parts of names, of embedding and head, which are trained as a whole. */
+  modulesToSave: string[];
+  ensureWeightTying: boolean;
   /** For errors about fields. */
   reader: ConfigReader;
 }
@@ -34,7 +39,6 @@ const HARMLESS = new Set([
   'lora_dropout',
   'megatron_core',
   'runtime_config',
-  'ensure_weight_tying',
   'qalora_group_size',
   'merge_weights',
   // Of use only with init_lora_weights, which is read.
@@ -46,9 +50,6 @@ const HARMLESS = new Set([
 
 /** Features that change what the adapter computes, and why each is refused. */
 const UNSUPPORTED: Readonly<Record<string, string>> = {
-  use_dora: 'DoRA needs the magnitudes of the merged weights',
-  modules_to_save: 'whole modules trained beside the LoRA would have to replace the base model’s',
-  lora_bias: 'biases on lora_B',
   fan_in_fan_out: 'weights stored as (fan_in, fan_out); no supported model has such',
   trainable_token_indices: 'rows of the embedding trained beside the LoRA',
   target_parameters: 'LoRA on bare parameters',
@@ -87,7 +88,8 @@ export function parsePeftConfig(file: string, values: JsonObject): PeftConfig {
       throw reader.unsupported(field, `${show(value)} is not supported: ${why}`);
     }
   }
-  reader.only('bias', ['none'], 'biases trained beside the LoRA');
+  // Of a base without biases nothing is trained; where there are some, their tensors are refused.
+  reader.only('bias', ['none', 'all', 'lora_only'], 'PEFT knows no such setting');
   reader.only('task_type', ['CAUSAL_LM'], 'other tasks have heads of their own');
   reader.only(
     'init_lora_weights',
@@ -124,10 +126,30 @@ export function parsePeftConfig(file: string, values: JsonObject): PeftConfig {
     ),
     useRslora: reader.boolean('use_rslora') ?? false,
     invocationTokens,
+    useDora: reader.boolean('use_dora') ?? false,
+    loraBias: reader.boolean('lora_bias') ?? false,
+    modulesToSave: readModulesToSave(reader),
+    ensureWeightTying: reader.boolean('ensure_weight_tying') ?? false,
     reader,
   };
+  if (config.useDora && invocationTokens !== undefined) {
+    throw reader.invalid('alora_invocation_tokens', 'cannot go with use_dora');
+  }
+  if (config.useDora && config.loraBias) {
+    throw reader.invalid('lora_bias', 'cannot go with use_dora');
+  }
   reader.rejectUnread(HARMLESS, isUnset);
   return config;
+}
+
+function readModulesToSave(reader: ConfigReader): string[] {
+  const names = reader.strings('modules_to_save') ?? [];
+  const other = names.find((name) => !/^(.*\.)?(embed_tokens|lm_head)$/.test(name));
+  if (other === undefined) return names;
+  throw reader.unsupported(
+    'modules_to_save',
+    `${show(other)} is not supported: embed_tokens and lm_head alone may be trained as a whole`,
+  );
 }
 
 function stringOrList(reader: ConfigReader, field: string): string | string[] | undefined {

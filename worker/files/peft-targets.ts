@@ -22,10 +22,13 @@ export interface Target extends Projection {
   scale: number;
 }
 
-/** The whole embedding and head: modules an adapter may name, and that are not supported. */
-const WHOLE_MODULES = ['model.embed_tokens', 'lm_head'];
+/** What is there once, in the order of MODULES; an adapter may hold all of it. */
+const WHOLE_MODULES = ['lm_head', 'model.embed_tokens'];
+export const isWholeModule = (name: string) => WHOLE_MODULES.includes(name);
+/** Its input is a token. */
+export const isTable = (name: string) => name === 'model.embed_tokens';
 
-/** All seven projections of all layers, by name. */
+/** All that may be adapted, by name: seven projections of all layers, head and embedding. */
 export function projections(config: DecoderConfig): Map<string, Projection> {
   const { hiddenSize, intermediateSize } = config;
   const q = config.numHeads * config.headDim;
@@ -48,21 +51,28 @@ export function projections(config: DecoderConfig): Map<string, Projection> {
       all.set(name, { name, layer, module, inputSize, outputSize });
     });
   }
+  WHOLE_MODULES.forEach((name, i) => {
+    const [inputSize, outputSize] = isTable(name)
+      ? [config.vocabSize, hiddenSize]
+      : [hiddenSize, config.vocabSize];
+    all.set(name, { name, layer: 0, module: sizes.length + i, inputSize, outputSize });
+  });
   return all;
 }
 
-/** Every projection the configuration asks for. An embedding or head among them is refused. */
-export function targets(peft: PeftConfig, all: ReadonlyMap<string, Projection>): Target[] {
-  const names = [...all.keys(), ...WHOLE_MODULES];
+/** Every module that the configuration wants a LoRA on. */
+export function targets(
+  peft: PeftConfig,
+  all: ReadonlyMap<string, Projection>,
+  tiedEmbeddings: boolean,
+): Target[] {
+  const names = [...all.keys()];
   const excluded = matchesNames(peft, 'exclude_modules', peft.excludeModules ?? [], names);
   const targeted = isTargeted(peft, names);
   const chosen = names.filter((_, i) => targeted[i] && !excluded[i]);
-  const whole = chosen.find((name) => WHOLE_MODULES.includes(name));
-  if (whole !== undefined) {
-    throw peft.reader.unsupported(
-      'target_modules',
-      `it includes ${whole}; LoRA on heads and embeddings is not supported`,
-    );
+  // With tied weights PEFT then ties their adapters, and saves both.
+  if (peft.ensureWeightTying && tiedEmbeddings && chosen.some(isWholeModule)) {
+    chosen.push(...WHOLE_MODULES.filter((name) => !chosen.includes(name)));
   }
   if (chosen.length === 0) {
     throw peft.reader.invalid('target_modules', 'matches none of the base model’s projections');

@@ -28,7 +28,7 @@ export interface SafetensorsFile {
 }
 
 /** The format's element types. Which of them can be *used* is the caller's question. */
-const DTYPE_BITS: Readonly<Record<string, number>> = {
+export const DTYPE_BITS: Readonly<Record<string, number>> = {
   BOOL: 8,
   F4: 4,
   F6_E2M3: 6,

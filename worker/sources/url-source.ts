@@ -12,7 +12,12 @@ import { FetchFailure } from './fetch-failure.js';
 import { fetchFiles, type FetchFilesContext, type NamedFile } from './fetch-files.js';
 import { httpRequest, type HttpRequest } from './http-response.js';
 import { withRetries } from './retries.js';
-import { ADAPTER_FILES, ADAPTER_NAMES, ADAPTER_WEIGHTS, pickledAdapter } from './wanted-files.js';
+import {
+  ADAPTER_CONFIG,
+  ADAPTER_FILES,
+  ADAPTER_TORCH_WEIGHTS,
+  ADAPTER_WEIGHTS,
+} from './wanted-files.js';
 
 export interface UrlRequest {
   /** As people write it. */
@@ -35,11 +40,13 @@ export async function fetchFromUrl(source: UrlRequest, context: UrlContext): Pro
   const { store } = context;
   let files: NamedFile[];
   try {
-    files = await Promise.all(ADAPTER_NAMES.map((name) => remoteFile(source, name, context)));
+    files = await Promise.all([
+      remoteFile(source, ADAPTER_CONFIG, context),
+      remoteWeights(source, context),
+    ]);
   } catch (thrown) {
     const directory = isUnreachable(thrown) ? await latest(store) : undefined;
     if (directory !== undefined) return directory;
-    await refusePickle(source, thrown, context);
     throw thrown;
   }
   const version = shortHash(files.map(({ blob }) => blob).join('\n'));
@@ -85,12 +92,17 @@ async function remoteFile(
   };
 }
 
-async function refusePickle(source: UrlRequest, thrown: unknown, context: UrlContext) {
-  const { reason, url = '' } = thrown as Partial<FetchFailure>;
-  if (reason !== 'not-found' || !url.endsWith(ADAPTER_WEIGHTS)) return;
-  const pickle = 'adapter_model.bin';
-  const found = await remoteFile(source, pickle, context).catch(() => undefined);
-  if (found !== undefined) throw pickledAdapter(source.shown, pickle);
+/** Safetensors; where there are none, what torch.save wrote. */
+async function remoteWeights(source: UrlRequest, context: UrlContext): Promise<NamedFile> {
+  const isMissing = (thrown: unknown) => (thrown as Partial<FetchFailure>).reason === 'not-found';
+  try {
+    return await remoteFile(source, ADAPTER_WEIGHTS, context);
+  } catch (thrown) {
+    if (!isMissing(thrown)) throw thrown;
+    return remoteFile(source, ADAPTER_TORCH_WEIGHTS, context).catch((other: unknown) => {
+      throw isMissing(other) ? thrown : other;
+    });
+  }
 }
 
 function isUnreachable(thrown: unknown): boolean {

@@ -1,7 +1,8 @@
 /**
  * Which files of a folder make an adapter or a model: what is fetched, and what has to be there.
  *
- * Pickle files are never fetched: opening one runs what is in it. Called by the sources.
+ * A model's pickle files are never fetched; an adapter's .bin is read without running it
+ * (worker/files/torch-pickle.ts). Called by the sources.
  */
 import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
@@ -16,33 +17,26 @@ export interface WantedFiles {
 
 export const ADAPTER_CONFIG = 'adapter_config.json';
 export const ADAPTER_WEIGHTS = 'adapter_model.safetensors';
-export const ADAPTER_NAMES: readonly string[] = [ADAPTER_CONFIG, ADAPTER_WEIGHTS];
+/** What torch.save wrote: wanted where there are no safetensors. */
+export const ADAPTER_TORCH_WEIGHTS = 'adapter_model.bin';
 
 export const ADAPTER_FILES: WantedFiles = {
   choose(names, source) {
-    const missing = ADAPTER_NAMES.find((name) => !names.includes(name));
-    if (missing === undefined) return [...ADAPTER_NAMES];
-    const pickled = names.find((name) => /^adapter_model\.(bin|pt|pth)$/.test(name));
-    if (missing === ADAPTER_WEIGHTS && pickled !== undefined) throw pickledAdapter(source, pickled);
-    throw new LoraxError('ADAPTER_INVALID', `${source} has no ${missing}: it is no PEFT adapter.`, {
-      data: { source, file: missing },
+    const weights = [ADAPTER_WEIGHTS, ADAPTER_TORCH_WEIGHTS].find((name) => names.includes(name));
+    if (weights !== undefined && names.includes(ADAPTER_CONFIG)) return [ADAPTER_CONFIG, weights];
+    const file = weights === undefined ? ADAPTER_WEIGHTS : ADAPTER_CONFIG;
+    throw new LoraxError('ADAPTER_INVALID', `${source} has no ${file}: it is no PEFT adapter.`, {
+      data: { source, file },
     });
   },
   async isComplete(directory) {
-    const found = await Promise.all(ADAPTER_NAMES.map((name) => exists(directory, name)));
-    return found.every(Boolean);
+    const has = (name: string) => exists(directory, name);
+    return (
+      (await has(ADAPTER_CONFIG)) &&
+      ((await has(ADAPTER_WEIGHTS)) || (await has(ADAPTER_TORCH_WEIGHTS)))
+    );
   },
 };
-
-export function pickledAdapter(source: string, file: string): LoraxError {
-  return new LoraxError(
-    'ADAPTER_UNSUPPORTED',
-    `${source}: ${file} is a pickle, which can run code when it is read; only safetensors are ` +
-      'loaded. Convert it: load the adapter with PEFT and save it with ' +
-      'save_pretrained(..., safe_serialization=True).',
-    { data: { source, file } },
-  );
-}
 
 const MODEL_INDEX = 'model.safetensors.index.json';
 const MODEL_TEXTS =

@@ -141,7 +141,7 @@ AdapterSpec dummy_adapter(const DecoderConfig& config, int32_t rank, const std::
                          hidden};
   int64_t offset = 0;
   for (int32_t layer = 0; layer < config.num_layers; ++layer) {
-    for (int32_t module = 0; module < kNumModules; ++module) {
+    for (int32_t module = 0; module < kNumProjections; ++module) {
       AdapterModuleSpec entry;
       entry.layer = layer;
       entry.module = module;

@@ -111,6 +111,7 @@ export function tinyConfig(folder, overrides = {}) {
     device: 'cpu',
     precision: 'float32',
     memoryBytes: 16 << 20,
+    hostMemoryBytes: 1 << 30,
     maxBatchTokens: 256,
     maxQueued: 64,
     threads: 2,

@@ -140,8 +140,8 @@ TEST_P(LinearTest, EmbedGathersRowsOfAPackedTable) {
   StepPlan plan = rows_plan(5);
   plan.token_ids = {0, 76, 15, 16, 33};
   backend->begin_step(plan);
-  poison(backend->embed(*table));
-  const auto y = copy(backend->embed(*table));
+  poison(backend->embed(*table, nullptr));
+  const auto y = copy(backend->embed(*table, nullptr));
   for (int r = 0; r < 5; ++r) {
     for (int j = 0; j < hidden; ++j) {
       ASSERT_EQ(y[r * hidden + j], stored(w[plan.token_ids[r] * hidden + j]));

@@ -83,7 +83,7 @@ TEST_F(AdapterReaderTest, AMissingOrTruncatedFileIsNamed) {
 TEST_F(AdapterReaderTest, ModulesOfAnotherBaseAreRefused) {
   expect_invalid(changed([](auto& m) { m.layer = 2; }), "layer 2 of a base model with 2");
   expect_invalid(changed([](auto& m) { m.layer = -1; }), "layer -1");
-  expect_invalid(changed([](auto& m) { m.module = 7; }), "unknown module 7");
+  expect_invalid(changed([](auto& m) { m.module = 9; }), "unknown module 9");
   expect_invalid(changed([](auto& m) { m.module = kKProj; }), "has shape");
   expect_invalid(changed([](auto& m) { m.a.cols = 80; }), "ask for [3, 72]");
   expect_invalid(changed([](auto& m) { m.b.rows = 47; }), "ask for [48, 3]");
@@ -99,6 +99,43 @@ TEST_F(AdapterReaderTest, RanksScalesAndOffsetsThatLieAreRefused) {
   expect_invalid(changed([](auto& m) { m.b.offset = std::numeric_limits<int64_t>::max(); }),
                  "lora_B");
   expect_invalid(changed([](auto& m) { m.a.file = 1; }), "which is not listed");
+}
+
+TEST_F(AdapterReaderTest, WhatIsBesideALoraHasItsShape) {
+  const auto beside = [&](auto&& change) {
+    return changed([&](auto& m) {
+      TensorRef vector = m.b;
+      vector.name = "beside";
+      vector.rows = 1;
+      vector.cols = m.b.rows;
+      change(m, vector);
+    });
+  };
+  expect_invalid(beside([](auto& m, TensorRef v) {
+                   v.cols -= 1;
+                   m.b_bias = v;
+                 }),
+                 "beside has shape [1, 47]");
+  expect_invalid(beside([](auto& m, TensorRef v) {
+                   v.rows = 2;
+                   m.magnitude = v;
+                 }),
+                 "beside has shape [2, 48]");
+  expect_invalid(beside([](auto& m, TensorRef v) { m.whole = v; }), "replaces a projection");
+  expect_invalid(beside([](auto& m, TensorRef v) {
+                   m.module = kLmHead;
+                   m.layer = 1;
+                   m.whole = v;
+                 }),
+                 "belongs to layer 1, which has none");
+  expect_invalid(beside([](auto& m, TensorRef v) {
+                   m.module = kLmHead;
+                   m.layer = 0;
+                   m.rank = 0;
+                   m.magnitude = v;
+                   m.whole = v;
+                 }),
+                 "for a LoRA that is not there");
 }
 
 TEST_F(AdapterReaderTest, TwoForOneModuleAreRefused) {

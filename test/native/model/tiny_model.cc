@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cmath>
@@ -49,6 +50,8 @@ TensorRef append(std::ofstream& out, const std::string& name, const Matrix& matr
 }
 
 std::string projection_name(int32_t layer, int32_t module) {
+  if (module == kLmHead) return "lm_head.weight";
+  if (module == kEmbedTokens) return "model.embed_tokens.weight";
   const char* block = module <= kOProj ? "self_attn." : "mlp.";
   return "model.layers." + std::to_string(layer) + "." + block + module_name(module) + ".weight";
 }
@@ -109,7 +112,7 @@ TinyModel::TinyModel(const DecoderConfig& config, uint32_t seed) : config_(confi
     add_gain(prefix + "post_attention_layernorm.weight", hidden);
     const int64_t rows[] = {q, kv, kv, hidden, inner, inner, hidden};
     const int64_t cols[] = {hidden, hidden, hidden, q, hidden, hidden, inner};
-    for (int32_t module = 0; module < kNumModules; ++module) {
+    for (int32_t module = 0; module < kNumProjections; ++module) {
       add(projection_name(layer, module), rows[module], cols[module]);
     }
     if (config.qkv_bias) {
@@ -143,15 +146,56 @@ TinyAdapter TinyModel::random_adapter(uint32_t seed, int32_t rank,
   TinyAdapter out;
   for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
     for (const int32_t module : modules) {
-      const Matrix& w = tensors_.at(projection_name(layer, module));
+      if (module >= kNumProjections && layer > 0) continue;
+      const Matrix& w = base_weight(layer, module);
+      const bool is_table = module == kEmbedTokens;
+      const int64_t d_in = is_table ? w.rows : w.cols;
+      const int64_t d_out = is_table ? w.cols : w.rows;
       const int32_t own_rank = rank + module % 3;
-      out.modules.push_back(
-          {layer, module, own_rank, 0.5f + 0.1f * static_cast<float>(module),
-           random_matrix(rng, own_rank, w.cols, 1.0f / std::sqrt(static_cast<float>(w.cols))),
-           random_matrix(rng, w.rows, own_rank, 0.4f)});
+      const float deviation = is_table ? 1.0f : 1.0f / std::sqrt(static_cast<float>(d_in));
+      out.modules.push_back({layer, module, own_rank, 0.5f + 0.1f * static_cast<float>(module),
+                             random_matrix(rng, own_rank, d_in, deviation),
+                             random_matrix(rng, d_out, own_rank, 0.4f)});
     }
   }
   return out;
+}
+
+const Matrix& TinyModel::base_weight(int32_t layer, int32_t module) const {
+  const bool tied_head = module == kLmHead && config_.tied_embeddings;
+  return tensors_.at(projection_name(layer, tied_head ? int32_t{kEmbedTokens} : module));
+}
+
+void TinyModel::add_biases(TinyAdapter& adapter, uint32_t seed) const {
+  std::mt19937 rng(seed);
+  for (TinyAdapter::Module& m : adapter.modules) {
+    m.b_bias = random_matrix(rng, 1, m.b.rows, 0.5f);
+  }
+}
+
+void TinyModel::add_magnitudes(TinyAdapter& adapter, uint32_t seed) const {
+  std::mt19937 rng(seed);
+  for (TinyAdapter::Module& m : adapter.modules) {
+    const Matrix& w = base_weight(m.layer, m.module);
+    double sum = 0;
+    for (const float x : w.values) sum += double{x} * x;
+    const double norm = std::sqrt(sum / static_cast<double>(m.b.rows));  // of an output, usually
+    m.magnitude = random_matrix(rng, 1, m.b.rows, static_cast<float>(0.3 * norm));
+    for (float& x : m.magnitude.values) x += static_cast<float>(norm);
+  }
+}
+
+void TinyModel::add_whole(TinyAdapter& adapter, int32_t module, uint32_t seed) const {
+  std::mt19937 rng(seed);
+  const Matrix& w = base_weight(0, module);
+  auto found = std::find_if(adapter.modules.begin(), adapter.modules.end(),
+                            [&](const auto& m) { return m.module == module; });
+  if (found == adapter.modules.end()) {
+    adapter.modules.push_back({0, module, 0, 1.0f, {}, {}});
+    found = adapter.modules.end() - 1;
+  }
+  const float deviation = module == kEmbedTokens ? 1.0f : 0.2f;
+  found->whole = random_matrix(rng, w.rows, w.cols, deviation);
 }
 
 AdapterSpec TinyModel::write_adapter(const TinyAdapter& adapter, const std::string& file_name,
@@ -167,8 +211,18 @@ AdapterSpec TinyModel::write_adapter(const TinyAdapter& adapter, const std::stri
     m.module = module.module;
     m.rank = module.rank;
     m.scale = module.scale;
-    m.a = append(out, name + ".lora_A", module.a, dtype);
-    m.b = append(out, name + ".lora_B", module.b, dtype);
+    if (module.rank > 0) {
+      m.a = append(out, name + ".lora_A", module.a, dtype);
+      m.b = append(out, name + ".lora_B", module.b, dtype);
+    }
+    const auto append_if = [&](const Matrix& matrix, const char* ending) {
+      std::optional<TensorRef> ref;
+      if (!matrix.values.empty()) ref = append(out, name + ending, matrix, dtype);
+      return ref;
+    };
+    m.b_bias = append_if(module.b_bias, ".lora_B.bias");
+    m.magnitude = append_if(module.magnitude, ".lora_magnitude_vector");
+    m.whole = append_if(module.whole, ".whole");
     spec.modules.push_back(m);
   }
   if (!out.good()) throw std::runtime_error("cannot write " + spec.files[0]);

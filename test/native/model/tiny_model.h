@@ -40,6 +40,7 @@ struct TinyAdapter {
     int32_t layer, module, rank;
     float scale;
     Matrix a, b;
+    Matrix b_bias = {}, magnitude = {}, whole = {};  // no values: without
   };
   std::vector<Module> modules;
 };
@@ -55,14 +56,22 @@ class TinyModel {
   // Writes every tensor and says where it lies. Values are rounded to `dtype`.
   ModelSpec write(const std::string& file_name = "model.bin", DType dtype = DType::kF32) const;
 
-  // Random A and B of the given modules in every layer; ranks differ by module.
+  // Random A and B of the given modules in every layer; ranks differ by module. Head and embedding
+  // are of layer 0.
   TinyAdapter random_adapter(uint32_t seed, int32_t rank,
                              const std::vector<int32_t>& modules) const;
+  // What some adapters have beside A and B, at random: of all their modules, or one of these two.
+  void add_biases(TinyAdapter& adapter, uint32_t seed) const;
+  void add_magnitudes(TinyAdapter& adapter, uint32_t seed) const;
+  void add_whole(TinyAdapter& adapter, int32_t module, uint32_t seed) const;
   AdapterSpec write_adapter(const TinyAdapter& adapter, const std::string& file_name,
                             DType dtype = DType::kF32) const;
 
   // W += scale B A in every adapted projection.
   void merge(const TinyAdapter& adapter);
+
+  // Of layer 0 where it is there once; a tied head is the embedding.
+  const Matrix& base_weight(int32_t layer, int32_t module) const;
 
   std::string path(const std::string& name) const { return directory_.file(name); }
 

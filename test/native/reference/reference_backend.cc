@@ -7,6 +7,9 @@
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+#include <utility>
+
+#include "backend/base_copies.h"
 
 namespace lorax {
 namespace {
@@ -23,8 +26,14 @@ struct ReferenceVector : Vector {
 struct ReferenceModule {
   int32_t layer = 0, module = 0, rank = 0;
   float scale = 0.0f;
-  std::vector<float> a;  // [rank, d_in]
-  std::vector<float> b;  // [d_out, rank]
+  std::vector<float> a;          // [rank, d_in]
+  std::vector<float> b;          // [d_out, rank]
+  std::vector<float> b_bias;     // [d_out] or empty
+  std::vector<float> magnitude;  // [d_out] or empty
+  std::vector<float> whole;      // [d_out, d_in], of a table [d_in, d_out]; or empty
+  bool is_table = false;
+  std::vector<float> base;       // [d_out, d_in] of W, with a magnitude
+  std::vector<float> base_bias;  // [d_out] or empty
 };
 
 struct ReferenceImage : AdapterImage {
@@ -89,6 +98,70 @@ void norm_row(const float* x, const float* gain, int64_t size, float eps, float*
   for (int64_t i = 0; i < size; ++i) out[i] = static_cast<float>(x[i] * inverse * gain[i]);
 }
 
+// ||W + scale B A|| of one output.
+double merged_norm(const ReferenceModule& module, int64_t output, int64_t d_in) {
+  double sum = 0;
+  for (int64_t k = 0; k < d_in; ++k) {
+    double merged = module.base[output * d_in + k];
+    for (int32_t r = 0; r < module.rank; ++r) {
+      merged += double{module.scale} * module.b[output * module.rank + r] *
+                module.a[int64_t{r} * d_in + k];
+    }
+    sum += merged * merged;
+  }
+  return std::sqrt(sum);
+}
+
+// W [d_out, d_in] of a module with a magnitude, and its bias.
+void copy_base(const AdapterModule& module, ReferenceModule& to) {
+  const auto& weight = static_cast<const ReferenceWeight&>(*module.base);
+  const int64_t d_in = module.a.cols;
+  const int64_t d_out = module.b.rows;
+  const float* values =
+      to.whole.empty() ? weight.values.data() + module.base_row * weight.k : to.whole.data();
+  for (int64_t i = 0; i < d_out; ++i) {
+    for (int64_t j = 0; j < d_in; ++j) {
+      to.base.push_back(module.is_table ? values[j * d_out + i] : values[i * d_in + j]);
+    }
+  }
+  for (int64_t i = 0; i < d_out; ++i) {
+    if (merged_norm(to, i, d_in) > 0) continue;
+    throw Error("ADAPTER_INVALID",
+                std::string("tensor ") + module.magnitude.name + " scales output " +
+                    std::to_string(i) + ", whose merged weights are all 0",
+                {{"tensor", std::string(module.magnitude.name)}});
+  }
+  if (weight.bias.empty()) return;
+  to.base_bias.assign(weight.bias.begin() + module.base_row,
+                      weight.bias.begin() + module.base_row + d_out);
+}
+
+// What one adapter makes of one row y [d_out], which the base and adapters before it have made.
+void add_adapter(const ReferenceModule& module, const float* x, int32_t d_in, float weight,
+                 int32_t d_out, float* y) {
+  std::vector<float> shrunk(module.rank);
+  for (int32_t r = 0; r < module.rank; ++r) {
+    shrunk[r] = dot(x, module.a.data() + int64_t{r} * d_in, d_in);
+  }
+  for (int32_t j = 0; j < d_out; ++j) {
+    if (!module.whole.empty()) {
+      double sum = 0;
+      for (int64_t k = 0; k < d_in; ++k) {
+        const int64_t at = module.is_table ? k * d_out + j : int64_t{j} * d_in + k;
+        sum += double{x[k]} * module.whole[at];
+      }
+      y[j] = static_cast<float>(sum);
+    }
+    double delta = dot(shrunk.data(), module.b.data() + int64_t{j} * module.rank, module.rank);
+    if (!module.b_bias.empty()) delta += module.b_bias[j];
+    y[j] += static_cast<float>(weight * module.scale * delta);
+    if (module.magnitude.empty()) continue;
+    const float bias = module.base_bias.empty() ? 0.0f : module.base_bias[j];
+    y[j] = static_cast<float>(module.magnitude[j] / merged_norm(module, j, d_in) * (y[j] - bias) +
+                              bias);
+  }
+}
+
 Activation activation(std::vector<float>& data, int32_t rows, int32_t cols) {
   return {data.data(), rows, cols};
 }
@@ -133,8 +206,13 @@ void ReferenceBackend::reserve(const KvLayout& layout, const RopeConfig& rope, i
   max_logits_rows_ = max_logits_rows;
 }
 
-std::unique_ptr<AdapterImage> ReferenceBackend::pack_adapter(
-    std::span<const AdapterModule> modules) {
+std::unique_ptr<AdapterImage> ReferenceBackend::pack_adapter(std::span<const AdapterModule> given) {
+  const auto modules = without_base_copies(given, [](const AdapterModule& m) {
+    std::vector<float> whole;
+    append_values(m.whole, "ADAPTER_INVALID", whole);
+    const float* base = static_cast<const ReferenceWeight&>(*m.base).values.data();
+    return std::equal(whole.begin(), whole.end(), base + m.base_row * m.whole.cols);
+  });
   auto out = std::make_unique<ReferenceImage>();
   for (const AdapterModule& module : modules) {
     ReferenceModule copy;
@@ -142,8 +220,18 @@ std::unique_ptr<AdapterImage> ReferenceBackend::pack_adapter(
     copy.module = module.module;
     copy.rank = module.rank;
     copy.scale = module.scale;
-    append_values(module.a, "ADAPTER_INVALID", copy.a);
-    append_values(module.b, "ADAPTER_INVALID", copy.b);
+    copy.is_table = module.is_table;
+    if (module.rank > 0) {
+      append_values(module.a, "ADAPTER_INVALID", copy.a);
+      append_values(module.b, "ADAPTER_INVALID", copy.b);
+    }
+    for (const auto& [view, values] :
+         {std::pair(&module.b_bias, &copy.b_bias), std::pair(&module.magnitude, &copy.magnitude),
+          std::pair(&module.whole, &copy.whole)}) {
+      if (view->data != nullptr) append_values(*view, "ADAPTER_INVALID", *values);
+      out->bytes += static_cast<int64_t>(values->size()) * 4;
+    }
+    if (module.magnitude.data != nullptr) copy_base(module, copy);
     out->bytes += static_cast<int64_t>(copy.a.size() + copy.b.size()) * 4;
     out->modules.push_back(std::move(copy));
   }
@@ -172,12 +260,21 @@ void ReferenceBackend::begin_step(const StepPlan& plan) {
   ended_sums_.clear();
 }
 
-Activation ReferenceBackend::embed(const Weight& table) {
+Activation ReferenceBackend::embed(const Weight& table, const LoraSite* site) {
   const auto& weight = static_cast<const ReferenceWeight&>(table);
   residual_.clear();
   for (const int32_t token : plan_->token_ids) {
     const auto row = weight.values.begin() + token * weight.k;
     residual_.insert(residual_.end(), row, row + weight.k);
+  }
+  if (site != nullptr) {
+    // A token is a column of the transposed table: y = W x for x that is 1 there and 0 elsewhere.
+    std::vector<float> x(static_cast<size_t>(weight.n) * plan_->num_rows());
+    for (int32_t row = 0; row < plan_->num_rows(); ++row) {
+      x[static_cast<size_t>(row) * weight.n + plan_->token_ids[row]] = 1.0f;
+    }
+    add_adapters(activation(x, plan_->num_rows(), static_cast<int32_t>(weight.n)), *site,
+                 static_cast<int32_t>(weight.k), residual_.data());
   }
   return activation(residual_, plan_->num_rows(), static_cast<int32_t>(weight.k));
 }
@@ -235,31 +332,33 @@ Activation ReferenceBackend::linear(const Activation& x, const Weight& w, const 
           dot(row_of(x, row), weight.values.data() + j * weight.k, weight.k) + bias;
     }
   }
-  if (site != nullptr) {
-    for (const LoraSegment& segment : plan_->segments) {
-      const auto& adapter = static_cast<const ReferenceAdapter&>(*segment.adapter);
-      for (const ReferenceModule& module : adapter.modules) {
-        for (const SitePart& part : site->parts) {
-          if (module.layer != site->layer || module.module != part.module) continue;
-          for (int32_t i = segment.rows_begin; i < segment.rows_end; ++i) {
-            const int32_t row = plan_->segment_rows[i];
-            const float factor = plan_->segment_weights[i] * module.scale;
-            std::vector<float> shrunk(module.rank);
-            for (int32_t r = 0; r < module.rank; ++r) {
-              shrunk[r] = dot(row_of(x, row), module.a.data() + int64_t{r} * x.cols, x.cols);
-            }
-            for (int32_t j = 0; j < part.columns; ++j) {
-              y[static_cast<size_t>(row) * n + part.column + j] +=
-                  factor *
-                  dot(shrunk.data(), module.b.data() + int64_t{j} * module.rank, module.rank);
-            }
+  if (site != nullptr) add_adapters(x, *site, n, y.data());
+  linear_ = std::move(y);
+  return activation(linear_, x.rows, n);
+}
+
+// What the plan's segments do to y [rows of x, cols] at the site.
+void ReferenceBackend::add_adapters(const Activation& x, const LoraSite& site, int32_t cols,
+                                    float* y) {
+  for (const LoraSegment& segment : plan_->segments) {
+    const auto& adapter = static_cast<const ReferenceAdapter&>(*segment.adapter);
+    for (const ReferenceModule& module : adapter.modules) {
+      for (const SitePart& part : site.parts) {
+        if (module.layer != site.layer || module.module != part.module) continue;
+        for (int32_t i = segment.rows_begin; i < segment.rows_end; ++i) {
+          int32_t row = plan_->segment_rows[i];
+          if (site.sampled_rows) {
+            const std::vector<int32_t>& sampled = plan_->logits_rows;
+            const auto found = std::find(sampled.begin(), sampled.end(), row);
+            if (found == sampled.end()) continue;
+            row = static_cast<int32_t>(found - sampled.begin());
           }
+          add_adapter(module, row_of(x, row), x.cols, plan_->segment_weights[i], part.columns,
+                      y + int64_t{row} * cols + part.column);
         }
       }
     }
   }
-  linear_ = std::move(y);
-  return activation(linear_, x.rows, n);
 }
 
 float* ReferenceBackend::kv(const SequenceSpan& span, int32_t position, int32_t layer,

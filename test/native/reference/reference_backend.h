@@ -32,7 +32,7 @@ class ReferenceBackend : public Backend {
   void record(const std::function<Activation()>&) override {}
   int32_t allocate_pages(int64_t memory_bytes, int32_t context_tokens) override;
 
-  std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> modules) override;
+  std::unique_ptr<AdapterImage> pack_adapter(std::span<const AdapterModule> given) override;
   std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                  std::span<const int32_t> pages) override;
   int64_t page_load_ns() override { return 0; }
@@ -40,7 +40,7 @@ class ReferenceBackend : public Backend {
   int32_t steps_ahead() const override { return 0; }
   void begin_step(const StepPlan& plan) override;
   std::optional<Activation> replay() override { return std::nullopt; }
-  Activation embed(const Weight& table) override;
+  Activation embed(const Weight& table, const LoraSite* site) override;
   Activation rms_norm(const Activation& residual, const Vector& gain, float eps) override;
   Activation add_rms_norm(Activation& residual, const Activation& delta, const Vector& gain,
                           float eps, bool sampled_rows) override;
@@ -60,6 +60,8 @@ class ReferenceBackend : public Backend {
  private:
   // Where K (which = 0) or V (which = 1) of one token lies: [kv_heads * head_dim].
   float* kv(const SequenceSpan& span, int32_t position, int32_t layer, int32_t which);
+
+  void add_adapters(const Activation& x, const LoraSite& site, int32_t cols, float* y);
 
   int32_t block_tokens_;
   int32_t num_pages_;

@@ -9,6 +9,7 @@ import {
   symlinkSync,
   truncateSync,
   writeFileSync,
+  readdirSync,
 } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -214,12 +215,23 @@ describe('an adapter of the hub', () => {
     expect(error.data).toMatchObject({ reason: 'unauthorized' });
   });
 
-  it('as a pickle is refused before a byte of it is fetched', async () => {
-    const { server, fetcher } = await setUp();
+  it('as adapter_model.bin is fetched where there are no safetensors, and only there', async () => {
+    const { server, anew, fetcher } = await setUp();
     server.add('acme/old', { 'adapter_config.json': '{}', 'adapter_model.bin': 'pickle' });
-    const error = await failure(fetcher.adapter(hub('acme/old'), undefined, call()));
-    expect(error.code).toBe('ADAPTER_UNSUPPORTED');
-    expect(error.message).toContain('adapter_model.bin is a pickle');
+    const old = await fetcher.adapter(hub('acme/old'), undefined, call());
+    expect(readdirSync(old).sort()).toEqual(['adapter_config.json', 'adapter_model.bin']);
+    expect(await anew(true).adapter(hub('acme/old'), undefined, call())).toBe(old);
+    server.add('acme/both', { ...adapterFiles(), 'adapter_model.bin': 'pickle' });
+    const both = await fetcher.adapter(hub('acme/both'), undefined, call());
+    expect(readdirSync(both).sort()).toEqual(['adapter_config.json', WEIGHTS]);
+  });
+
+  it('with neither kind of weights is refused before a byte of it is fetched', async () => {
+    const { server, fetcher } = await setUp();
+    server.add('acme/none', { 'adapter_config.json': '{}', 'adapter_model.pt': 'pickle' });
+    const error = await failure(fetcher.adapter(hub('acme/none'), undefined, call()));
+    expect(error.code).toBe('ADAPTER_INVALID');
+    expect(error.message).toContain(`has no ${WEIGHTS}`);
     expect(server.downloads(/./)).toEqual([]);
   });
 
