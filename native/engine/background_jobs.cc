@@ -1,6 +1,11 @@
 // One mutex, one condition; jobs run outside of both.
 #include "engine/background_jobs.h"
 
+#ifdef __linux__
+#include <sys/resource.h>
+#include <unistd.h>
+#endif
+
 #include <utility>
 
 namespace lorax {
@@ -31,6 +36,10 @@ void BackgroundJobs::stop() {
 }
 
 void BackgroundJobs::work() {
+#ifdef __linux__
+  // On Linux that is the thread's alone, and of those it starts.
+  if (yields_) setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), 10);
+#endif
   std::unique_lock lock(mutex_);
   for (;;) {
     ++idle_;

@@ -16,7 +16,9 @@ namespace lorax {
 
 class BackgroundJobs {
  public:
-  explicit BackgroundJobs(int max_threads) : max_threads_(max_threads) {}
+  // `yields`: others' threads go first, as far as the system knows how.
+  explicit BackgroundJobs(int max_threads, bool yields = false)
+      : max_threads_(max_threads), yields_(yields) {}
   ~BackgroundJobs() { stop(); }
   BackgroundJobs(const BackgroundJobs&) = delete;
   BackgroundJobs& operator=(const BackgroundJobs&) = delete;
@@ -32,6 +34,7 @@ class BackgroundJobs {
   void work();
 
   const int max_threads_;
+  const bool yields_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::function<void()>> jobs_;

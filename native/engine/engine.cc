@@ -83,7 +83,7 @@ class Engine::Impl {
   Outbox outbox_;
   StatusBoard board_;
   GrammarCache grammars_;
-  BackgroundJobs readers_{kReaders};
+  BackgroundJobs readers_{kReaders, /*yields=*/true};
   StepLoop loop_;  // engine thread
 
  private:

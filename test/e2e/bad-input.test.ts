@@ -177,7 +177,7 @@ const BAD_ADAPTERS: BadDirectory[] = [
   },
   ...(
     [
-      ['aLoRA', { alora_invocation_tokens: [1, 2] }, /alora_invocation_tokens/],
+      ['aLoRA by its string', { alora_invocation_string: 'Now' }, /alora_invocation_string/],
       ['modules_to_save of a norm', { modules_to_save: ['norm'] }, /modules_to_save/],
       [
         'trained rows of the embedding',

@@ -105,7 +105,8 @@ it('1,000 loads that fail or are aborted give all back, and nobody else hears of
   expect((await engine.stats()).requests).toEqual({ running: 0, waiting: 0 });
   expect((await engine.stats()).pages.adapter).toBe(before.adapter);
   await expect.poll(() => litter(cacheDirectory)).toEqual([]);
-  expect(partials(cacheDirectory).length).toBeLessThanOrEqual(1);
+  // Of each file one, however many began it.
+  expect(partials(cacheDirectory).length).toBeLessThanOrEqual(files.length);
   // What was cut goes on when somebody wants it again.
   server.fault = () => undefined;
   expect(await answerOf(engine, 'slow')).toEqual(expected);

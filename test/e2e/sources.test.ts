@@ -93,8 +93,9 @@ describe('an adapter of the hub', () => {
     void lorax.prefetch('none');
     const { hash } = await lorax.prefetch('json');
     const requests = server.log.length;
-    const { state, hash: listed } = (await lorax.adapters.list())[0]!;
-    expect([state, listed]).toEqual(['host', hash]);
+    const listed = async () => (await lorax.adapters.list())[0]!;
+    await expect.poll(async () => (await listed()).state).toBe('resident');
+    expect((await listed()).hash).toBe(hash);
     await ask(lorax('json'));
     expect(server.log.length).toBe(requests);
     await expect(lorax.prefetch('none')).rejects.toMatchObject({ code: 'ADAPTER_NOT_FOUND' });

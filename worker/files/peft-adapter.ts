@@ -6,14 +6,13 @@
  * it: nothing is dropped, and nothing outside the directory is read. Only headers and, for the
  * content hash, bytes are read here; native code checks the values. Called by the adapter registry.
  */
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { readdir, realpath } from 'node:fs/promises';
 import path from 'node:path';
 
 import { LoraxError } from '../../src/errors.js';
 import type { DecoderConfig, NativeAdapterModule, NativeAdapterSpec } from '../addon.js';
 import { ADAPTER_CODES, fileError, readJsonObject } from './config-reader.js';
+import { sha256OfFile } from './hash-thread.js';
 import { parsePeftConfig, type PeftConfig } from './peft-config.js';
 import { isTable, projections, targets, type Projection, type Target } from './peft-targets.js';
 import { groupTensors, nativeModule, type ModuleTensors } from './peft-tensors.js';
@@ -214,15 +213,11 @@ function missingFile(root: string, file: string, names: string[]): LoraxError {
 
 /** sha256 over the config, spelled canonically, and the bytes of the weights. */
 async function contentHash(config: unknown, weightsFile: string): Promise<string> {
-  const hash = createHash('sha256').update(`${canonicalJson(config)}\n`);
   try {
-    for await (const chunk of createReadStream(weightsFile, { highWaterMark: 1 << 20 })) {
-      hash.update(chunk as Buffer);
-    }
+    return await sha256OfFile(`${canonicalJson(config)}\n`, weightsFile);
   } catch (error) {
     throw fileError(weightsFile, 'ADAPTER_INVALID', error);
   }
-  return hash.digest('hex');
 }
 
 /** Keys in order, no whitespace. */

@@ -11,6 +11,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import { activeUses, type LeasedUse } from '../../../worker/activation.js';
 import type {
   EngineAddon,
   NativeAdapterSpec,
@@ -240,18 +241,18 @@ export function describeGoldens(name: string, options: GoldenOptions): void {
   });
   /** The case's adapters, those added that were not yet. */
   const usesOf = async (
-    { adapters }: GoldenCase,
+    { adapters, promptTokens }: GoldenCase,
     handles: Map<string, number>,
     add: (spec: NativeAdapterSpec) => number | Promise<number>,
   ): Promise<NativeAdapterUse[]> => {
-    const uses = [];
+    const uses: LeasedUse[] = [];
     for (const { directory, weight } of adapters) {
-      const handle =
-        handles.get(directory) ?? (await add(await readPeftAdapter(directory, model.config)));
+      const spec = await readPeftAdapter(directory, model.config);
+      const handle = handles.get(directory) ?? (await add(spec));
       handles.set(directory, handle);
-      uses.push({ handle, weight });
+      uses.push({ handle, weight, invocationTokens: spec.invocationTokens });
     }
-    return uses;
+    return activeUses(uses, Int32Array.from(promptTokens));
   };
 
   const onCuda = options.device === 'cuda';

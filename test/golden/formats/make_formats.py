@@ -48,7 +48,11 @@ FORMATS: dict[str, tuple[str, dict, dict]] = {
     "layers-saved": (TIED, dict(r=4, target_modules=["q_proj"]), dict(save_embedding_layers=True)),
     "layers-saved-untied": (UNTIED, dict(r=4, target_modules=["q_proj"]), dict(save_embedding_layers=True)),
     "layers-saved-lora": (TIED, dict(r=4, target_modules=["q_proj", "embed_tokens"]), dict(save_embedding_layers=True)),
+    # Activated LoRA: from the last occurrence of these tokens on. Prompts hold them twice; or not at all.
+    "alora": (TIED, dict(r=4, lora_alpha=8, target_modules=SEVEN, alora_invocation_tokens=[7, 11, 7]), {}),
+    "alora-biased-base": (BIASED, dict(r=3, target_modules=["q_proj", "down_proj"], alora_invocation_tokens=[90, 4]), {}),
 }
+INVOKED_AT = (9, 30)
 
 
 @torch.no_grad()
@@ -116,6 +120,9 @@ def main() -> None:
             generator = torch.Generator().manual_seed(5000 + 1000 * index + seed)
             length = int(torch.randint(40, 61, (1,), generator=generator))
             prompt = torch.randint(3, 128, (length,), generator=generator).tolist()
+            invocation = settings.get("alora_invocation_tokens", [])
+            for at in INVOKED_AT:
+                prompt[at : at + len(invocation)] = invocation
             tokens, margin = greedy(exact, prompt)
             if margin >= MIN_MARGIN:
                 break

@@ -394,14 +394,21 @@ class Episode {
                                       log.cached_tokens % options_.limits.block_tokens == 0));
     ++tally_->cached;
     const auto same = [](const AdapterUse& a, const AdapterUse& b) {
-      return a.handle == b.handle && a.weight == b.weight;
+      return a.handle == b.handle && a.weight == b.weight && a.first_position == b.first_position;
+    };
+    const auto is_of_base = [&](const Request& any) {
+      return std::ranges::all_of(any.adapters, [&](const AdapterUse& use) {
+        return use.first_position >= log.cached_tokens;
+      });
     };
     bool of_prompt = false, of_answer = false;
     for (const auto& [id, other] : requests_) {
       if (id == request.id || log_[id].started_turn > log.started_turn) continue;
       if (other.request.embedding || !log_[id].started ||
           other.request.cache_scope != request.cache_scope ||
-          !std::ranges::equal(other.request.adapters, request.adapters, same)) {
+          !(is_of_base(request)
+                ? is_of_base(other.request)
+                : std::ranges::equal(other.request.adapters, request.adapters, same))) {
         continue;
       }
       const std::vector<int32_t> whole = whole_of(other);
