@@ -30,7 +30,8 @@ struct AdapterUse {
 struct Request {
   int32_t id = 0;
   std::vector<int32_t> prompt;
-  // y += weight * scale * B (A x) for each, from its first position on; empty = base. Distinct, at most kMaxSegmentsPerRow.
+  // y += weight * scale * B (A x) for each, from its first position on; empty = base. Distinct, at
+  // most kMaxSegmentsPerRow.
   std::vector<AdapterUse> adapters = {};
   SamplingParams sampling;
   std::shared_ptr<grammar::Grammar> grammar = nullptr;  // that the output must match; null: free

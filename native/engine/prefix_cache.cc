@@ -121,11 +121,9 @@ void PrefixCache::publish(std::span<const int32_t> tokens, int32_t num_computed,
     if (block != nullptr) {
       table->replace(index, pool_.share(block->page.pages()));
     } else {
-      BlockKey key{parent_of_next(tree, path->last_),
-                   {block_tokens.begin(), block_tokens.end()}};
-      const auto made =
-          tree.blocks.try_emplace(std::move(key), *this, queue_, tree, path->last_,
-                                  pool_.share(table->pages().subspan(index, 1)));
+      BlockKey key{parent_of_next(tree, path->last_), {block_tokens.begin(), block_tokens.end()}};
+      const auto made = tree.blocks.try_emplace(std::move(key), *this, queue_, tree, path->last_,
+                                                pool_.share(table->pages().subspan(index, 1)));
       block = &made.first->second;
       block->key = &made.first->first;
       ++num_blocks_;

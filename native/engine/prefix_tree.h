@@ -25,8 +25,8 @@ namespace lorax {
 class PrefixCache;
 struct PrefixTree;
 
-// What all blocks of a tree have in common. Blocks before the first position of every adapter are in
-// the base's tree, and those after them go on from there.
+// What all blocks of a tree have in common. Blocks before the first position of every adapter are
+// in the base's tree, and those after them go on from there.
 struct TreeKey {
   TreeKey(std::string in_scope, std::span<const AdapterUse> of) : scope(std::move(in_scope)) {
     for (const AdapterUse& use : of) {

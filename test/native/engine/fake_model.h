@@ -47,8 +47,8 @@ inline uint64_t add_adapter(uint64_t before, uint64_t adapter, float weight) {
   return mix(mix(before, adapter), std::bit_cast<uint32_t>(weight));
 }
 
-// Of adapters ascending by handle, at a position. `names` [adapters.size()]; those of the base are not
-// looked at.
+// Of adapters ascending by handle, at a position. `names` [adapters.size()]; those of the base are
+// not looked at.
 inline uint64_t adapters_value(const std::vector<AdapterUse>& adapters,
                                const std::vector<std::string>& names, int32_t position) {
   uint64_t value = 0;
