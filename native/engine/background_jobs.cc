@@ -6,6 +6,7 @@
 #include <unistd.h>
 #endif
 
+#include <system_error>
 #include <utility>
 
 namespace lorax {
@@ -16,7 +17,11 @@ bool BackgroundJobs::post(std::function<void()> job) {
     if (stopping_) return false;
     const bool short_of_threads = static_cast<int>(jobs_.size()) >= idle_;
     if (short_of_threads && static_cast<int>(threads_.size()) < max_threads_) {
-      threads_.emplace_back([this] { work(); });
+      try {
+        threads_.emplace_back([this] { work(); });
+      } catch (const std::system_error&) {
+        if (threads_.empty()) throw;  // else those that there are do it
+      }
     }
     jobs_.push_back(std::move(job));
   }

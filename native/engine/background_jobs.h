@@ -23,8 +23,8 @@ class BackgroundJobs {
   BackgroundJobs(const BackgroundJobs&) = delete;
   BackgroundJobs& operator=(const BackgroundJobs&) = delete;
 
-  // False after stop(). Throws, with nothing posted, when the system has no thread to give. A job
-  // must not throw.
+  // False after stop(). Throws, with nothing posted, when the system has no thread at all to give.
+  // A job must not throw.
   bool post(std::function<void()> job);
 
   // Lets every posted job run, then joins. Not from a job. Idempotent.

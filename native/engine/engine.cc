@@ -48,6 +48,7 @@ int64_t size_estimate(const AdapterSpec& spec) {
   int64_t elements = 0;
   for (const AdapterModuleSpec& module : spec.modules) {
     elements += int64_t{module.rank} * (module.a.cols + module.b.rows);
+    if (module.whole) elements += module.whole->rows * module.whole->cols;
   }
   return 2 * elements;
 }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -87,8 +88,7 @@ bool HostTier::bring(Copy& copy) {
 // The job knows nothing of the copy, which may be gone when it ends.
 void HostTier::read(Copy& copy, HostBudget::Share share) {
   auto result = std::make_shared<ImageRead>(copy.handle, nullptr, std::move(share));
-  const bool posted = readers_.post([result = std::move(result), spec = copy.spec, &model = model_,
-                                     &commands = commands_]() noexcept {
+  const auto job = [result, spec = copy.spec, &model = model_, &commands = commands_]() noexcept {
     if (commands.closed()) return;
     try {
       result->image = model.read_adapter(*spec);
@@ -103,8 +103,14 @@ void HostTier::read(Copy& copy, HostBudget::Share share) {
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
       }
     }
-  });
-  if (!posted) return;  // the engine is being stopped
+  };
+  try {
+    if (!readers_.post(job)) return;  // the engine is being stopped
+  } catch (const std::system_error& error) {
+    // No thread to be had: who waits for the adapter hears so, and nobody else.
+    result->failure = reading_failed(error);
+    commands_.post(ImageReadCommand{result});
+  }
   copy.is_being_read = true;
   ++num_being_read_;
   ++num_reads_;
