@@ -14,6 +14,7 @@
 
 #include "engine/engine.h"
 #include "engine/event_log.h"
+#include "engine/expected_alone.h"
 #include "engine/expected_governed.h"
 #include "engine/fake_model.h"
 

@@ -12,6 +12,7 @@
 
 #include "engine/engine.h"
 #include "engine/event_log.h"
+#include "engine/expected_alone.h"
 #include "engine/fake_model.h"
 
 namespace lorax {

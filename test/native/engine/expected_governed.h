@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/admission.h"
+#include "engine/expected_alone.h"
 #include "engine/fake_model.h"
 #include "grammar/matcher.h"
 

@@ -17,16 +17,6 @@
 namespace lorax {
 namespace {
 
-const std::vector<int32_t> kProjections = {kQProj,    kKProj,  kVProj,   kOProj,
-                                           kGateProj, kUpProj, kDownProj};
-
-std::vector<int32_t> random_tokens(uint32_t seed, int32_t count, int32_t vocab) {
-  std::mt19937 rng(seed);
-  std::vector<int32_t> out(count);
-  for (int32_t& token : out) token = static_cast<int32_t>(rng() % vocab);
-  return out;
-}
-
 struct Format {
   const char* name;
   std::function<TinyAdapter(const TinyModel&)> make;
@@ -48,12 +38,12 @@ std::vector<Format> formats() {
   const auto whole_embedding = [](const TinyModel& model, TinyAdapter& a) {
     model.add_whole(a, kEmbedTokens, 11);
   };
-  std::vector<int32_t> everything = kProjections;
+  std::vector<int32_t> everything = kAllModules;
   everything.insert(everything.end(), {kLmHead, kEmbedTokens});
   return {
-      {"biases of B", with(kProjections, biases)},
+      {"biases of B", with(kAllModules, biases)},
       {"biases of B in some projections", with({kVProj, kUpProj}, biases)},
-      {"DoRA", with(kProjections, dora)},
+      {"DoRA", with(kAllModules, dora)},
       {"DoRA of k, o and gate", with({kKProj, kOProj, kGateProj}, dora)},
       {"DoRA of down", with({kDownProj}, dora)},
       {"a LoRA on the head", with({kLmHead})},
@@ -112,7 +102,7 @@ TEST_P(AdapterFormatsTest, NeighboursChangeNothing) {
   StepRunner runner(GetParam().make(), model.write());
   std::vector<const ResidentAdapter*> adapters = {nullptr};
   adapters.push_back(runner.add_adapter(
-      model.write_adapter(model.random_adapter(3, 17, kProjections), "plain.bin")));
+      model.write_adapter(model.random_adapter(3, 17, kAllModules), "plain.bin")));
   for (const Format& format : formats()) {
     adapters.push_back(runner.add_adapter(model.write_adapter(format.make(model), "adapter.bin")));
   }

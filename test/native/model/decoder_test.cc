@@ -16,16 +16,6 @@
 namespace lorax {
 namespace {
 
-const std::vector<int32_t> kAllModules = {kQProj,    kKProj,  kVProj,   kOProj,
-                                          kGateProj, kUpProj, kDownProj};
-
-std::vector<int32_t> random_tokens(uint32_t seed, int32_t count, int32_t vocab) {
-  std::mt19937 rng(seed);
-  std::vector<int32_t> out(count);
-  for (int32_t& token : out) token = static_cast<int32_t>(rng() % vocab);
-  return out;
-}
-
 std::vector<float> reference_logits(const ModelSpec& spec, const std::vector<int32_t>& tokens) {
   StepRunner runner(std::make_unique<ReferenceBackend>(), spec);
   return runner.run_alone(tokens, nullptr, static_cast<int32_t>(tokens.size()));

@@ -14,16 +14,6 @@
 namespace lorax {
 namespace {
 
-const std::vector<int32_t> kAllModules = {kQProj,    kKProj,  kVProj,   kOProj,
-                                          kGateProj, kUpProj, kDownProj};
-
-std::vector<int32_t> random_tokens(uint32_t seed, int32_t count, int32_t vocab) {
-  std::mt19937 rng(seed);
-  std::vector<int32_t> out(count);
-  for (int32_t& token : out) token = static_cast<int32_t>(rng() % vocab);
-  return out;
-}
-
 // W x, in double.
 std::vector<float> product(const Matrix& w, const std::vector<float>& x) {
   std::vector<float> out;

@@ -58,6 +58,13 @@ std::string projection_name(int32_t layer, int32_t module) {
 
 }  // namespace
 
+std::vector<int32_t> random_tokens(uint32_t seed, int32_t count, int32_t vocab) {
+  std::mt19937 rng(seed);
+  std::vector<int32_t> out(count);
+  for (int32_t& token : out) token = static_cast<int32_t>(rng() % vocab);
+  return out;
+}
+
 uint16_t to_bfloat16(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);

@@ -81,6 +81,12 @@ class TinyModel {
   TempDirectory directory_;
 };
 
+// The projections that a decoder layer has.
+inline const std::vector<int32_t> kAllModules = {kQProj,    kKProj,  kVProj,   kOProj,
+                                                 kGateProj, kUpProj, kDownProj};
+
+std::vector<int32_t> random_tokens(uint32_t seed, int32_t count, int32_t vocab);
+
 // Rounds to the nearest bfloat16, ties to even.
 uint16_t to_bfloat16(float value);
 
