@@ -8,7 +8,7 @@
 // milliseconds, the floor (bytes read / the copy speed measured here) and their ratio, then what
 // the scenarios say of each other. Names, which --only takes, also as a prefix with a `*`:
 //
-//   base, 1xr16 ... 128xr16        so many distinct adapters of rank 16, all seven projections
+//   base, 1xr16 ... 256xr16        so many distinct adapters of rank 16, all seven projections
 //   8xmixed                        ranks 8, 16, 32, 64, two each; with 8xr8, 8xr32, 8xr64 to tell
 //                                  what uniform ranks take at its bytes
 //   8xr16-half-base                half the rows on the base
@@ -116,7 +116,7 @@ std::vector<Scenario> decode_scenarios(const Options& options, Adapters& adapter
     const auto add = [&](const std::string& name, const auto& make_adapters, int32_t base_rows) {
       if (options.wants(name)) of_rows.push_back({name, rows, make_adapters(), base_rows});
     };
-    for (const int32_t distinct : {1, 8, 32, 64, 128}) {
+    for (const int32_t distinct : {1, 8, 32, 64, 128, 256}) {
       if (distinct > rows || (options.quick && distinct > 32)) continue;
       add(std::to_string(distinct) + "xr16", [&] { return adapters.of_rank(16, distinct); }, 0);
     }

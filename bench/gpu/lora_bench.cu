@@ -4,8 +4,9 @@
 // Adapters of several layers are walked in turn, so that A and B come from device memory; x and y
 // are as hot as the kernel before leaves them (few rows) or rotate too (many rows). Prints CSV:
 // kernel,site,rows,adapters,rank,us,GB/s,of_copy, the last one the share of --copy=<GB/s> (a device
-// copy's, bytes read and written). Arguments: few, many; none = both. rows: the many rows of a
-// prefill alone, each LoRA kernel beside its plain form and the sum of a layer.
+// copy's, bytes read and written). Arguments: few, many, short; none = all. rows: the many rows of a
+// prefill alone, each LoRA kernel beside its plain form and the sum of a layer. short: decodes that
+// have an adapter each, both ways.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -218,6 +219,34 @@ RopeKv make_prompts(int32_t rows, StepArrays& arrays) {
   return out;
 }
 
+LoraRowLists make_lists(const Step& step, int32_t tile_rows) {
+  LoraRowLists out;
+  const auto segment_rows = static_cast<int32_t>(step.load.rows);
+  out.capacity = {step.rows, step.segments, segment_rows, step.load.row_groups};
+  out.tile_rows = tile_rows;
+  out.v_begin = device_array<int64_t>(step.segments);
+  out.num_tiles = device_array<int32_t>(1);
+  out.tiles = device_array<LoraRowTile>(out.capacity.max_tiles(tile_rows));
+  out.pair_begin = device_array<int32_t>((step.rows + 15) / 16 + 1);
+  out.pairs = device_array<LoraRowPair>(segment_rows);
+  out.slices = device_array<LoraRowSlices>(int64_t{step.segments} * LoraSiteItems::kMaxParts);
+  out.v = device_array<__nv_bfloat16>(out.capacity.v_bytes() / 2);
+  return out;
+}
+
+LoraRowSite row_site(int s, int32_t layer) {
+  LoraRowSite out;
+  out.layer = layer;
+  int32_t column = 0;
+  for (const int32_t m : kSites[s].modules) {
+    out.modules[out.num_parts] = m;
+    out.column[out.num_parts] = column;
+    out.columns[out.num_parts++] = kDOut[m];
+    column += kDOut[m];
+  }
+  return out;
+}
+
 struct RowsCase {
   int32_t rows;
   int adapters;
@@ -231,27 +260,8 @@ void time_rows(const RowsCase& c, bool alone_too, cudaStream_t stream) {
   const int32_t groups = (c.rank + 15) / 16;
   Step step = make_step(adapters, c.rows, true, groups);
   RopeKv rope = make_prompts(c.rows, step.arrays);
-  LoraRowLists lists;
-  lists.capacity = {c.rows, step.segments, c.rows, step.load.row_groups};
-  lists.v_begin = device_array<int64_t>(step.segments);
-  lists.num_tiles = device_array<int32_t>(1);
-  lists.tiles = device_array<LoraRowTile>(lists.capacity.max_tiles());
-  lists.pair_begin = device_array<int32_t>((c.rows + 15) / 16 + 1);
-  lists.pairs = device_array<LoraRowPair>(c.rows);
-  lists.slices = device_array<LoraRowSlices>(int64_t{step.segments} * LoraSiteItems::kMaxParts);
-  lists.v = device_array<__nv_bfloat16>(lists.capacity.v_bytes() / 2);
-  const auto site_of = [&](int s, int i) {
-    LoraRowSite site;
-    site.layer = i % layers;
-    int32_t column = 0;
-    for (const int32_t m : kSites[s].modules) {
-      site.modules[site.num_parts] = m;
-      site.column[site.num_parts] = column;
-      site.columns[site.num_parts++] = kDOut[m];
-      column += kDOut[m];
-    }
-    return site;
-  };
+  const LoraRowLists lists = make_lists(step, LoraRowTile::kRows);
+  const auto site_of = [&](int s, int i) { return row_site(s, i % layers); };
   // Two of each buffer: at 8192 rows each is larger than the cache, at 256 both stay in it.
   const int64_t wide = int64_t{c.rows} * 2 * kInner;
   __nv_bfloat16* buffers[2] = {random_bf16(wide), random_bf16(wide)};
@@ -342,6 +352,56 @@ void many(cudaStream_t stream) {
   }
 }
 
+// Decodes: shrink and expand as of short segments and as of long ones, beside the bytes of A and B.
+void short_rows(cudaStream_t stream) {
+  for (const RowsCase& c : {RowsCase{32, 32, 16}, RowsCase{128, 8, 16}, RowsCase{128, 32, 16},
+                            RowsCase{128, 128, 16}, RowsCase{256, 8, 16}, RowsCase{256, 256, 16},
+                            RowsCase{256, 64, 64}}) {
+    const int32_t layers = std::max(2, 64 / c.adapters);
+    const int32_t groups = (c.rank + 15) / 16;
+    const auto adapters = make_adapters(c.adapters, layers, c.rank);
+    const Step step = make_step(adapters, c.rows, false, groups);
+    __nv_bfloat16* x = random_bf16(int64_t{c.rows} * kInner);
+    __nv_bfloat16* y = random_bf16(int64_t{c.rows} * 2 * kInner);
+    for (const int32_t tile_rows : {LoraRowTile::kShortRows, LoraRowTile::kRows}) {
+      const bool is_short = tile_rows == LoraRowTile::kShortRows;
+      const LoraRowLists lists = make_lists(step, tile_rows);
+      print(is_short ? "lists_short" : "lists", "all", c.rows, c.adapters, c.rank,
+            micros(20, stream, [&](int) { make_lora_rows(lists, step.arrays, c.rows, stream); }),
+            0);
+      double all = 0, all_bytes = 0;
+      for (int s = 0; s < 4; ++s) {
+        const int32_t k = kDIn[kSites[s].modules[0]];
+        int32_t n = 0;
+        for (const int32_t m : kSites[s].modules) n += kDOut[m];
+        const double a_bytes = 32.0 * groups * k * c.adapters * kSites[s].modules.size();
+        const double b_bytes = 32.0 * groups * n * c.adapters;
+        const auto shrink = is_short ? lora_shrink_short : lora_shrink_rows;
+        const double shrink_us = micros(4 * layers, stream, [&](int i) {
+          shrink(lists, row_site(s, i % layers), step.arrays, x, c.rows, k, stream);
+        });
+        // Slices are those of the site that was shrunk last: of one layer.
+        const double both_us = micros(4 * layers, stream, [&](int i) {
+          const LoraRowSite site = row_site(s, i % layers);
+          shrink(lists, site, step.arrays, x, c.rows, k, stream);
+          lora_expand(lists, site, y, c.rows, n, stream);
+        });
+        print(is_short ? "shrink_short" : "shrink_rows", kSites[s].name, c.rows, c.adapters, c.rank,
+              shrink_us, a_bytes);
+        print("and_expand", kSites[s].name, c.rows, c.adapters, c.rank, both_us - shrink_us,
+              b_bytes);
+        all += both_us;
+        all_bytes += a_bytes + b_bytes;
+      }
+      print(is_short ? "layer_short" : "layer_rows", "all", c.rows, c.adapters, c.rank, all,
+            all_bytes);
+    }
+    std::fflush(stdout);
+    LORAX_CUDA(cudaFree(x));
+    LORAX_CUDA(cudaFree(y));
+  }
+}
+
 void prefill_rows(cudaStream_t stream) {
   for (const int32_t rows : {2048, 8192}) {
     for (const int adapters : {1, 8, 64}) time_rows({rows, adapters, 16}, false, stream);
@@ -369,6 +429,7 @@ int main(int argc, char** argv) {
     std::printf("kernel,site,rows,adapters,rank,us,GB/s,of_copy\n");
     if (!any || wants("few")) lorax::cuda::few(stream);
     if (!any || wants("many")) lorax::cuda::many(stream);
+    if (!any || wants("short")) lorax::cuda::short_rows(stream);
     if (wants("rows")) lorax::cuda::prefill_rows(stream);
   } catch (const lorax::Error& error) {
     std::printf("%s\n", error.what());

@@ -152,6 +152,11 @@ class CudaBackend final : public Backend {
     bool decodes = false;    // every row is a span of its own
     bool adapters = false;
     bool few_adapter_rows = false;  // the lists of lora_items.h hold them
+    // Otherwise those of lora_rows.h do. Segments of `long_from` rows are long; there are such, and
+    // shorter ones.
+    int32_t long_from = 1;
+    bool has_long = false;
+    bool has_short = false;
     uint32_t formats = kPlain;      // of all adapters (AdapterFormats); others are not recorded
     int32_t bucket = 0;             // 0: not recorded
   };
@@ -186,6 +191,7 @@ class CudaBackend final : public Backend {
   float* exported_sums(int slot) const {
     return exported_sums_.as<float>() + int64_t{slot} * max_logits_rows_ * layout_.hidden_size;
   }
+  void choose_lists(const StepPlan& plan);
   void upload_samples(const StepPlan& plan);
   void reserve_masks(int32_t vocab);
   const uint32_t* upload_masks(int32_t vocab);
@@ -247,7 +253,8 @@ class CudaBackend final : public Backend {
   bool aligned_sites_ = true;          // as the streaming GEMM takes their parts
   bool aligned_gates_ = true;          // the same of gate and up, where they are not multiplied
   DeviceBuffer lora_pieces_;
-  LoraRowLists row_lists_;
+  LoraRowLists row_lists_;    // of long segments
+  LoraRowLists short_lists_;  // of the others
   DeviceBuffer row_list_storage_;
 
   // Of sampling.

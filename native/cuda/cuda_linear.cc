@@ -4,7 +4,8 @@
 //
 // Few rows: all of it is one launch of the streaming GEMM; where W has too few rows to fill the
 // device, the parts of k are left for the next operation to add. Many rows: shrink is a kernel of
-// its own, and the operation that follows adds the expand (lora_rows.h).
+// its own, and so is the expand of short segments; the operation that follows adds that of long
+// ones (lora_rows.h).
 #include <algorithm>
 #include <stdexcept>
 
@@ -117,22 +118,34 @@ void CudaBackend::lay_out_row_lists() {
   capacity.row_groups = max_rows_ * int64_t{kMaxRankGroups};
   Layout layout;
   const int64_t v_begin_at = layout.take(capacity.segments, sizeof(int64_t));
-  const int64_t num_tiles_at = layout.take(1, sizeof(int32_t));
-  const int64_t tiles_at = layout.take(capacity.max_tiles(), sizeof(LoraRowTile));
-  const int64_t pair_begin_at = layout.take((max_rows_ + 15) / 16 + 1, sizeof(int32_t));
-  const int64_t pairs_at = layout.take(capacity.segment_rows, sizeof(LoraRowPair));
   const int64_t slices_at =
       layout.take(int64_t{capacity.segments} * LoraSiteItems::kMaxParts, sizeof(LoraRowSlices));
   const int64_t v_at = layout.take(capacity.v_bytes(), 1);
+  short_lists_ = row_lists_;
+  short_lists_.tile_rows = LoraRowTile::kShortRows;
+  struct Places {
+    LoraRowLists& lists;
+    int64_t num_tiles, tiles, pair_begin, pairs;
+  };
+  std::vector<Places> places;
+  for (LoraRowLists* lists : {&row_lists_, &short_lists_}) {
+    Places& at = places.emplace_back(Places{*lists, 0, 0, 0, 0});
+    at.num_tiles = layout.take(1, sizeof(int32_t));
+    at.tiles = layout.take(capacity.max_tiles(lists->tile_rows), sizeof(LoraRowTile));
+    at.pair_begin = layout.take((max_rows_ + 15) / 16 + 1, sizeof(int32_t));
+    at.pairs = layout.take(capacity.segment_rows, sizeof(LoraRowPair));
+  }
   row_list_storage_ = DeviceBuffer(layout.bytes, "lists of adapters' work");
   uint8_t* base = row_list_storage_.as<uint8_t>();
-  row_lists_.v_begin = reinterpret_cast<int64_t*>(base + v_begin_at);
-  row_lists_.num_tiles = reinterpret_cast<int32_t*>(base + num_tiles_at);
-  row_lists_.tiles = reinterpret_cast<LoraRowTile*>(base + tiles_at);
-  row_lists_.pair_begin = reinterpret_cast<int32_t*>(base + pair_begin_at);
-  row_lists_.pairs = reinterpret_cast<LoraRowPair*>(base + pairs_at);
-  row_lists_.slices = reinterpret_cast<LoraRowSlices*>(base + slices_at);
-  row_lists_.v = reinterpret_cast<__nv_bfloat16*>(base + v_at);
+  for (const Places& at : places) {
+    at.lists.v_begin = reinterpret_cast<int64_t*>(base + v_begin_at);
+    at.lists.slices = reinterpret_cast<LoraRowSlices*>(base + slices_at);
+    at.lists.v = reinterpret_cast<__nv_bfloat16*>(base + v_at);
+    at.lists.num_tiles = reinterpret_cast<int32_t*>(base + at.num_tiles);
+    at.lists.tiles = reinterpret_cast<LoraRowTile*>(base + at.tiles);
+    at.lists.pair_begin = reinterpret_cast<int32_t*>(base + at.pair_begin);
+    at.lists.pairs = reinterpret_cast<LoraRowPair*>(base + at.pairs);
+  }
 }
 
 // The step's work lists, before its first linear.
@@ -140,7 +153,9 @@ void CudaBackend::plan_adapters() {
   if (!issue_.adapters) return;
   if (!streams_few_rows()) {
     if (row_list_storage_.bytes() == 0) lay_out_row_lists();
-    make_lora_rows(row_lists_, issue_.arrays, issue_.rows, stream_);
+    row_lists_.from_rows = short_lists_.to_rows = issue_.long_from;
+    if (issue_.has_long) make_lora_rows(row_lists_, issue_.arrays, issue_.rows, stream_);
+    if (issue_.has_short) make_lora_rows(short_lists_, issue_.arrays, issue_.rows, stream_);
   } else if (!sites_.empty()) {
     if (lists_.num_sites != static_cast<int32_t>(sites_.size())) lay_out_lists();
     make_lora_items(lists_, issue_.arrays, stream_);
@@ -274,11 +289,20 @@ void CudaBackend::run_many(const Activation& x, const DeviceWeight& weight, bool
   operands.y = y;
   if (index >= 0) {
     // Ahead of the product, whose y the next operation then finds in the cache.
-    pending_.site = &sites_[index];
-    lora_shrink_rows(row_lists_, sites_[index], issue_.arrays, operands.x, x.rows, shape.k,
-                     stream_);
+    const LoraRowSite& adapted = sites_[index];
+    if (issue_.has_long) {
+      pending_.site = &adapted;
+      lora_shrink_rows(row_lists_, adapted, issue_.arrays, operands.x, x.rows, shape.k, stream_);
+    }
+    if (issue_.has_short) {
+      lora_shrink_short(short_lists_, adapted, issue_.arrays, operands.x, x.rows, shape.k, stream_);
+    }
   }
   cublaslt_.matmul(shape, x.rows, operands, stream_);
+  if (index >= 0 && issue_.has_short) {
+    lora_expand(short_lists_, sites_[index], static_cast<__nv_bfloat16*>(y), x.rows, shape.n,
+                stream_);
+  }
 }
 
 // Tells cuBLASLt the shapes of steps with many rows, once all linears have been issued.

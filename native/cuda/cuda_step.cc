@@ -21,6 +21,10 @@ namespace {
 
 constexpr int32_t kMaxRecordedRows = 256;
 
+// Segments of so many rows are short, if there are enough of them for kernels of their own.
+constexpr int32_t kShortSegmentRows = 16;
+constexpr int32_t kFewSegments = 8;
+
 const float* floats(const Vector* vector) {
   return vector == nullptr ? nullptr : static_cast<const DeviceVector*>(vector)->values.as<float>();
 }
@@ -81,6 +85,10 @@ void CudaBackend::record(const std::function<Activation()>& issue) {
     issue_.arrays = upload_->upload(nothing, buckets.back(), slot_, nullptr, stream_);
     upload_samples(nothing);
     issue_.adapters = issue_.few_adapter_rows = adapters;
+    // Few rows are short whatever their segments. Deterministic ones are as in any other step.
+    issue_.has_long = options_.deterministic;
+    issue_.has_short = !options_.deterministic;
+    issue_.long_from = options_.deterministic ? 1 : kMaxRecordedRows + 1;
     issue_.decodes = true;
     for (const int32_t rows : buckets) {
       issue_.rows = issue_.logits_rows = issue_.bucket = rows;
@@ -157,6 +165,7 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   issue_.adapters = !plan.segments.empty();
   issue_.formats = formats;
   issue_.few_adapter_rows = few_adapter_rows && plan.num_rows() <= kMaxRecordedRows;
+  choose_lists(plan);
   upload_samples(plan);
 
   InFlight step;
@@ -167,6 +176,17 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   }
   for (const PooledSpan& span : plan.pooled) step.num_sums += span.ends ? 1 : 0;
   in_flight_.push_back(std::move(step));
+}
+
+// Of a step that is not recorded; record() chose for the others.
+void CudaBackend::choose_lists(const StepPlan& plan) {
+  int32_t num_short = 0;
+  for (const LoraSegment& segment : plan.segments) {
+    num_short += segment.rows_end - segment.rows_begin <= kShortSegmentRows ? 1 : 0;
+  }
+  issue_.has_short = num_short >= kFewSegments && !options_.deterministic;
+  issue_.has_long = !issue_.has_short || num_short < static_cast<int32_t>(plan.segments.size());
+  issue_.long_from = issue_.has_short ? kShortSegmentRows + 1 : 1;
 }
 
 void CudaBackend::wait_for_parts(const PlacedAdapter& adapter, int32_t num_parts) {

@@ -39,6 +39,9 @@ __global__ void __launch_bounds__(kThreads)
   const int32_t num_segments = min(step.counts->num_segments, lists.capacity.segments);
   const int32_t row_tiles = (rows + 15) / 16;
   const int32_t* segment_rows = step.segment_rows;
+  const auto is_listed = [&](int32_t num_rows) {
+    return num_rows >= lists.from_rows && num_rows < lists.to_rows;
+  };
 
   // Room in v and tiles of the shrink: both in one scan, tiles in the low 24 bits.
   constexpr int kTileBits = 24;
@@ -58,7 +61,8 @@ __global__ void __launch_bounds__(kThreads)
         room = int64_t{adapter->max_groups} * (end - begin);
       }
     }
-    const int32_t tiles = (end - begin + LoraRowTile::kRows - 1) / LoraRowTile::kRows;
+    const int32_t tiles =
+        is_listed(end - begin) ? (end - begin + lists.tile_rows - 1) / lists.tile_rows : 0;
     int64_t total;
     const int64_t at = done + block_scan((room << kTileBits) + tiles, total);
     done += total;
@@ -68,12 +72,12 @@ __global__ void __launch_bounds__(kThreads)
       const bool fits = (at >> kTileBits) + room <= lists.capacity.row_groups;
       const auto first_tile = static_cast<int32_t>(at & ((1 << kTileBits) - 1));
       for (int32_t i = 0; i < tiles; ++i) {
-        const int32_t before = i * LoraRowTile::kRows;
+        const int32_t before = i * lists.tile_rows;
         lists.tiles[first_tile + i] = {fits ? adapter : nullptr,
                                        s,
                                        i,
                                        begin + before,
-                                       min(end - begin - before, LoraRowTile::kRows),
+                                       min(end - begin - before, lists.tile_rows),
                                        end - begin,
                                        static_cast<int32_t>(at >> kTileBits) + before};
       }
@@ -89,7 +93,7 @@ __global__ void __launch_bounds__(kThreads)
   const auto for_heads = [&](auto&& take) {
     for (int32_t s = threadIdx.x / together; s < num_segments; s += kThreads / together) {
       const DeviceSegment segment = step.segments[s];
-      if (segment.adapter == nullptr) continue;
+      if (segment.adapter == nullptr || !is_listed(segment.rows_end - segment.rows_begin)) continue;
       for (int32_t i = segment.rows_begin + static_cast<int32_t>(threadIdx.x % together);
            i < segment.rows_end; i += together) {
         const int32_t tile = segment_rows[i] / 16;

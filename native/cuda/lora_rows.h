@@ -7,6 +7,11 @@
 // make_lora_rows lists once per step what all sites need; shrink finds a site's slices through the
 // adapters' tables and leaves them for the expand. Sums have one order for one site: k is split by
 // its length, segments ascend.
+//
+// A list holds segments of some lengths. Long ones (prompts) are shrunk by tiles of 128 rows, and
+// the kernel that follows adds the expand in passing: it walks down rows that have one adapter.
+// Short ones (decodes, each with an adapter of its own) take as many trips to memory as they have
+// adapters, so both are spread over the device: lora_shrink_short, and lora_expand at once.
 // v is bf16: part p's rows begin at p * capacity.row_groups, segment s's at v_begin[s], then
 // [max_groups][its rows][16 ranks]. Capturable: counts are read on the device, grids follow `rows`.
 #pragma once
@@ -15,6 +20,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <limits>
 
 #include "cuda/step_arrays.h"
 
@@ -23,11 +29,12 @@ namespace lorax::cuda {
 // Rows of a segment that are shrunk together.
 struct alignas(16) LoraRowTile {
   static constexpr int32_t kRows = 128;
+  static constexpr int32_t kShortRows = 8;  // of short segments
   const AdapterTable* adapter = nullptr;  // null: v has no room for the segment
   int32_t segment = 0;
   int32_t index = 0;         // of this tile in the segment
   int32_t first = 0;         // into segment_rows
-  int32_t num_rows = 0;      // from there on, at most kRows
+  int32_t num_rows = 0;      // from there on, at most the list's tile_rows
   int32_t segment_rows = 0;  // of the whole segment
   int32_t v_row = 0;         // of `first`, in the part
 };
@@ -54,16 +61,20 @@ struct LoraRowsCapacity {
   int32_t segment_rows = 0;
   int64_t row_groups = 0;  // LoraLoad::row_groups, a part
 
-  int64_t max_tiles() const { return segment_rows / LoraRowTile::kRows + segments; }
+  int64_t max_tiles(int32_t tile_rows) const { return segment_rows / tile_rows + segments; }
   int64_t v_bytes() const { return row_groups * 32 * LoraSiteItems::kMaxParts; }
 };
 
-// Buffers of the backend's, for one step at a time.
+// Buffers of the backend's, for one step at a time. Lists of other segments of the same step may
+// share v_begin, slices and v with it.
 struct LoraRowLists {
   LoraRowsCapacity capacity;
-  int64_t* v_begin = nullptr;       // [segments], rows of v
+  int32_t tile_rows = LoraRowTile::kRows;
+  int32_t from_rows = 1;  // segments of at least so many rows, and fewer than
+  int32_t to_rows = std::numeric_limits<int32_t>::max();
+  int64_t* v_begin = nullptr;       // [segments], rows of v: of all segments
   int32_t* num_tiles = nullptr;     // [1]
-  LoraRowTile* tiles = nullptr;     // [max_tiles()]
+  LoraRowTile* tiles = nullptr;     // [max_tiles(tile_rows)]
   int32_t* pair_begin = nullptr;    // [rows / 16 rounded up, + 1]
   LoraRowPair* pairs = nullptr;     // [segment_rows]: of row tile i [pair_begin[i], [i + 1])
   LoraRowSlices* slices = nullptr;  // [segments][LoraSiteItems::kMaxParts], of segments with rows
@@ -86,6 +97,10 @@ void make_lora_rows(const LoraRowLists& lists, const StepArrays& step, int32_t r
 // x [rows, k]; fills lists.v and lists.slices for the site, which the operations below then read.
 void lora_shrink_rows(const LoraRowLists& lists, const LoraRowSite& site, const StepArrays& step,
                       const __nv_bfloat16* x, int32_t rows, int32_t k, cudaStream_t stream);
+
+// The same of a list with tiles of kShortRows.
+void lora_shrink_short(const LoraRowLists& lists, const LoraRowSite& site, const StepArrays& step,
+                       const __nv_bfloat16* x, int32_t rows, int32_t k, cudaStream_t stream);
 
 // y [rows, n] += B v
 void lora_expand(const LoraRowLists& lists, const LoraRowSite& site, __nv_bfloat16* y, int32_t rows,

@@ -2,6 +2,7 @@
 // them.
 #pragma once
 
+#include <limits>
 #include <vector>
 
 #include "cuda/lora_rows.h"
@@ -18,20 +19,30 @@ inline __nv_bfloat16* mutable_bf16(const Device<uint16_t>& buffer) {
   return reinterpret_cast<__nv_bfloat16*>(buffer.data());
 }
 
-// The lists of one step.
+// The lists of one step's segments of fewer than `to_rows` rows, and of at least `from_rows`.
 struct Lists {
-  explicit Lists(const LoraStep& step)
+  explicit Lists(const LoraStep& step, int32_t tile_rows = cuda::LoraRowTile::kRows,
+                 int32_t from_rows = 1, int32_t to_rows = std::numeric_limits<int32_t>::max())
       : capacity{step.num_rows(), static_cast<int32_t>(step.segments().size()), step.segment_rows(),
                  step.load().row_groups},
         v_begin(step.segments().size()),
         num_tiles(1),
-        tiles(static_cast<size_t>(capacity.max_tiles())),
+        tiles(static_cast<size_t>(capacity.max_tiles(tile_rows))),
         pair_begin(static_cast<size_t>((step.num_rows() + 15) / 16 + 1)),
         pairs(static_cast<size_t>(step.segment_rows())),
         slices(step.segments().size() * cuda::LoraSiteItems::kMaxParts),
         v(static_cast<size_t>(capacity.v_bytes() / 2)) {
-    lists = {capacity,          v_begin.data(), num_tiles.data(), tiles.data(),
-             pair_begin.data(), pairs.data(),   slices.data(),    mutable_bf16(v)};
+    lists.capacity = capacity;
+    lists.tile_rows = tile_rows;
+    lists.from_rows = from_rows;
+    lists.to_rows = to_rows;
+    lists.v_begin = v_begin.data();
+    lists.num_tiles = num_tiles.data();
+    lists.tiles = tiles.data();
+    lists.pair_begin = pair_begin.data();
+    lists.pairs = pairs.data();
+    lists.slices = slices.data();
+    lists.v = mutable_bf16(v);
     cuda::make_lora_rows(lists, step.arrays(), step.num_rows(), nullptr);
   }
   cuda::LoraRowsCapacity capacity;

@@ -1,16 +1,29 @@
-// Any number of rows: y += B (weight * scale * A x) by shrink and expand, and folded into silu_mul
-// and add_rms_norm, against float64. Needs a device.
+// Any number of rows: y += B (weight * scale * A x) by shrink and expand, of long and of short
+// segments, and folded into silu_mul and add_rms_norm, against float64. Needs a device.
 #include "cuda/lora_rows.h"
 
 #include <gtest/gtest.h>
+
+#include <limits>
 
 #include "cuda/lora_row_lists.h"
 
 namespace lorax::cuda_test {
 namespace {
 
-// y += delta: what was added, against the reference; rows of no segment keep their bits.
-void check_expand(LoraStep& step, const LoraRowSite& site) {
+using cuda::LoraRowTile;
+
+// What shrinks the segments of a list.
+void shrink(const Lists& lists, const LoraRowSite& site, const LoraStep& step,
+            const Device<uint16_t>& x, int32_t k) {
+  const auto kernel = lists.lists.tile_rows == LoraRowTile::kShortRows ? cuda::lora_shrink_short
+                                                                       : cuda::lora_shrink_rows;
+  kernel(lists.lists, site, step.arrays(), bf16(x), step.num_rows(), k, nullptr);
+}
+
+// y += delta: what was added, against the reference; rows of no segment keep their bits. Segments
+// of fewer than `long_from` rows are short.
+void check_expand(LoraStep& step, const LoraRowSite& site, int32_t long_from) {
   const int32_t k = step.shapes()[site.modules[0]].d_in;
   const int32_t n = width_of(site);
   const int32_t rows = step.num_rows();
@@ -18,9 +31,16 @@ void check_expand(LoraStep& step, const LoraRowSite& site) {
   const std::vector<uint16_t> y = step.random_bf16(int64_t{rows} * n, 1.0f);
   const Device<uint16_t> device_x(x);
   const Device<uint16_t> device_y(y);
-  const Lists lists(step);
-  cuda::lora_shrink_rows(lists.lists, site, step.arrays(), bf16(device_x), rows, k, nullptr);
-  cuda::lora_expand(lists.lists, site, mutable_bf16(device_y), rows, n, nullptr);
+  const Lists all_long(step, LoraRowTile::kRows, long_from);
+  Lists all_short(step, LoraRowTile::kShortRows, 1, long_from);
+  // As the backend has them.
+  all_short.lists.v_begin = all_long.lists.v_begin;
+  all_short.lists.slices = all_long.lists.slices;
+  all_short.lists.v = all_long.lists.v;
+  shrink(all_long, site, step, device_x, k);
+  shrink(all_short, site, step, device_x, k);
+  cuda::lora_expand(all_short.lists, site, mutable_bf16(device_y), rows, n, nullptr);
+  cuda::lora_expand(all_long.lists, site, mutable_bf16(device_y), rows, n, nullptr);
   LORAX_CUDA(cudaDeviceSynchronize());
   const std::vector<uint16_t> got = device_y.read();
 
@@ -59,7 +79,7 @@ void check_silu(LoraStep& step, const LoraRowSite& site) {
   const Device<uint16_t> device_y(y);
   const Device<uint16_t> out(static_cast<size_t>(int64_t{rows} * inner));
   const Lists lists(step);
-  cuda::lora_shrink_rows(lists.lists, site, step.arrays(), bf16(device_x), rows, k, nullptr);
+  shrink(lists, site, step, device_x, k);
   cuda::lora_silu_mul(lists.lists, bf16(device_y), mutable_bf16(out), rows, inner, nullptr);
   LORAX_CUDA(cudaDeviceSynchronize());
   std::vector<double> sum = to_doubles(y);
@@ -88,7 +108,7 @@ void check_norm(LoraStep& step, const LoraRowSite& site) {
   const Device<float> device_residual(residual), device_gain(gain);
   const Device<uint16_t> y(residual.size());
   const Lists lists(step);
-  cuda::lora_shrink_rows(lists.lists, site, step.arrays(), bf16(device_x), rows, k, nullptr);
+  shrink(lists, site, step, device_x, k);
   cuda::lora_add_rms_norm(lists.lists,
                           {device_residual.data(), bf16(device_delta), device_gain.data(),
                            mutable_bf16(y), 1e-5f, rows, hidden},
@@ -113,9 +133,13 @@ void check_norm(LoraStep& step, const LoraRowSite& site) {
   EXPECT_LE(relative_error(to_doubles(y.read()), ref), 4e-3);
 }
 
+constexpr int32_t kAllLong = 1, kAllShort = std::numeric_limits<int32_t>::max();
+
 void check_all(LoraStep& step, int32_t layer = 0) {
-  check_expand(step, site_of(step, layer, {0, 1, 2}));
-  check_expand(step, site_of(step, layer, {6}));
+  for (const int32_t long_from : {kAllLong, 5, kAllShort}) {
+    check_expand(step, site_of(step, layer, {0, 1, 2}), long_from);
+    check_expand(step, site_of(step, layer, {6}), long_from);
+  }
   check_silu(step, site_of(step, layer, {4, 5}));
   check_norm(step, site_of(step, layer, {3}));
   check_norm(step, site_of(step, layer, {6}));
@@ -196,7 +220,7 @@ TEST_F(LoraRowsTest, ManyRows) {
   step.set_segments(segments_of(adapters), static_cast<int32_t>(adapters.size()));
   check_norm(step, site_of(step, 0, {6}));
   check_silu(step, site_of(step, 0, {4, 5}));
-  check_expand(step, site_of(step, 0, {0, 1, 2}));
+  check_expand(step, site_of(step, 0, {0, 1, 2}), 101);
 }
 
 // Rows in more segments than the norm looks up ahead.
@@ -243,14 +267,16 @@ TEST_F(LoraRowsTest, TwoRunsGiveTheSameBits) {
   const Device<uint16_t> x(step.random_bf16(1000 * 512, 1.0f));
   const std::vector<uint16_t> y = step.random_bf16(int64_t{1000} * n, 1.0f);
   std::vector<uint16_t> first;
-  for (int run = 0; run < 5; ++run) {
-    const Device<uint16_t> device_y(y);
-    const Lists lists(step);
-    cuda::lora_shrink_rows(lists.lists, site, step.arrays(), bf16(x), 1000, 512, nullptr);
-    cuda::lora_expand(lists.lists, site, mutable_bf16(device_y), 1000, n, nullptr);
-    LORAX_CUDA(cudaDeviceSynchronize());
-    if (run == 0) first = device_y.read();
-    EXPECT_EQ(first, device_y.read());
+  for (const int32_t tile_rows : {LoraRowTile::kRows, LoraRowTile::kShortRows}) {
+    for (int run = 0; run < 5; ++run) {
+      const Device<uint16_t> device_y(y);
+      const Lists lists(step, tile_rows);
+      shrink(lists, site, step, x, 512);
+      cuda::lora_expand(lists.lists, site, mutable_bf16(device_y), 1000, n, nullptr);
+      LORAX_CUDA(cudaDeviceSynchronize());
+      if (run == 0) first = device_y.read();
+      EXPECT_EQ(first, device_y.read());
+    }
   }
 }
 
