@@ -7,7 +7,6 @@
 import { LoraxError } from '../src/errors.js';
 import type { LoadProgress } from '../src/types.js';
 import { AdapterRegistry, type AdapterBackend } from './adapter-registry.js';
-import type { NativeAdapterSpec } from './addon.js';
 import type { LoadedEngine } from './load-engine.js';
 import type { ClientCommand, LoadedAdapter, WorkerEvent } from './protocol.js';
 import type { SourceFetcher } from './sources/source-fetcher.js';
@@ -63,15 +62,14 @@ export class AdapterCalls {
         return fetcher.adapter(source, tenant, { signal, onProgress });
       },
       read: readAdapter,
-      add: async (spec, name) => {
-        const totalBytes = bytesOf(spec);
+      add: async ({ spec, bytes: totalBytes }, key, name) => {
         const report = (loadedBytes: number) =>
           emit({
             type: 'progress',
             progress: { stage: 'adapter', name, loadedBytes, totalBytes },
           });
         report(0);
-        const handle = await native.addAdapter(spec);
+        const handle = await native.addAdapter({ ...spec, hash: key });
         report(totalBytes);
         return handle;
       },
@@ -100,14 +98,4 @@ export function throttledProgress(
 function cancelledError(): LoraxError {
   const message = 'Nobody waits for the adapter any more.';
   return new LoraxError('ADAPTER_FETCH_FAILED', message, { data: { reason: 'cancelled' } });
-}
-
-function bytesOf({ modules }: NativeAdapterSpec): number {
-  let bytes = 0;
-  for (const { a, b, bBias, magnitude, whole } of modules) {
-    for (const tensor of [a, b, bBias, magnitude, whole]) {
-      if (tensor) bytes += tensor.rows * tensor.cols * (tensor.dtype === 'F32' ? 4 : 2);
-    }
-  }
-  return bytes;
 }

@@ -13,15 +13,16 @@ import { LoraxError } from '../src/errors.js';
 import type { AdapterIdentity, RemovedAdapter } from '../src/types.js';
 import type { LeasedUse } from './activation.js';
 import type { NativeAdapterInfo, NativeAdapterSpec } from './addon.js';
-import type { PeftAdapter } from './files/peft-adapter.js';
+import type { ReadAdapter } from './files/reading-threads.js';
 import { checkMix, type MixedContent } from './mix-limits.js';
 import type { LoadedAdapter, WireSource, WorkerAdapter } from './protocol.js';
 
 export interface AdapterBackend {
   /** The directory of its files. */
   fetch(request: AddRequest, name: string): Promise<string>;
-  read(directory: string): Promise<PeftAdapter>;
-  add(spec: NativeAdapterSpec, name: string): Promise<number>;
+  read(directory: string): Promise<ReadAdapter>;
+  /** `key`: what native code tells contents apart by. */
+  add(adapter: ReadAdapter, key: string, name: string): Promise<number>;
   remove(handle: number): void;
   /** The same content is there, too. */
   relocate(handle: number, spec: NativeAdapterSpec): void;
@@ -54,7 +55,7 @@ interface Content {
   hash: string;
   invocationTokens: readonly number[] | undefined;
   rank: number;
-  /** NativeAdapterSpec.alone */
+  /** ReadAdapter.alone */
   alone: string | undefined;
   handle: Promise<number>;
   /** `handle`, once it is there. */
@@ -221,10 +222,11 @@ export class AdapterRegistry {
     }
     const directory = await backend.fetch(request, name);
     request.onFetched();
-    const spec = await backend.read(directory);
-    if (expected !== undefined && spec.hash !== expected) throw goneVersion(name, expected, spec);
+    const adapter = await backend.read(directory);
+    const { hash } = adapter.spec;
+    if (expected !== undefined && hash !== expected) throw goneVersion(name, expected, hash);
     if (request.signal.aborted) throw request.signal.reason;
-    const content = this.acquire(backend, spec, name, tenant);
+    const content = this.acquire(backend, adapter, name, tenant);
     try {
       await content.handle;
     } catch (error) {
@@ -242,10 +244,11 @@ export class AdapterRegistry {
 
   private acquire(
     backend: AdapterBackend,
-    { invocationTokens, ...spec }: PeftAdapter,
+    adapter: ReadAdapter,
     name: string,
     tenant: string | undefined,
   ): Content {
+    const { spec, rank, alone, invocationTokens } = adapter;
     const key = keyOf(spec.hash, tenant);
     const known = this.contents.get(key);
     if (known !== undefined) {
@@ -254,10 +257,9 @@ export class AdapterRegistry {
       if (known.loaded !== undefined) backend.relocate(known.loaded, spec);
       return known;
     }
-    const rank = Math.max(0, ...spec.modules.map((module) => module.rank));
-    const handle = backend.add({ ...spec, hash: key }, name);
+    const handle = backend.add(adapter, key, name);
     const content: Content = {
-      ...{ hash: spec.hash, rank, alone: spec.alone, invocationTokens, handle },
+      ...{ hash: spec.hash, rank, alone, invocationTokens, handle },
       ...{ references: 1, key },
       loaded: undefined,
     };
@@ -348,7 +350,7 @@ function bytesOf(backend: AdapterBackend, handle: number): number {
   return backend.list().find((info) => info.handle === handle)?.bytes ?? 0;
 }
 
-function goneVersion(name: string, expected: string, { hash }: NativeAdapterSpec): LoraxError {
+function goneVersion(name: string, expected: string, hash: string): LoraxError {
   const [want, found] = [expected, hash].map((each) => each.slice(0, 12));
   return new LoraxError(
     'ADAPTER_NOT_FOUND',

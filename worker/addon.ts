@@ -109,13 +109,22 @@ export interface NativeAdapterModule {
   whole?: NativeTensor;
 }
 
+/** NativeAdapterModules as packModules() (worker/files/pack-modules.ts) writes them. */
+export interface PackedModules {
+  /**
+   * Of each module [layer, module, rank, scale, has], and of each tensor it has (bits of `has`: a, b,
+   * bBias, magnitude, whole) [file, dtype (0 F32, 1 F16, 2 BF16), rows, cols, offset, name's length].
+   */
+  numbers: Float64Array;
+  /** Of the tensors, one after another; lengths are UTF-16 code units. */
+  names: string;
+}
+
 export interface NativeAdapterSpec {
   /** sha256 of the content, hex. */
   hash: string;
-  /** Why it has no part in a weighted mix, if it has none. For the registry; native code ignores it. */
-  alone?: string;
   files: string[];
-  modules: NativeAdapterModule[];
+  modules: PackedModules;
 }
 
 export interface NativeEngineConfig {

@@ -11,10 +11,10 @@ import { homedir } from 'node:os';
 import path from 'node:path';
 import { LoraxError } from '../src/errors.js';
 import type { EngineInfo } from '../src/types.js';
-import type { EngineAddon, NativeAdapterSpec, NativeEngine, StepEvents } from './addon.js';
+import type { EngineAddon, NativeEngine, StepEvents } from './addon.js';
 import { readCheckpoint } from './files/checkpoint.js';
 import { readGenerationDefaults, type GenerationDefaults } from './files/generation-defaults.js';
-import { readPeftAdapter } from './files/peft-adapter.js';
+import { readAdapter, type ReadAdapter } from './files/reading-threads.js';
 import type { ServeOptions } from './protocol.js';
 import { Tokenizer } from './tokenizer/tokenizer.js';
 
@@ -22,7 +22,7 @@ export interface LoadedEngine {
   native: NativeEngine;
   tokenizer: Tokenizer;
   defaults: GenerationDefaults;
-  readAdapter(directory: string): Promise<NativeAdapterSpec>;
+  readAdapter(directory: string): Promise<ReadAdapter>;
   info: EngineInfo;
 }
 
@@ -85,7 +85,7 @@ export const loadEngine: LoadEngine = async (options, { onEvents, onProgress, on
     native: native.value,
     tokenizer: tokenizer.value,
     defaults: defaults.value,
-    readAdapter: (directory) => readPeftAdapter(directory, config),
+    readAdapter: (directory) => readAdapter(directory, config),
     info: {
       model: options.model,
       architecture: config.architecture,

@@ -8,6 +8,8 @@
 #include <limits>
 #include <utility>
 
+#include "binding/packed_modules.h"
+
 namespace lorax {
 namespace {
 
@@ -234,26 +236,9 @@ AdapterSpec read_adapter_spec(const Napi::Value& value, const std::string& name)
   AdapterSpec out;
   out.hash = fields.string("hash");
   out.files = read_files(fields);
-  fields.each("modules", [&](const Napi::Value& module, const std::string& module_name) {
-    const Fields own(module, module_name);
-    AdapterModuleSpec spec;
-    spec.layer = own.int32("layer", 0);
-    spec.module = own.int32("module", 0, kNumModules - 1);
-    spec.rank = own.int32("rank", 0);
-    spec.scale = static_cast<float>(own.number("scale"));
-    const auto optional_tensor = [&](const char* key) -> std::optional<TensorRef> {
-      if (own.value(key).IsUndefined()) return std::nullopt;
-      return read_tensor(own.value(key), own.path(key));
-    };
-    spec.whole = optional_tensor("whole");
-    if (spec.rank > 0 || !spec.whole) {
-      spec.a = read_tensor(own.value("a"), own.path("a"));
-      spec.b = read_tensor(own.value("b"), own.path("b"));
-    }
-    spec.b_bias = optional_tensor("bBias");
-    spec.magnitude = optional_tensor("magnitude");
-    out.modules.push_back(std::move(spec));
-  });
+  const Fields modules(fields.value("modules"), fields.path("modules"));
+  out.modules = read_packed_modules(modules.value("numbers"), modules.value("names"),
+                                    fields.path("modules"));
   return out;
 }
 

@@ -150,15 +150,14 @@ class CudaBackend final : public Backend {
     int32_t num_spans = 0;
     int32_t num_pooled = 0;  // spans; then it is not recorded
     bool decodes = false;    // every row is a span of its own
-    bool adapters = false;
-    bool few_adapter_rows = false;  // the lists of lora_items.h hold them
-    // Otherwise those of lora_rows.h do. Segments of `long_from` rows are long; there are such, and
-    // shorter ones.
+    AdapterKernels adapters = AdapterKernels::kNone;
+    // Of kernels of their own (lora_rows.h): segments of `long_from` rows are long; there are such,
+    // and shorter ones.
     int32_t long_from = 1;
     bool has_long = false;
     bool has_short = false;
-    uint32_t formats = kPlain;      // of all adapters (AdapterFormats); others are not recorded
-    int32_t bucket = 0;             // 0: not recorded
+    uint32_t formats = kPlain;  // of all adapters (AdapterFormats); others are not recorded
+    int32_t bucket = 0;         // 0: not recorded
   };
 
   // What the operation after a linear still has to do for its result: Activation::pending.
@@ -191,6 +190,8 @@ class CudaBackend final : public Backend {
   float* exported_sums(int slot) const {
     return exported_sums_.as<float>() + int64_t{slot} * max_logits_rows_ * layout_.hidden_size;
   }
+  bool may_fuse_adapters(int32_t rows, uint32_t formats) const;
+  AdapterKernels choose_kernels(const StepPlan& plan, uint32_t formats) const;
   void choose_lists(const StepPlan& plan);
   void upload_samples(const StepPlan& plan);
   void reserve_masks(int32_t vocab);
@@ -200,6 +201,7 @@ class CudaBackend final : public Backend {
   void wait_for_parts(const PlacedAdapter& adapter, int32_t num_parts);
   void wait_for_layer(int32_t layer);
   void plan_adapters();
+  bool has_adapters() const { return issue_.adapters != AdapterKernels::kNone; }
   void lay_out_lists();
   void lay_out_row_lists();
   void tune_linears();

@@ -2,10 +2,10 @@
 //
 //   y = x W^T + bias, then y[rows of a] += weight * scale_a (x A_a^T) B_a^T
 //
-// Few rows: all of it is one launch of the streaming GEMM; where W has too few rows to fill the
-// device, the parts of k are left for the next operation to add. Many rows: shrink is a kernel of
-// its own, and so is the expand of short segments; the operation that follows adds that of long
-// ones (lora_rows.h).
+// Few rows and not too many adapters: all of it is one launch of the streaming GEMM; where W has
+// too few rows to fill the device, the parts of k are left for the next operation to add. More
+// adapters, or more rows: shrink is a kernel of its own, and so is the expand of short segments;
+// the operation that follows adds that of long ones (lora_rows.h).
 #include <algorithm>
 #include <stdexcept>
 
@@ -150,8 +150,8 @@ void CudaBackend::lay_out_row_lists() {
 
 // The step's work lists, before its first linear.
 void CudaBackend::plan_adapters() {
-  if (!issue_.adapters) return;
-  if (!streams_few_rows()) {
+  if (!has_adapters()) return;
+  if (issue_.adapters == AdapterKernels::kApart) {
     if (row_list_storage_.bytes() == 0) lay_out_row_lists();
     row_lists_.from_rows = short_lists_.to_rows = issue_.long_from;
     if (issue_.has_long) make_lora_rows(row_lists_, issue_.arrays, issue_.rows, stream_);
@@ -163,10 +163,8 @@ void CudaBackend::plan_adapters() {
 }
 
 bool CudaBackend::streams_few_rows() const {
-  if (!streams_ || issue_.rows > kStreamedRows) return false;
-  if (!issue_.adapters) return true;
-  const bool multiplies_gates = (issue_.formats & kHasAffine) == 0;
-  return issue_.few_adapter_rows && aligned_sites_ && (multiplies_gates || aligned_gates_);
+  return streams_ && issue_.rows <= kStreamedRows &&
+         (issue_.adapters != AdapterKernels::kApart || !issue_.has_long);
 }
 
 Activation CudaBackend::linear(const Activation& x, const Weight& w, const LoraSite* site) {
@@ -183,17 +181,27 @@ Activation CudaBackend::linear(const Activation& x, const Weight& w, const LoraS
     const size_t known = sites_.size();
     index = site_index(*site);
     // Outside recorded steps a site may be new in the middle of one.
-    if (issue_.adapters && sites_.size() > known) {
+    if (has_adapters() && sites_.size() > known) {
       plan_adapters();
       LORAX_CUDA(cudaStreamSynchronize(stream_));
     }
   }
-  if (!issue_.adapters) index = -1;
+  if (!has_adapters()) index = -1;
   pending_ = {};
+  const bool expands = index >= 0 && issue_.adapters == AdapterKernels::kApart && issue_.has_short;
+  if (expands) {
+    lora_shrink_short(short_lists_, sites_[index], issue_.arrays,
+                      static_cast<const __nv_bfloat16*>(x.data), x.rows, x.cols, stream_);
+  }
   if (streams_few_rows()) {
     run_streamed(x, weight, site, index, y);
   } else {
     run_many(x, weight, head, index, y);
+  }
+  if (expands) {
+    // Of a result in parts, into the first.
+    void* to = pending_.split.parts > 0 ? linear_parts_.as<void>() : y;
+    lora_expand(short_lists_, sites_[index], static_cast<__nv_bfloat16*>(to), x.rows, n, stream_);
   }
   if (index >= 0 && (issue_.formats & kHasAffine) != 0) {
     finish_affine(sites_[index], {y, x.rows, n});
@@ -244,8 +252,9 @@ void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight,
   arguments.float32_out = site == nullptr;
   arguments.bias = weight.bias.as<float>();
   int32_t split = 1;  // the head is sampled from as it is
-  if (site != nullptr && is_gated(*site) && (issue_.formats & kHasAffine) != 0) {
-    // Gate and up are scaled before they are multiplied: finish_affine() does both.
+  const bool apart = issue_.adapters == AdapterKernels::kApart;
+  if (site != nullptr && is_gated(*site) && (apart || (issue_.formats & kHasAffine) != 0)) {
+    // Gate and up are added to, or scaled, before they are multiplied.
   } else if (site != nullptr && is_gated(*site)) {
     arguments.gated = true;
     arguments.y = ensure<uint16_t>(silu_out_, max_rows_, weight.n / 2);
@@ -262,7 +271,7 @@ void CudaBackend::run_streamed(const Activation& x, const DeviceWeight& weight,
     arguments.part_stride = sum.stride;
   }
   StreamGemmLora lora;
-  if (index >= 0) {
+  if (index >= 0 && !apart) {
     const LoraRowSite& modules = sites_[index];
     lora.lists = lists_.of_site(index, parts_before_[index]);
     lora.pieces = lora_pieces_.as<uint4>();
@@ -287,22 +296,13 @@ void CudaBackend::run_many(const Activation& x, const DeviceWeight& weight, bool
   operands.weight = weight.values.as<__nv_bfloat16>();
   operands.bias = weight.bias_bf16.as<void>();
   operands.y = y;
-  if (index >= 0) {
+  if (index >= 0 && issue_.has_long) {
     // Ahead of the product, whose y the next operation then finds in the cache.
-    const LoraRowSite& adapted = sites_[index];
-    if (issue_.has_long) {
-      pending_.site = &adapted;
-      lora_shrink_rows(row_lists_, adapted, issue_.arrays, operands.x, x.rows, shape.k, stream_);
-    }
-    if (issue_.has_short) {
-      lora_shrink_short(short_lists_, adapted, issue_.arrays, operands.x, x.rows, shape.k, stream_);
-    }
+    pending_.site = &sites_[index];
+    lora_shrink_rows(row_lists_, sites_[index], issue_.arrays, operands.x, x.rows, shape.k,
+                     stream_);
   }
   cublaslt_.matmul(shape, x.rows, operands, stream_);
-  if (index >= 0 && issue_.has_short) {
-    lora_expand(short_lists_, sites_[index], static_cast<__nv_bfloat16*>(y), x.rows, shape.n,
-                stream_);
-  }
 }
 
 // Tells cuBLASLt the shapes of steps with many rows, once all linears have been issued.

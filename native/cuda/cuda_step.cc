@@ -25,6 +25,9 @@ constexpr int32_t kMaxRecordedRows = 256;
 constexpr int32_t kShortSegmentRows = 16;
 constexpr int32_t kFewSegments = 8;
 
+// Linears take so many units of adapters in passing (LoraLoad::units); more are quicker apart.
+constexpr int64_t kMostFusedUnits = 48;
+
 const float* floats(const Vector* vector) {
   return vector == nullptr ? nullptr : static_cast<const DeviceVector*>(vector)->values.as<float>();
 }
@@ -80,32 +83,37 @@ void CudaBackend::record(const std::function<Activation()>& issue) {
   const std::vector<int32_t> buckets =
       StepGraphs::buckets(std::min({max_rows_, max_logits_rows_, kMaxRecordedRows}));
   StepPlan nothing;
-  for (const bool adapters : {false, true}) {
-    issue_ = {};
-    issue_.arrays = upload_->upload(nothing, buckets.back(), slot_, nullptr, stream_);
-    upload_samples(nothing);
-    issue_.adapters = issue_.few_adapter_rows = adapters;
-    // Few rows are short whatever their segments. Deterministic ones are as in any other step.
-    issue_.has_long = options_.deterministic;
-    issue_.has_short = !options_.deterministic;
-    issue_.long_from = options_.deterministic ? 1 : kMaxRecordedRows + 1;
-    issue_.decodes = true;
-    for (const int32_t rows : buckets) {
-      issue_.rows = issue_.logits_rows = issue_.bucket = rows;
-      recorded_logits_ = issue();
-      reserve_masks(recorded_logits_.cols);
-      sample(recorded_logits_);
+  constexpr AdapterKernels kKernels[] = {AdapterKernels::kNone, AdapterKernels::kFused,
+                                         AdapterKernels::kApart};
+  const auto for_all = [&](const auto& take) {
+    for (const AdapterKernels adapters : kKernels) {
+      for (const int32_t rows : buckets) {
+        // What choose_kernels() may choose.
+        const bool may_fuse = may_fuse_adapters(rows, kPlain);
+        if (adapters == AdapterKernels::kFused && !may_fuse) continue;
+        if (adapters == AdapterKernels::kApart && may_fuse && options_.deterministic) continue;
+        issue_.adapters = adapters;
+        issue_.rows = issue_.logits_rows = issue_.bucket = rows;
+        take(rows, adapters);
+      }
     }
-  }
+  };
+  issue_ = {};
+  issue_.arrays = upload_->upload(nothing, buckets.back(), slot_, nullptr, stream_);
+  upload_samples(nothing);
+  issue_.decodes = true;
+  // Of few rows all are short. Deterministic ones are as in any other step.
+  issue_.has_long = options_.deterministic;
+  issue_.has_short = !options_.deterministic;
+  issue_.long_from = options_.deterministic ? 1 : kMaxRecordedRows + 1;
+  for_all([&](int32_t, AdapterKernels) {
+    recorded_logits_ = issue();
+    reserve_masks(recorded_logits_.cols);
+    sample(recorded_logits_);
+  });
   tune_linears();
   LORAX_CUDA(cudaStreamSynchronize(stream_));
-  for (const bool adapters : {false, true}) {
-    issue_.adapters = issue_.few_adapter_rows = adapters;
-    for (const int32_t rows : buckets) {
-      issue_.rows = issue_.logits_rows = issue_.bucket = rows;
-      graphs_->record(rows, adapters, issue);
-    }
-  }
+  for_all([&](int32_t rows, AdapterKernels adapters) { graphs_->record(rows, adapters, issue); });
   recorded_ = true;
   LORAX_CUDA(cudaStreamSynchronize(stream_));
 }
@@ -133,20 +141,13 @@ void CudaBackend::begin_step(const StepPlan& plan) {
     coming_.push_back(&adapter);
     wait_for_parts(adapter, adapter.parts_of_layers(0));  // and the tables
   }
-  LoraLoad load;
-  for (const LoraSegment& segment : plan.segments) {
-    load.add(static_cast<const PlacedAdapter&>(*segment.adapter).max_groups,
-             std::span(plan.segment_rows)
-                 .subspan(segment.rows_begin, segment.rows_end - segment.rows_begin));
-  }
   uint32_t formats = kPlain;
   for (const LoraSegment& segment : plan.segments) {
     formats |= static_cast<const PlacedAdapter&>(*segment.adapter).formats;
   }
-  const bool few_adapter_rows = LoraItemsCapacity::fits(load);
-  const bool recorded =
-      few_adapter_rows && formats == kPlain && coming_.empty() && upload_->fits_recorded(plan);
-  const int32_t bucket = recorded ? graphs_->bucket_for(plan.num_rows()) : 0;
+  const AdapterKernels adapters = choose_kernels(plan, formats);
+  const bool may_replay = formats == kPlain && coming_.empty() && upload_->fits_recorded(plan);
+  const int32_t bucket = may_replay ? graphs_->bucket_for(plan.num_rows(), adapters) : 0;
   slot_ = (slot_ + 1) % kSlots;
   const auto table_of = [](const ResidentAdapter* adapter) {
     return static_cast<const PlacedAdapter*>(adapter)->table;
@@ -162,9 +163,8 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   issue_.num_spans = static_cast<int32_t>(plan.spans.size());
   issue_.num_pooled = static_cast<int32_t>(plan.pooled.size());
   issue_.decodes = bucket > 0 || static_cast<int32_t>(plan.spans.size()) == plan.num_rows();
-  issue_.adapters = !plan.segments.empty();
+  issue_.adapters = adapters;
   issue_.formats = formats;
-  issue_.few_adapter_rows = few_adapter_rows && plan.num_rows() <= kMaxRecordedRows;
   choose_lists(plan);
   upload_samples(plan);
 
@@ -178,15 +178,36 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   in_flight_.push_back(std::move(step));
 }
 
-// Of a step that is not recorded; record() chose for the others.
+bool CudaBackend::may_fuse_adapters(int32_t rows, uint32_t formats) const {
+  const bool multiplies_gates = (formats & kHasAffine) == 0;
+  return streams_ && rows <= kStreamedRows && aligned_sites_ &&
+         (multiplies_gates || aligned_gates_);
+}
+
+AdapterKernels CudaBackend::choose_kernels(const StepPlan& plan, uint32_t formats) const {
+  if (plan.segments.empty()) return AdapterKernels::kNone;
+  LoraLoad load;
+  for (const LoraSegment& segment : plan.segments) {
+    load.add(static_cast<const PlacedAdapter&>(*segment.adapter).max_groups,
+             std::span(plan.segment_rows)
+                 .subspan(segment.rows_begin, segment.rows_end - segment.rows_begin));
+  }
+  const bool fuses = may_fuse_adapters(plan.num_rows(), formats) && LoraItemsCapacity::fits(load) &&
+                     (load.units <= kMostFusedUnits || options_.deterministic);
+  return fuses ? AdapterKernels::kFused : AdapterKernels::kApart;
+}
+
+// Of a step with kernels for adapters of their own; as record() chose where it is recorded.
 void CudaBackend::choose_lists(const StepPlan& plan) {
   int32_t num_short = 0;
+  const bool all_short = plan.num_rows() <= kMaxRecordedRows;
+  const int32_t long_from = all_short ? kMaxRecordedRows + 1 : kShortSegmentRows + 1;
   for (const LoraSegment& segment : plan.segments) {
-    num_short += segment.rows_end - segment.rows_begin <= kShortSegmentRows ? 1 : 0;
+    num_short += segment.rows_end - segment.rows_begin < long_from ? 1 : 0;
   }
-  issue_.has_short = num_short >= kFewSegments && !options_.deterministic;
+  issue_.has_short = (all_short || num_short >= kFewSegments) && !options_.deterministic;
   issue_.has_long = !issue_.has_short || num_short < static_cast<int32_t>(plan.segments.size());
-  issue_.long_from = issue_.has_short ? kShortSegmentRows + 1 : 1;
+  issue_.long_from = issue_.has_short ? long_from : 1;
 }
 
 void CudaBackend::wait_for_parts(const PlacedAdapter& adapter, int32_t num_parts) {

@@ -3,7 +3,8 @@
 //
 // Every kernel launched here calls let_next_start() at its start and wait_for_previous() before it
 // touches what an earlier kernel of the stream writes or reads, on every path: a kernel that ended
-// without waiting would let the next one run beside the one before. Included by .cu files only.
+// without waiting would let the next one run beside the one before. (make_lora_rows alone lets
+// nobody start before its end.) Included by .cu files only.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -81,9 +81,9 @@ __global__ void __launch_bounds__(kThreads, 4)
   const int t = lane % 4;
   const int32_t first_column = blockIdx.x * kBlockColumns + warp * kColumns;
   const int32_t tile = blockIdx.y;
+  const int2 pairs = make_int2(lists.pair_begin[tile], lists.pair_begin[tile + 1]);
   wait_for_previous();
   if (blockIdx.x * kBlockColumns >= columns) return;
-  const int2 pairs = make_int2(lists.pair_begin[tile], lists.pair_begin[tile + 1]);
   if (pairs.x == pairs.y) return;  // base rows: their bits stay
   const __nv_bfloat16* const part_v = v_of_part(lists, part);
   const int32_t tiles = min(kTiles, (columns - first_column + 15) / 16);  // of this warp's
@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   }
   if (total == 0 || tiles <= 0) return;
 
-  float (&mine)[kTileRows][kColumns + kPad] = sums[warp];
+  float(&mine)[kTileRows][kColumns + kPad] = sums[warp];
 #pragma unroll
   for (int s = 0; s < kTiles; ++s) {
 #pragma unroll

@@ -33,7 +33,7 @@ __device__ int64_t block_scan(int64_t mine, int64_t& total) {
 
 __global__ void __launch_bounds__(kThreads)
     lora_rows_kernel(const LoraRowLists lists, const StepArrays step, int32_t rows) {
-  let_next_start();
+  // The next kernel starts when this one has ended: those after it read its lists before they wait.
   wait_for_previous();
   extern __shared__ int32_t next[];  // [row tiles]: counts, then the next free pair
   const int32_t num_segments = min(step.counts->num_segments, lists.capacity.segments);
@@ -142,6 +142,7 @@ __global__ void __launch_bounds__(kThreads)
       lists.pairs[at] = pair;
     }
   }
+  __threadfence();
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 // A cluster of blocks takes up to 8 rows of one segment at one part of the site: the blocks and
 // their warps share out k, and read A once, straight into the fragments of the tensor cores. Few
 // registers and no ring, so that many blocks share a multiprocessor: the bytes under way are theirs
-// together. Partial sums are added in the order of blocks and warps. Before sm_90 a block is its own
-// cluster.
+// together. Partial sums are added in the order of blocks and warps. Before sm_90 a block is its
+// own cluster.
 #include <algorithm>
 
 #include "cuda/cluster.cuh"
@@ -20,31 +20,46 @@ constexpr int kThreads = kWarps * 32;
 constexpr int kRows = LoraRowTile::kShortRows;
 constexpr int kRanks = 16;
 constexpr int kBlockColumns = 2048;  // of k, about: what a block of a cluster takes
-constexpr int kUnits = 4;            // of 32 columns, under way in a warp
-constexpr int kBlocksPerMultiprocessor = 6;
+constexpr int kUnits = 4;            // of 32 columns, twice under way in a warp
+constexpr int kBlocksPerMultiprocessor = 4;
 static_assert(kRows == 8);  // of x: the columns of a product
 
-// c += A x^T over units [begin, end) of 32 columns of k; `row` is this lane's of x, or null.
-template <bool kAligned>
-__device__ __forceinline__ void multiply(const uint8_t* a, const __nv_bfloat16* row, int32_t begin,
-                                         int32_t end, int32_t k, float (&c)[4]) {
-  const int lane = threadIdx.x % 32;
-  for (int32_t unit = begin; unit < end; unit += kUnits) {
-    uint4 low[kUnits], high[kUnits], x[kUnits];
+// Some units of A, 16 bytes of ranks g and g + 8 each.
+struct Units {
+  uint4 low[kUnits], high[kUnits];
+
+  __device__ __forceinline__ void load(const uint8_t* a, int32_t unit, int32_t end) {
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
       if (unit + i >= end) break;
-      const uint8_t* from = a + int64_t{unit + i} * 1024 + lane * 16;
+      const uint8_t* from = a + int64_t{unit + i} * 1024 + threadIdx.x % 32 * 16;
       low[i] = load_streaming(from);
       high[i] = load_streaming(from + 512);
-      x[i] = load_row_part<kAligned>(row, (unit + i) * 32 + lane % 4 * 8, k);
     }
+  }
+};
+
+// c += A x^T over units [begin, end) of 32 columns of k, the first of which are here; `row` is this
+// lane's of x, or null.
+template <bool kAligned>
+__device__ __forceinline__ void multiply(Units& here, const uint8_t* a, const __nv_bfloat16* row,
+                                         int32_t begin, int32_t end, int32_t k, float (&c)[4]) {
+  for (int32_t unit = begin; unit < end; unit += kUnits) {
+    uint4 x[kUnits];
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
       if (unit + i >= end) break;
-      lora_mma(c, low[i].x, high[i].x, low[i].y, high[i].y, x[i].x, x[i].y);
-      lora_mma(c, low[i].z, high[i].z, low[i].w, high[i].w, x[i].z, x[i].w);
+      x[i] = load_row_part<kAligned>(row, (unit + i) * 32 + threadIdx.x % 4 * 8, k);
     }
+    Units next;
+    next.load(a, unit + kUnits, end);
+#pragma unroll
+    for (int i = 0; i < kUnits; ++i) {
+      if (unit + i >= end) break;
+      lora_mma(c, here.low[i].x, here.high[i].x, here.low[i].y, here.high[i].y, x[i].x, x[i].y);
+      lora_mma(c, here.low[i].z, here.high[i].z, here.low[i].w, here.high[i].w, x[i].z, x[i].w);
+    }
+    here = next;
   }
 }
 
@@ -56,7 +71,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
                              int32_t k) {
   __shared__ __align__(16) float partial[kWarps][kRows][kRanks];
   let_next_start();
-  wait_for_previous();
   const int rank = cluster_rank<kCluster>();
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
@@ -67,11 +81,17 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   const int32_t begin = min((rank * kWarps + warp) * share, units);
   const int32_t end = min(begin + share, units);
 
+  // Lists and adapters are older than what the kernel before may still write: x.
+  bool waited = false;
   const int32_t num_items = *lists.num_tiles * site.num_parts;
   for (int32_t item = blockIdx.x / kCluster; item < num_items; item += gridDim.x / kCluster) {
     const LoraRowTile tile = lists.tiles[item / site.num_parts];
     const int part = item % site.num_parts;
     const AdapterEntry entry = find_entry(tile.adapter, site.layer, site.modules[part]);
+    Units here;
+    if (entry.num_groups > 0) here.load(entry.groups[0].a, begin, end);
+    if (!waited) wait_for_previous();
+    waited = true;
     if (tile.index == 0 && rank == 0 && threadIdx.x == 0) {
       LoraRowSlices& to = lists.slices[tile.segment * LoraSiteItems::kMaxParts + part];
       to.groups = entry.groups;
@@ -82,7 +102,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     if (g < tile.num_rows) row = x + int64_t{step.segment_rows[tile.first + g]} * k;
     for (int32_t group = 0; group < entry.num_groups; ++group) {
       float c[4] = {};
-      multiply<kAligned>(entry.groups[group].a, row, begin, end, k, c);
+      const uint8_t* a = entry.groups[group].a;
+      if (group > 0) here.load(a, begin, end);
+      multiply<kAligned>(here, a, row, begin, end, k, c);
       partial[warp][2 * t][g] = c[0];
       partial[warp][2 * t + 1][g] = c[1];
       partial[warp][2 * t][g + 8] = c[2];
@@ -120,6 +142,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
       cluster_barrier<kCluster>();  // `partial` is read, and written again
     }
   }
+  if (!waited) wait_for_previous();
 }
 
 template <int kCluster, bool kAligned>

@@ -1,6 +1,7 @@
 // Stream capture; instantiated graphs are uploaded at once, so that a first launch costs no more.
 #include "cuda/step_graphs.h"
 
+#include <algorithm>
 #include <exception>
 
 #include "cuda/check.h"
@@ -19,7 +20,7 @@ std::vector<int32_t> StepGraphs::buckets(int32_t max_rows) {
   return out;
 }
 
-void StepGraphs::record(int32_t rows, bool adapters, const std::function<void()>& issue) {
+void StepGraphs::record(int32_t rows, AdapterKernels adapters, const std::function<void()>& issue) {
   LORAX_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
   cudaGraph_t graph = nullptr;
   try {
@@ -39,12 +40,14 @@ void StepGraphs::record(int32_t rows, bool adapters, const std::function<void()>
   LORAX_CUDA(cudaGraphUpload(executable, stream_));
 }
 
-int32_t StepGraphs::bucket_for(int32_t rows) const {
-  const auto found = graphs_.lower_bound({rows, false});
+int32_t StepGraphs::bucket_for(int32_t rows, AdapterKernels adapters) const {
+  const auto found =
+      std::find_if(graphs_.lower_bound({rows, AdapterKernels::kNone}), graphs_.end(),
+                   [&](const auto& graph) { return graph.first.second == adapters; });
   return found == graphs_.end() ? 0 : found->first.first;
 }
 
-void StepGraphs::launch(int32_t bucket, bool adapters) const {
+void StepGraphs::launch(int32_t bucket, AdapterKernels adapters) const {
   LORAX_CUDA(cudaGraphLaunch(graphs_.at({bucket, adapters}), stream_));
 }
 

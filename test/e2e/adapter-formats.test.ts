@@ -6,6 +6,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import type { EngineAddon, NativeEvaluator, NativeModelSpec } from '../../worker/addon.js';
 import { readCheckpoint } from '../../worker/files/checkpoint.js';
 import { readPeftAdapter } from '../../worker/files/peft-adapter.js';
+import { packed } from '../../worker/files/reading-threads.js';
 import { loadAddon } from './addon/tiny-model.mjs';
 
 const golden = fileURLToPath(new URL('../golden', import.meta.url));
@@ -29,8 +30,8 @@ describe('a weighted use of an adapter', () => {
   it('weighs the LoRA of a head and the biases of its B', async () => {
     const spec = await readPeftAdapter(path.join(golden, 'formats/head-untied'), model.config);
     expect(spec.modules).toMatchObject([{ module: 7, bBias: { cols: 128 } }]);
-    const handle = evaluator.addAdapter(spec);
-    const again = evaluator.addAdapter(spec);
+    const handle = evaluator.addAdapter(packed(spec).spec);
+    const again = evaluator.addAdapter(packed(spec).spec);
     const base = evaluator.logits(tokens, []);
     const adapted = evaluator.logits(tokens, [{ handle, weight: 1 }]);
     const expectMix = (logits: Float32Array, weight: number) => {
@@ -56,7 +57,8 @@ describe('a weighted use of an adapter', () => {
     for (const format of ['saved-both', 'dora-embedding-head', 'embedding-head']) {
       const directory = path.join(golden, 'formats', format);
       const base = evaluator.logits(tokens, []);
-      const handle = evaluator.addAdapter(await readPeftAdapter(directory, model.config));
+      const adapter = await readPeftAdapter(directory, model.config);
+      const handle = evaluator.addAdapter(packed(adapter).spec);
       expect(evaluator.logits(tokens, [{ handle, weight: 1 }])).not.toEqual(base);
       expect(evaluator.logits(tokens, [])).toEqual(base);
     }

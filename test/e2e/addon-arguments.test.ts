@@ -205,10 +205,27 @@ describe('an engine', () => {
   });
 
   it('rejects an adapter spec by name', async () => {
-    const spec = { hash: 'x', files: [], modules: [{ layer: 0, module: 9 }] };
+    const whole = [0, 0, 4, 1, 3, 0, 0, 4, 8, 0, 1, 0, 0, 8, 4, 0, 1];
+    const cases: [number[], string, string][] = [
+      [[0, 9], '', 'spec.modules[0].module must be'],
+      [[0, 0, 4, Number.NaN], '', 'spec.modules[0].scale must be a finite number'],
+      [[0, 0, 4, 1, 1], '', 'spec.modules[0].has must be A and B'],
+      [[0, 0, 4, 1, 3, 0, 3], '', 'spec.modules[0].a.dtype must be'],
+      [[0, 0, 4, 1, 3, 0, 0, 4, 8, 0.5], '', 'spec.modules[0].a.offset must be an integer'],
+      [whole.slice(0, -1), 'a', 'spec.modules[0].b.name must be a number'],
+      [whole, 'a', 'spec.modules[0].b.name must be within the names'],
+      [whole, 'abc', 'names must be those of the tensors'],
+      [[...whole, 0], 'ab', 'spec.modules[1].module must be a number'],
+    ];
+    for (const [numbers, names, message] of cases) {
+      const modules = { numbers: Float64Array.from(numbers), names };
+      const adding = engine.addAdapter({ hash: 'x', files: [], modules });
+      await expect(adding, message).rejects.toThrow(message);
+    }
+    const spec = { hash: 'x', files: [], modules: [] };
     await expect(
       engine.addAdapter(spec as unknown as Parameters<NativeEngine['addAdapter']>[0]),
-    ).rejects.toThrow('spec.modules[0].module must be');
+    ).rejects.toThrow('spec.modules.numbers must be a Float64Array');
   });
 
   it('serves after all of that, and cancels', async () => {

@@ -6,6 +6,7 @@ import {
   type AddRequest,
 } from '../../worker/adapter-registry.js';
 import type { NativeAdapterSpec } from '../../worker/addon.js';
+import { packed, type ReadAdapter } from '../../worker/files/reading-threads.js';
 import { Random } from './random.js';
 
 const tick = () => new Promise((resolve) => setImmediate(resolve));
@@ -31,7 +32,7 @@ class Backend implements AdapterBackend {
     return (source as { directory: string }).directory;
   }
 
-  async read(directory: string): Promise<NativeAdapterSpec> {
+  async read(directory: string): Promise<ReadAdapter> {
     await this.delay();
     if (directory.startsWith('unreadable')) throw new Error(`cannot read ${directory}`);
     const tensor = { name: 't', file: 0, dtype: 'F32' as const, rows: 4, cols: 8, offset: 0 };
@@ -39,15 +40,16 @@ class Backend implements AdapterBackend {
     const hash = directory.split('@')[0] as string;
     const rank = Number(/rank (\d+)/.exec(hash)?.[1] ?? 16);
     const alone = hash.includes('DoRA') ? { alone: 'is DoRA' } : {};
-    return { hash, files: [], modules: [module, { ...module, module: 1, rank }], ...alone };
+    const modules = [module, { ...module, module: 1, rank }];
+    return packed({ hash, files: [], modules, ...alone });
   }
 
-  async add(spec: NativeAdapterSpec): Promise<number> {
-    this.adds.push(spec.hash);
+  async add(_: ReadAdapter, key: string): Promise<number> {
+    this.adds.push(key);
     await this.delay();
-    if (spec.hash.startsWith('bad')) throw new Error(`NaN in ${spec.hash}`);
+    if (key.startsWith('bad')) throw new Error(`NaN in ${key}`);
     const handle = this.next++;
-    this.loaded.set(handle, spec.hash);
+    this.loaded.set(handle, key);
     return handle;
   }
 

@@ -6,9 +6,9 @@ import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { afterEach } from 'vitest';
 import { LoraxError } from '../../src/errors.js';
 import type { Sampling } from '../../src/types.js';
-import type { NativeAdapterSpec } from '../../worker/addon.js';
 
 import { EnginePort } from '../../worker/engine-port.js';
+import { packed } from '../../worker/files/reading-threads.js';
 import type { LoadEngine } from '../../worker/load-engine.js';
 import type {
   ClientCommand,
@@ -61,11 +61,11 @@ export function fakeLoad(addon: FakeAddon): LoadEngine {
       native,
       tokenizer,
       defaults: { sampling: { temperature: 0 }, eosTokenIds, ignored: [] },
-      readAdapter: async (directory): Promise<NativeAdapterSpec> => {
+      readAdapter: async (directory) => {
         if (directory.includes('broken')) throw new LoraxError('ADAPTER_INVALID', directory);
         const tensor = { name: 't', file: 0, dtype: 'BF16' as const, rows: 8, cols: 4, offset: 0 };
         const module = { layer: 0, module: 0, rank: 8, scale: 2, a: tensor, b: tensor };
-        return { hash: `hash of ${directory}`, files: [], modules: [module] };
+        return packed({ hash: `hash of ${directory}`, files: [], modules: [module] });
       },
       info: {
         ...native.info(),

@@ -1,18 +1,19 @@
 /**
- * A PEFT LoRA directory -> NativeAdapterSpec.
+ * A PEFT LoRA directory -> what it adapts, and where its tensors lie.
  *
  * The tensors present are what is applied; the config gives their rank and scale. Where the two
  * disagree, or a tensor does not fit the base model, the adapter is refused and the error names
  * it: nothing is dropped, and nothing outside the directory is read. Only headers and, for the
- * content hash, bytes are read here; native code checks the values. Called by the adapter registry.
+ * content hash, bytes are read here; native code checks the values. Called by reading-threads.ts.
  */
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
 import { readdir, realpath } from 'node:fs/promises';
 import path from 'node:path';
 
 import { LoraxError } from '../../src/errors.js';
-import type { DecoderConfig, NativeAdapterModule, NativeAdapterSpec } from '../addon.js';
+import type { DecoderConfig, NativeAdapterModule } from '../addon.js';
 import { ADAPTER_CODES, fileError, readJsonObject } from './config-reader.js';
-import { sha256OfFile } from './hash-thread.js';
 import { parsePeftConfig, type PeftConfig } from './peft-config.js';
 import { isTable, projections, targets, type Projection, type Target } from './peft-targets.js';
 import { groupTensors, nativeModule, type ModuleTensors } from './peft-tensors.js';
@@ -24,7 +25,15 @@ const WEIGHTS = 'adapter_model.safetensors';
 /** Read where there are no safetensors. */
 const TORCH_WEIGHTS = 'adapter_model.bin';
 
-export interface PeftAdapter extends NativeAdapterSpec {
+const HASHED_AT_A_TIME = 1 << 20;
+
+export interface PeftAdapter {
+  /** sha256 of the content, hex. */
+  hash: string;
+  files: string[];
+  modules: NativeAdapterModule[];
+  /** Why it has no part in a weighted mix, if it has none. */
+  alone?: string;
   /** Of an activated LoRA. */
   invocationTokens?: readonly number[];
 }
@@ -214,7 +223,10 @@ function missingFile(root: string, file: string, names: string[]): LoraxError {
 /** sha256 over the config, spelled canonically, and the bytes of the weights. */
 async function contentHash(config: unknown, weightsFile: string): Promise<string> {
   try {
-    return await sha256OfFile(`${canonicalJson(config)}\n`, weightsFile);
+    const hash = createHash('sha256').update(`${canonicalJson(config)}\n`);
+    const pieces = createReadStream(weightsFile, { highWaterMark: HASHED_AT_A_TIME });
+    for await (const piece of pieces) hash.update(piece as Buffer);
+    return hash.digest('hex');
   } catch (error) {
     throw fileError(weightsFile, 'ADAPTER_INVALID', error);
   }

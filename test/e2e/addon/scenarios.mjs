@@ -248,7 +248,8 @@ const scenarios = {
     const specs = [1, 2, 3, 4].map((seed) => tinyAdapter(folder, { seed, rank: 2 * seed }));
     const handles = await Promise.all(specs.map((spec) => engine.addAdapter(spec)));
     const bad = structuredClone(specs[0]);
-    bad.modules[3].a.offset = 1e9;
+    // Module 3's A: after its own five numbers, and 5 + 2 * 6 of each module before.
+    bad.modules.numbers[3 * 17 + 5 + 4] = 1e9;
     const error = await engine.addAdapter(bad).catch((e) => e);
     const alone = [];
     for (const [i, adapter] of [-1, ...handles].entries()) {

@@ -130,24 +130,27 @@ export function tinyConfig(folder, overrides = {}) {
 /** Writes a random adapter on every projection; returns its NativeAdapterSpec. */
 export function tinyAdapter(folder, { seed = 1, rank = 4 } = {}) {
   const file = new TensorFile();
-  const modules = [];
+  const numbers = [];
+  let names = '';
+  let numModules = 0;
+  const add = (name, rows, cols, values) => {
+    const { file: at, offset } = file.add(name, rows, cols, values);
+    numbers.push(at, 0, rows, cols, offset, name.length);
+    names += name;
+  };
   for (let layer = 0; layer < shape.numLayers; ++layer) {
     projections().forEach(([name, rows, cols], module) => {
       const full = `layers.${layer}.${name}`;
-      const a = randomValues(1000 * seed + modules.length, rank * cols, 2 / Math.sqrt(cols));
-      const b = randomValues(2000 * seed + modules.length, rows * rank, 0.5);
-      modules.push({
-        layer,
-        module,
-        rank,
-        scale: 1,
-        a: file.add(`${full}.lora_A.weight`, rank, cols, a),
-        b: file.add(`${full}.lora_B.weight`, rows, rank, b),
-      });
+      const a = randomValues(1000 * seed + numModules, rank * cols, 2 / Math.sqrt(cols));
+      const b = randomValues(2000 * seed + numModules++, rows * rank, 0.5);
+      numbers.push(layer, module, rank, 1, 0b11); // A and B
+      add(`${full}.lora_A.weight`, rank, cols, a);
+      add(`${full}.lora_B.weight`, rows, rank, b);
     });
   }
   const weights = path.join(folder, `adapter-${seed}-${rank}-${process.pid}.bin`);
   file.write(weights);
+  const modules = { numbers: Float64Array.from(numbers), names };
   return { hash: `${seed}-${rank}`, files: [weights], modules };
 }
 

@@ -18,6 +18,7 @@ import type {
 } from '../../../worker/addon.js';
 import { readCheckpoint } from '../../../worker/files/checkpoint.js';
 import { readPeftAdapter } from '../../../worker/files/peft-adapter.js';
+import { packed } from '../../../worker/files/reading-threads.js';
 import { EventLog, loadAddon } from '../addon/tiny-model.mjs';
 
 export const POOLINGS = ['mean', 'last', 'cls'] as const;
@@ -116,7 +117,8 @@ export function describeEmbeddingGoldens(name: string, options: EmbeddingGoldenO
       );
       for (const { adapter } of cases) {
         if (adapter === null || handles.has(adapter)) continue;
-        handles.set(adapter, await engine.addAdapter(await readPeftAdapter(adapter, model.config)));
+        const { spec } = packed(await readPeftAdapter(adapter, model.config));
+        handles.set(adapter, await engine.addAdapter(spec));
       }
     });
     afterAll(() => engine.stop());

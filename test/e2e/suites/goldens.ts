@@ -25,6 +25,7 @@ import type {
 } from '../../../worker/addon.js';
 import { readCheckpoint } from '../../../worker/files/checkpoint.js';
 import { readPeftAdapter } from '../../../worker/files/peft-adapter.js';
+import { packed } from '../../../worker/files/reading-threads.js';
 import { EventLog, loadAddon, sampling } from '../addon/tiny-model.mjs';
 
 export interface GoldenCase {
@@ -247,10 +248,10 @@ export function describeGoldens(name: string, options: GoldenOptions): void {
   ): Promise<NativeAdapterUse[]> => {
     const uses: LeasedUse[] = [];
     for (const { directory, weight } of adapters) {
-      const spec = await readPeftAdapter(directory, model.config);
+      const { spec, invocationTokens } = packed(await readPeftAdapter(directory, model.config));
       const handle = handles.get(directory) ?? (await add(spec));
       handles.set(directory, handle);
-      uses.push({ handle, weight, invocationTokens: spec.invocationTokens });
+      uses.push({ handle, weight, invocationTokens });
     }
     return activeUses(uses, Int32Array.from(promptTokens));
   };
