@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "backend/host_buffer.h"
 #include "backend/recent_rate.h"
 #include "cpu/adapter_pages.h"
 #include "cpu/cpu_backend.h"
-#include "cpu/host_buffer.h"
 #include "cpu/kernels.h"
 #include "cpu/kv_layout.h"
 #include "cpu/packed_weight.h"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "cpu/host_buffer.h"
+#include "backend/host_buffer.h"
 #include "cpu/thread_pool.h"
 
 namespace lorax::cpu {

@@ -73,6 +73,7 @@ CudaBackend::CudaBackend(const CudaOptions& options)
       num_sms_(attribute(cudaDevAttrMultiProcessorCount, options.device)),
       streams_(stream_gemm_available(options.device)),
       host_images_(std::make_shared<PinnedHeap>(options.device, int64_t{256} << 20)),
+      host_tables_(std::make_shared<PinnedHeap>(options.device, int64_t{16} << 20)),
       loader_(std::make_unique<WeightLoader>(stream_)),
       cublaslt_(options.device, options.cache_directory) {}
 
@@ -186,8 +187,11 @@ std::unique_ptr<AdapterImage> CudaBackend::pack_adapter(std::span<const AdapterM
   out->num_pages = out->layout.num_pages;
   out->bytes = out->layout.bytes;
   out->data = std::make_shared<PinnedHeap::Block>(host_images_->take(out->layout.bytes));
+  // One at a time, with some of the cores: the engine's thread and JavaScript's must find theirs
+  // idle, or they lose milliseconds.
+  const std::lock_guard lock(packing_);
   const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
-  fill_image(modules, out->layout, out->data->data(), std::clamp(cores / 2, 1, 8), affines);
+  fill_image(modules, out->layout, out->data->data(), std::clamp(cores * 3 / 8, 1, 6), affines);
   return out;
 }
 
@@ -200,7 +204,7 @@ std::unique_ptr<ResidentAdapter> CudaBackend::place_adapter(const AdapterImage& 
   out->max_groups = layout.max_groups;
   out->formats = layout.formats;
   out->image = host.data;
-  out->tables = host_images_->take(layout.table_bytes);
+  out->tables = host_tables_->take(layout.table_bytes);
   write_tables(layout, arena_->data(), pages, out->tables.data());
   const auto page_at = [&](int32_t page) {
     return arena_->data() + pages[page] * layout.page_bytes;
@@ -208,10 +212,15 @@ std::unique_ptr<ResidentAdapter> CudaBackend::place_adapter(const AdapterImage& 
   out->pages_of_layers = layout.pages_of_layers;
   out->pages_of_part = (layout.num_pages + PlacedAdapter::kParts - 1) / PlacedAdapter::kParts;
   const auto copy = [&](int32_t page, const uint8_t* from, int64_t size) {
-    const int64_t bytes = std::min(layout.page_bytes, size - page * layout.page_bytes);
-    if (bytes <= 0) return;
-    LORAX_CUDA(cudaMemcpyAsync(page_at(page), from + page * layout.page_bytes,
-                               static_cast<size_t>(bytes), cudaMemcpyHostToDevice, copies_));
+    from += page * layout.page_bytes;
+    uint8_t* to = page_at(page);
+    int64_t left = std::min(layout.page_bytes, size - page * layout.page_bytes);
+    while (left > 0) {
+      const int64_t bytes = std::min(left, PinnedHeap::bytes_in_piece(from));
+      LORAX_CUDA(
+          cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, copies_));
+      to += bytes, from += bytes, left -= bytes;
+    }
   };
   load_timer_.begin(copies_);
   int32_t page = 0;

@@ -12,6 +12,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -220,6 +221,8 @@ class CudaBackend final : public Backend {
   const int num_sms_;
   bool streams_;  // the device and every weight have what the streaming GEMM needs
   std::shared_ptr<PinnedHeap> host_images_;
+  std::shared_ptr<PinnedHeap> host_tables_;  // taken on the engine's thread: never waits for images
+  std::mutex packing_;
   std::unique_ptr<WeightLoader> loader_;  // until reserve()
 
   // From reserve().

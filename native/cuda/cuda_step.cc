@@ -25,8 +25,8 @@ constexpr int32_t kMaxRecordedRows = 256;
 constexpr int32_t kShortSegmentRows = 16;
 constexpr int32_t kFewSegments = 8;
 
-// Linears take so many units of adapters in passing (LoraLoad::units); more are quicker apart.
-constexpr int64_t kMostFusedUnits = 48;
+// Linears take so many slices of adapters in passing (LoraLoad); more are quicker apart.
+constexpr int64_t kMostFusedSlices = 48;
 
 const float* floats(const Vector* vector) {
   return vector == nullptr ? nullptr : static_cast<const DeviceVector*>(vector)->values.as<float>();
@@ -193,7 +193,7 @@ AdapterKernels CudaBackend::choose_kernels(const StepPlan& plan, uint32_t format
                  .subspan(segment.rows_begin, segment.rows_end - segment.rows_begin));
   }
   const bool fuses = may_fuse_adapters(plan.num_rows(), formats) && LoraItemsCapacity::fits(load) &&
-                     (load.units <= kMostFusedUnits || options_.deterministic);
+                     (load.slices <= kMostFusedSlices || options_.deterministic);
   return fuses ? AdapterKernels::kFused : AdapterKernels::kApart;
 }
 

@@ -1,10 +1,12 @@
 // y += B v: a block has 16 rows and some hundred columns of one part. It looks up once which slices
 // of B meet its rows, however many segments these are of; then each warp walks down that list with
-// a strip of 64 columns, the next slices on their way while it multiplies these. Sums are over
-// ascending segments, and go through shared memory to where y lies in whole words.
+// a strip of 64 columns, B and v of the next slices on their way into its part of shared memory
+// while it multiplies these. Sums are over ascending segments, and go through shared memory to
+// where y lies in whole words.
 #include <algorithm>
 
 #include "cuda/launch.h"
+#include "cuda/lora_async.cuh"
 #include "cuda/lora_row_delta.cuh"
 #include "cuda/lora_rows.h"
 
@@ -18,6 +20,12 @@ constexpr int kColumns = kTiles * 16;
 constexpr int kBlockColumns = kWarps * kColumns;
 constexpr int kSlices = 64;  // looked up at a time
 constexpr int kPad = 4;      // floats, between rows of sums
+constexpr int kStages = 6;   // slices in a warp's ring
+constexpr int kStageB = kTiles * 512;
+constexpr int kStageBytes = kStageB + kTileRows * 32;  // B, and v of the rows
+constexpr int kRingBytes = kStages * kStageBytes;
+constexpr int kSharedBytes = kWarps * kRingBytes;
+static_assert(kTileRows * (kColumns + kPad) * 4 <= kRingBytes);  // the sums take its place
 
 // Of 16 ranks, and where v of the rows is: bit i of `mask` is row i, whose v are consecutive.
 struct alignas(16) Slice {
@@ -58,20 +66,14 @@ __device__ __forceinline__ int32_t look_up_slices(const LoraRowLists& lists, int
   return done;
 }
 
-// B of a slice for this warp's columns, and v of this lane's rows g and g + 8.
-struct Operands {
-  uint4 b[kTiles];
-  uint2 v[2];
-};
-
 template <bool kAligned>
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(kThreads, 3)
     lora_expand_kernel(const __grid_constant__ LoraRowLists lists,
                        const __grid_constant__ LoraRowSite site, __nv_bfloat16* y, int32_t rows,
                        int32_t n) {
+  extern __shared__ __align__(128) uint8_t rings[];
   __shared__ Slice slices[kSlices];
   __shared__ int32_t num_slices;
-  __shared__ __align__(16) float sums[kWarps][kTileRows][kColumns + kPad];
   let_next_start();
   const int part = blockIdx.z;
   const int32_t columns = site.columns[part];
@@ -88,34 +90,54 @@ __global__ void __launch_bounds__(kThreads, 4)
   const __nv_bfloat16* const part_v = v_of_part(lists, part);
   const int32_t tiles = min(kTiles, (columns - first_column + 15) / 16);  // of this warp's
 
-  float c[kTiles][2][4] = {};  // columns g and g + 8 of a tile, rows 2 t and 2 t + 1 of 8
-  const auto load = [&](int32_t i, int32_t count, Operands& to) {
-    if (i >= count) return;
-    const Slice slice = slices[i];
-    const uint8_t* from = slice.b + int64_t{first_column / 16} * 512 + lane * 16;
-#pragma unroll
-    for (int s = 0; s < kTiles; ++s) {
-      if (s < tiles) to.b[s] = load_streaming(from + s * 512);
-    }
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int row = g + 8 * h;
-      to.v[h] = make_uint2(0, 0);
-      if ((slice.mask >> row & 1u) == 0) continue;
-      const int32_t at = slice.v_row + __popc(slice.mask & ((1u << row) - 1));
-      to.v[h] = *reinterpret_cast<const uint2*>(part_v + int64_t{at} * 16 + t * 4);
-    }
+  // What is added to, on its way meanwhile: 8 lanes have the 64 columns of a row.
+  constexpr int kRowLanes = kColumns / 8;
+  constexpr int kRounds = kTileRows * kRowLanes / 32;
+  const int32_t column = first_column + lane % kRowLanes * 8;
+  const int32_t valid = columns - column;
+  const auto row_in_round = [&](int i) { return i * (32 / kRowLanes) + lane / kRowLanes; };
+  const auto y_at = [&](int i) {
+    const int64_t row = int64_t{tile} * kTileRows + row_in_round(i);
+    return row < rows && valid > 0 ? y + row * n + site.column[part] + column : nullptr;
   };
-  const auto add = [&](int32_t i, int32_t count, const Operands& from) {
-    if (i >= count) return;
-    const uint32_t mask = slices[i].mask;
+  uint4 old[kRounds];
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      if ((mask >> 8 * h & 0xffu) == 0) continue;
+  for (int i = 0; i < kRounds; ++i) old[i] = load_row_part<kAligned>(y_at(i), 0, valid);
+
+  float c[kTiles][2][4] = {};  // columns g and g + 8 of a tile, rows 2 t and 2 t + 1 of 8
+  uint8_t* const ring = rings + warp * kRingBytes;
+  const auto fetch = [&](int32_t i, int32_t count) {
+    if (i < count) {
+      const Slice slice = slices[i];
+      uint8_t* const to = ring + i % kStages * kStageBytes;
+      const uint8_t* from = slice.b + int64_t{first_column / 16} * 512;
 #pragma unroll
       for (int s = 0; s < kTiles; ++s) {
-        lora_mma(c[s][h], from.b[s].x, from.b[s].y, from.b[s].z, from.b[s].w, from.v[h].x,
-                 from.v[h].y);
+        if (s < tiles) copy_async(to + s * 512 + lane * 16, from + s * 512 + lane * 16);
+      }
+      // Two lanes a row; zeros where the segment has it not.
+      const int row = lane / 2;
+      const int32_t at = slice.v_row + __popc(slice.mask & ((1u << row) - 1));
+      const bool has = (slice.mask >> row & 1u) != 0;
+      copy_async_or_zero(to + kStageB + lane * 16,
+                         part_v + int64_t{has ? at : slice.v_row} * 16 + lane % 2 * 8, has);
+    }
+    commit_copies();
+  };
+  const auto add = [&](int32_t i) {
+    const uint8_t* from = ring + i % kStages * kStageBytes;
+    const uint32_t mask = slices[i].mask;
+    uint2 v[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      v[h] = *reinterpret_cast<const uint2*>(from + kStageB + (g + 8 * h) * 32 + t * 8);
+    }
+#pragma unroll
+    for (int s = 0; s < kTiles; ++s) {
+      const uint4 b = *reinterpret_cast<const uint4*>(from + s * 512 + lane * 16);
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        if ((mask >> 8 * h & 0xffu) != 0) lora_mma(c[s][h], b.x, b.y, b.z, b.w, v[h].x, v[h].y);
       }
     }
   };
@@ -130,21 +152,22 @@ __global__ void __launch_bounds__(kThreads, 4)
     total = num_slices;
     const int32_t count = min(total - first, kSlices);
     if (tiles > 0) {
-      Operands even = {}, odd = {};
-      load(0, count, even);
-      for (int32_t i = 0; i < count; i += 2) {
-        load(i + 1, count, odd);
-        add(i, count, even);
-        load(i + 2, count, even);
-        add(i + 1, count, odd);
+      for (int32_t i = 0; i < kStages - 1; ++i) fetch(i, count);
+      for (int32_t i = 0; i < count; ++i) {
+        wait_for_copies<kStages - 2>();
+        __syncwarp();  // other lanes' copies, and all have read the stage that is filled next
+        fetch(i + kStages - 1, count);
+        add(i);
       }
+      wait_for_copies<0>();
     }
     if (first + kSlices >= total) break;
     __syncthreads();  // all have read the list
   }
   if (total == 0 || tiles <= 0) return;
 
-  float(&mine)[kTileRows][kColumns + kPad] = sums[warp];
+  __syncwarp();  // the ring is read
+  auto& mine = *reinterpret_cast<float(*)[kTileRows][kColumns + kPad]>(ring);
 #pragma unroll
   for (int s = 0; s < kTiles; ++s) {
 #pragma unroll
@@ -159,23 +182,17 @@ __global__ void __launch_bounds__(kThreads, 4)
   uint32_t adapted = 0;  // rows of the tile
   for (int32_t i = pairs.x + lane; i < pairs.y; i += 32) adapted |= load_pair_at(lists, i).mask;
   adapted = __reduce_or_sync(~0u, adapted);
-  // 8 lanes have the 64 columns of a row.
 #pragma unroll
-  for (int i = 0; i < kTileRows / 4; ++i) {
-    const int row = i * 4 + lane / 8;
-    const int32_t column = first_column + lane % 8 * 8;
-    const int32_t valid = columns - column;
-    const int64_t at_row = int64_t{tile} * kTileRows + row;
-    if ((adapted >> row & 1u) == 0 || at_row >= rows || valid <= 0) continue;
-    __nv_bfloat16* const to = y + at_row * n + site.column[part] + column;
-    const uint4 old = load_row_part<kAligned>(to, 0, valid);
-    const auto* delta = reinterpret_cast<const float4*>(&mine[row][lane % 8 * 8]);
+  for (int i = 0; i < kRounds; ++i) {
+    if ((adapted >> row_in_round(i) & 1u) == 0 || y_at(i) == nullptr) continue;
+    const auto* delta =
+        reinterpret_cast<const float4*>(&mine[row_in_round(i)][lane % kRowLanes * 8]);
     const float4 low = delta[0], high = delta[1];
     const float add[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
     float sum[8];
 #pragma unroll
-    for (int e = 0; e < 8; ++e) sum[e] = eight_at(old, e) + add[e];
-    store_eight<kAligned>(sum, valid, to);
+    for (int e = 0; e < 8; ++e) sum[e] = eight_at(old[i], e) + add[e];
+    store_eight<kAligned>(sum, valid, y_at(i));
   }
 }
 
@@ -195,9 +212,12 @@ void lora_expand(const LoraRowLists& lists, const LoraRowSite& site, __nv_bfloat
   const int32_t columns = *std::max_element(site.columns, site.columns + site.num_parts);
   const LaunchShape shape{.grid = dim3((columns + kBlockColumns - 1) / kBlockColumns,
                                        (rows + kTileRows - 1) / kTileRows, site.num_parts),
-                          .block = dim3(kThreads)};
+                          .block = dim3(kThreads),
+                          .shared_bytes = kSharedBytes};
   const auto kernel =
       all_multiples_of_8(site, n) ? lora_expand_kernel<true> : lora_expand_kernel<false>;
+  LORAX_CUDA(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes));
   launch_overlapping("lora_expand", kernel, shape, stream, lists, site, y, rows, n);
 }
 

@@ -14,6 +14,7 @@ void LoraLoad::add(int32_t max_groups, std::span<const int32_t> of_segment) {
     block = row / LoraChunk::kRows;
   }
   rows += count;
+  slices += max_groups;
   units += max_groups * ((count + LoraUnit::kMaxRows - 1) / LoraUnit::kMaxRows);
   row_groups += max_groups * count;
 }

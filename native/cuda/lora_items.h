@@ -28,6 +28,7 @@ struct LoraSiteModules {
 // What a step asks of the buffers; counted on the host from its segments.
 struct LoraLoad {
   int64_t rows = 0;        // of all segments
+  int64_t slices = 0;      // sum over segments of max_groups
   int64_t units = 0;       // sum over segments of max_groups * chunks of LoraUnit::kMaxRows rows
   int64_t chunks = 0;      // sum of max_groups * blocks of LoraChunk::kRows rows of x
   int64_t row_groups = 0;  // sum of max_groups * rows

@@ -125,11 +125,15 @@ struct Piece {
 };
 
 // Shares the pieces out among threads; of several errors the one of the first piece is thrown.
+// Threads that wait for a disk are many. Those that copy from the page cache keep a core busy each,
+// which the engine's and JavaScript's must find idle.
 void read_all(const std::vector<Piece>& pieces, int64_t total_bytes, uint8_t* to) {
   constexpr int64_t kWorthAThread = int64_t{4} << 20;
-  const int64_t most = std::max<int64_t>(1, std::thread::hardware_concurrency() / 2);
-  const int64_t num_threads =
-      std::clamp<int64_t>(total_bytes / kWorthAThread, 1, std::min<int64_t>(most, 8));
+  const bool waits = !pieces.empty() && pieces.front().file->is_direct();
+  const int64_t cores = std::thread::hardware_concurrency();
+  const int64_t most = waits ? std::clamp<int64_t>(cores / 2, 1, 8)  //
+                             : std::clamp<int64_t>(cores / 4, 1, 3);
+  const int64_t num_threads = std::clamp<int64_t>(total_bytes / kWorthAThread, 1, most);
   std::atomic<size_t> next{0};
   std::mutex mutex;
   size_t failed = pieces.size();
@@ -296,14 +300,13 @@ AdapterTensors read_adapter_tensors(const AdapterSpec& spec, const AdapterShapes
     if (from.magnitude) add(*from.magnitude, to.magnitude);
     if (from.whole) add(*from.whole, to.whole);
   }
-  out.storage.reset(static_cast<uint8_t*>(
-      ::operator new[](static_cast<size_t>(total_bytes), std::align_val_t(kBlockBytes))));
-  read_all(pieces, total_bytes, out.storage.get());
+  out.storage = HostBuffer(total_bytes);
+  read_all(pieces, total_bytes, out.storage.as<uint8_t>());
   check_stamps();
 
   const auto view = [&](const TensorRef& tensor, int64_t begin) {
     TensorView view;
-    view.data = out.storage.get() + begin;
+    view.data = out.storage.as<uint8_t>() + begin;
     view.dtype = tensor.dtype;
     view.rows = tensor.rows;
     view.cols = tensor.cols;

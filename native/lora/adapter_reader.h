@@ -1,16 +1,16 @@
 // Reads an adapter's tensors from disk into host memory, checked against the shapes of its base.
 //
 // Always pread, never a mapping: an adapter file that someone truncates while we serve must be an
-// ADAPTER_INVALID error, not a SIGBUS. Any thread; several read a large adapter, since copying from
-// the page cache is bound by one core. Called by model/decoder.cc.
+// ADAPTER_INVALID error, not a SIGBUS. Any thread; several read a large adapter, since a disk wants
+// many requests at once and copying from the page cache is bound by one core. Called by
+// model/decoder.cc.
 #pragma once
 
 #include <array>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <vector>
 
+#include "backend/host_buffer.h"
 #include "lora/adapter.h"
 
 namespace lorax {
@@ -24,10 +24,7 @@ struct AdapterShapes {
 
 // Values of an adapter; `modules` point into `storage` and at the spec's names.
 struct AdapterTensors {
-  struct Free {
-    void operator()(uint8_t* bytes) const { ::operator delete[](bytes, std::align_val_t(4096)); }
-  };
-  std::unique_ptr<uint8_t[], Free> storage;
+  HostBuffer storage;
   std::vector<AdapterModule> modules;
 };
 

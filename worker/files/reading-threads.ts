@@ -48,7 +48,8 @@ interface Waiting {
 /** `workerData` of such a thread. */
 export const READING_THREAD = 'lorax: reads adapters';
 
-const MOST_THREADS = Math.min(4, Math.ceil(availableParallelism() / 4));
+/** Others need cores as well. */
+const MOST_THREADS = Math.min(4, Math.ceil(availableParallelism() / 8));
 
 const threads: ReadingThread[] = [];
 

@@ -212,6 +212,47 @@ TEST_P(DecoderTest, NeighboursChangeNothingInAWiderModel) {
   neighbours_change_nothing(config, {150, 31, 170, 64, 40, 90, 1}, 18);
 }
 
+// More adapters than a backend may care to handle in passing, a row or two each.
+TEST_P(DecoderTest, ManyAdaptersInAStepChangeNothing) {
+  constexpr int32_t kAdapters = 60, kTokens = 4;
+  DecoderConfig config = tiny_config();
+  config.hidden_size = 576;
+  config.intermediate_size = 640;
+  config.num_heads = 9;
+  config.num_kv_heads = 3;
+  config.head_dim = 64;
+  const TinyModel model(config);
+  StepRunner runner(GetParam().make(), model.write(), 128, int64_t{256} << 20);
+  const int32_t vocab = model.config().vocab_size;
+  std::vector<TestSequence> sequences(kAdapters);
+  std::vector<std::vector<int32_t>> tokens;
+  std::vector<std::vector<float>> alone, together(kAdapters);
+  for (int32_t i = 0; i < kAdapters; ++i) {
+    const std::vector<int32_t> few = {kQProj, kOProj, kUpProj};
+    const std::vector<int32_t>& modules = i % 3 == 0 ? kAllModules : few;
+    sequences[i].adapter = runner.add_adapter(model.write_adapter(
+        model.random_adapter(100 + i, 1 + i % 20, modules), std::to_string(i) + ".bin"));
+    tokens.push_back(random_tokens(200 + i, kTokens, vocab));
+    alone.push_back(runner.run_alone(tokens[i], sequences[i].adapter, kTokens));
+  }
+  for (int32_t at = 0; at < kTokens;) {
+    const int32_t count = at == 0 ? 2 : 1;  // a step of prompts, then decodes
+    std::vector<TestChunk> chunks;
+    for (int32_t i = 0; i < kAdapters; ++i) {
+      const auto begin = tokens[i].begin() + at;
+      chunks.push_back({&sequences[i], {begin, begin + count}});
+    }
+    const auto logits = runner.step(chunks);
+    for (int32_t i = 0; i < kAdapters; ++i) {
+      together[i].insert(together[i].end(), logits[i].begin(), logits[i].end());
+    }
+    at += count;
+  }
+  for (int32_t i = 0; i < kAdapters; ++i) {
+    expect_same(together[i], alone[i], "adapter " + std::to_string(i));
+  }
+}
+
 TEST_P(DecoderTest, AnAdapterIsItsMergedWeights) {
   const std::vector<std::vector<int32_t>> module_sets = {
       kAllModules, {kQProj, kVProj}, {kKProj}, {kOProj}, {kUpProj}, {kGateProj, kDownProj}};

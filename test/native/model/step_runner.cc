@@ -8,11 +8,12 @@
 
 namespace lorax {
 
-StepRunner::StepRunner(std::unique_ptr<Backend> backend, const ModelSpec& spec, int32_t max_rows) {
+StepRunner::StepRunner(std::unique_ptr<Backend> backend, const ModelSpec& spec, int32_t max_rows,
+                       int64_t memory_bytes) {
   DecoderOptions options;
   options.max_rows = max_rows;
   options.max_logits_rows = max_rows;
-  options.memory_bytes = int64_t{24} << 20;
+  options.memory_bytes = memory_bytes;
   decoder_ = std::make_unique<Decoder>(std::move(backend), spec, options);
   next_page_ = decoder_->limits().num_pages;
 }

@@ -29,7 +29,8 @@ struct TestChunk {
 
 class StepRunner {
  public:
-  StepRunner(std::unique_ptr<Backend> backend, const ModelSpec& spec, int32_t max_rows = 128);
+  StepRunner(std::unique_ptr<Backend> backend, const ModelSpec& spec, int32_t max_rows = 128,
+             int64_t memory_bytes = int64_t{24} << 20);
 
   Decoder& decoder() { return *decoder_; }
   const ResidentAdapter* add_adapter(const AdapterSpec& spec);

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <utility>
 
-namespace lorax::cpu {
+namespace lorax {
 
 class HostBuffer {
  public:
@@ -39,4 +39,4 @@ class HostBuffer {
   int64_t bytes_ = 0;
 };
 
-}  // namespace lorax::cpu
+}  // namespace lorax

@@ -1,5 +1,5 @@
 // Zeroed, aligned, movable; a refusal says how much was asked for.
-#include "cpu/host_buffer.h"
+#include "backend/host_buffer.h"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@
 
 #include "backend/error.h"
 
-namespace lorax::cpu {
+namespace lorax {
 namespace {
 
 TEST(HostBuffer, IsZeroAndAligned) {
@@ -43,4 +43,4 @@ TEST(HostBuffer, RefusesWhatTheSystemDoesNotHaveByName) {
 }
 
 }  // namespace
-}  // namespace lorax::cpu
+}  // namespace lorax

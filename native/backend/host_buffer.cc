@@ -1,5 +1,5 @@
 // See host_buffer.h.
-#include "cpu/host_buffer.h"
+#include "backend/host_buffer.h"
 
 #include <algorithm>
 #include <cstring>
@@ -14,7 +14,7 @@
 #include <unistd.h>
 #endif
 
-namespace lorax::cpu {
+namespace lorax {
 namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
@@ -71,4 +71,4 @@ HostBuffer::~HostBuffer() {
 #endif
 }
 
-}  // namespace lorax::cpu
+}  // namespace lorax
