@@ -40,6 +40,8 @@ PinnedHeap::Chunk::Chunk(int device, int64_t bytes)
   mapping_ = static_cast<uint8_t*>(mapping);
   data_ = mapping_ + bytes_in_piece(mapping_) % kPieceBytes;
   madvise(data_, static_cast<size_t>(bytes_), MADV_HUGEPAGE);  // advice: a refusal costs time only
+  // A child process would get copies of all pages that are pinned, there and then.
+  madvise(data_, static_cast<size_t>(bytes_), MADV_DONTFORK);
   constexpr int64_t kPage = 4096;
   for (int64_t at = 0; at < bytes_; at += kPage) data_[at] = 0;
   LORAX_CUDA(cudaSetDevice(device));
