@@ -2,15 +2,16 @@
 // what the flood's turns cost in throughput.
 //
 //     node bench/fairness.mjs [--model FOLDER] [--device cpu] [--rounds 5] [--seconds 12]
-//         [--tenants 4] [--times 50] [--load 0.3] [--max-batch-tokens 32] [--csv FILE]
+//         [--tenants 4] [--times 50] [--load 0.3] [--prompt 64] [--output 32] [--max-batch-tokens N]
+//         [--csv FILE]
 //
 // Four tenants send requests at random times (Poisson), together `load` of what the engine was found to
 // serve. In one kind of round they are alone; in the next a fifth sends `times` as many requests as all of
 // them together; in a third, the same crowd has one name, so that there is no fairness between them: that
-// is what throughput is compared with. A newcomer waits for the step that runs, so steps are no longer
-// here than a prompt; and the machine should have nothing else to do. The kinds take turns in one run, so
-// that a slow minute hits all. Arrivals are the same in all kinds of a round. Every request's sample is in
-// the CSV.
+// is what throughput is compared with. The engine has its own options, but for those named. The machine
+// should have nothing else to do. The kinds take turns in one run, so that a slow minute hits all. Arrivals
+// are the same in all kinds of a round. How far the ratios are chance, a bootstrap over rounds and the
+// requests in them says. Every request's sample is in the CSV.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -30,19 +31,22 @@ const { values } = parseArgs({
     tenants: { type: 'string', default: '4' },
     times: { type: 'string', default: '50' },
     load: { type: 'string', default: '0.3' },
-    'max-batch-tokens': { type: 'string', default: '32' },
+    'max-batch-tokens': { type: 'string' }, // the engine's own
     prompt: { type: 'string', default: '64' },
     output: { type: 'string', default: '32' },
-    csv: { type: 'string', default: path.join(root, `bench/results/fairness-cpu-${today}.csv`) },
+    csv: { type: 'string' },
   },
 });
 const number = (key) => Number(values[key]);
 const [seconds, numTenants, times] = ['seconds', 'tenants', 'times'].map(number);
 const KINDS = ['alone', 'with flood', 'one name'];
 
+const csv = values.csv ?? path.join(root, `bench/results/fairness-${values.device}-${today}.csv`);
+const batch = values['max-batch-tokens'];
+
 const engine = createEngine({
   ...{ model: values.model, device: values.device },
-  maxBatchTokens: number('max-batch-tokens'),
+  ...(batch === undefined ? {} : { maxBatchTokens: Number(batch) }),
 });
 const { deviceDescription, vocabSize } = await engine.ready();
 console.log(`bench: ${deviceDescription}`);
@@ -62,8 +66,9 @@ console.log(`bench: about ${capacity.toFixed(1)} requests/s; the others send ${r
 const rows = ['round,kind,tenant,arrival_ms,first_token_ms,total_ms,output_tokens,outcome'];
 const samples = new Map(KINDS.map((kind) => [kind, []]));
 for (let round = 0; round <= number('rounds'); round++) {
-  const others = arrivals(rate, (i) => `other ${i % numTenants}`);
-  const flood = arrivals(times * rate, () => 'flood');
+  const length = round === 0 ? seconds / 3 : seconds;
+  const others = arrivals(length, rate, (i) => `other ${i % numTenants}`);
+  const flood = arrivals(length, times * rate, () => 'flood');
   for (const kind of round % 2 === 0 ? KINDS : [...KINDS].reverse()) {
     const crowd = kind === 'alone' ? others : [...others, ...flood].sort((a, b) => a.at - b.at);
     const done = await play(crowd, kind);
@@ -79,41 +84,56 @@ for (let round = 0; round <= number('rounds'); round++) {
 await engine.dispose();
 report();
 
-/** Requests of random lengths at random times, all within the round. */
-function arrivals(perSecond, tenantOf) {
+/** Requests of random lengths at random times, all within so many seconds. */
+function arrivals(length, perSecond, tenantOf) {
   const list = [];
   let at = 0;
   for (let i = 0; ; i++) {
     at += (-Math.log(1 - random()) / perSecond) * 1000;
-    if (at > seconds * 1000) return list;
-    const promptTokens = Array.from({ length: around(number('prompt')) }, () =>
-      Math.floor(1000 + random() * (vocabSize - 1000)),
-    );
-    list.push({ at, tenant: tenantOf(i), promptTokens, outputs: around(number('output')) });
+    if (at > length * 1000) return list;
+    list.push({ at, tenant: tenantOf(i), ...randomRequest() });
   }
 }
 
-/** What it serves when there is always more to do, requests/s. */
+function randomRequest() {
+  const promptTokens = Array.from({ length: around(number('prompt')) }, () =>
+    Math.floor(1000 + random() * (vocabSize - 1000)),
+  );
+  return { promptTokens, outputs: around(number('output')) };
+}
+
+/**
+ * What it serves when there is always more to do, requests/s: by the tokens that it computes in the
+ * second half of the time, when as many run as can.
+ */
 async function findCapacity() {
-  let rate = 0;
-  for (const count of [50, 200]) {
-    const begin = performance.now();
-    const all = Array.from({ length: count }, () => {
-      const promptTokens = Array.from({ length: around(number('prompt')) }, () =>
-        Math.floor(1000 + random() * (vocabSize - 1000)),
-      );
-      return ask(engine, { promptTokens, outputs: around(number('output')) }, begin, {});
-    });
-    await Promise.all(all);
-    rate = count / ((performance.now() - begin) / 1000);
-  }
-  return rate;
+  const over = new AbortController();
+  const begin = performance.now();
+  const line = async () => {
+    while (!over.signal.aborted)
+      await ask(engine, randomRequest(), begin, { tokens: 0 }, over.signal);
+  };
+  const lines = Array.from({ length: 600 }, line);
+  await sleep(seconds * 500);
+  const [before, from] = [await computedTokens(), performance.now()];
+  await sleep(seconds * 500);
+  const computed = (await computedTokens()) - before;
+  const perSecond = computed / ((performance.now() - from) / 1000);
+  if (computed === 0) throw new Error(`nothing was computed in ${seconds / 2} s: raise --seconds`);
+  over.abort();
+  await Promise.all(lines);
+  return perSecond / (number('prompt') + number('output'));
+}
+
+async function computedTokens() {
+  const { totals } = await engine.stats();
+  return totals.promptTokens - totals.cachedTokens + totals.outputTokens;
 }
 
 /** A round: every request at its time, whatever became of those before; what waits at its end is left. */
 async function play(crowd, kind) {
   const begin = performance.now();
-  const before = (await engine.stats()).totals;
+  const before = await computedTokens();
   const over = new AbortController();
   const requests = [];
   const running = [];
@@ -125,16 +145,13 @@ async function play(crowd, kind) {
     requests.push(sample);
     running.push(ask(view, request, begin + at, sample, over.signal));
   }
-  const { totals } = await engine.stats();
-  const ms = performance.now() - begin;
+  const computed = ((await computedTokens()) - before) / ((performance.now() - begin) / 1000);
   // Those of the others are waited for: what they saw is what counts.
   if (kind === 'one name') over.abort();
   await Promise.all(running.filter((_, i) => requests[i].tenant !== 'flood'));
   over.abort();
   await Promise.all(running);
-  const of = (key) => (totals[key] - before[key]) / (ms / 1000);
-  const computed = of('promptTokens') - of('cachedTokens') + of('outputTokens');
-  return { requests, computed, outputs: of('outputTokens') };
+  return { requests, computed };
 }
 
 async function ask(view, { promptTokens, outputs }, begin, sample, signal) {
@@ -154,43 +171,74 @@ async function ask(view, { promptTokens, outputs }, begin, sample, signal) {
 
 function report() {
   const machine = `${describeMachine()}; ${deviceDescription}`;
-  const flat = (kind) => samples.get(kind).flatMap(({ requests }) => requests);
-  const firsts = (kind, tenant) =>
-    flat(kind)
-      .filter((each) => each.tenant.startsWith(tenant) && each.firstMs !== undefined)
-      .map(({ firstMs }) => firstMs);
   console.log(`\n${machine}\n${values.rounds} rounds of ${seconds} s each, in turn`);
   for (const kind of KINDS) {
-    const all = flat(kind).filter(({ tenant }) => tenant !== 'flood');
+    const rounds = samples.get(kind);
+    const all = rounds.flatMap(({ requests }) => requests.filter(isOther));
     const lost = all.filter(({ outcome }) => outcome !== 'finished').length;
-    const of = firsts(kind, 'other');
-    const speeds = samples.get(kind).map(({ computed }) => computed);
+    const of = rounds.flatMap((round) => firsts(round));
+    const speeds = rounds.map(({ computed }) => computed);
     console.log(
       `${kind.padEnd(10)} first token of the others: p50 ${quantile(of, 0.5).toFixed(1)}, p99 ` +
         `${quantile(of, 0.99).toFixed(1)} ms (${of.length} requests, ${lost} without an answer); ` +
         `${quantile(speeds, 0.5).toFixed(0)} tokens/s computed`,
     );
   }
-  const ratio = (q) =>
-    quantile(firsts('with flood', 'other'), q) / quantile(firsts('alone', 'other'), q);
-  const speed = (kind) =>
-    quantile(
-      samples.get(kind).map(({ computed }) => computed),
-      0.5,
-    );
-  console.log(`p50 with the flood, against without: ${ratio(0.5).toFixed(2)}x`);
-  console.log(`p99 with the flood, against without: ${ratio(0.99).toFixed(2)}x (at most 1.5)`);
-  console.log(
-    `throughput with turns for tenants, against one line for all: ` +
-      `${(speed('with flood') / speed('one name')).toFixed(3)}x (at least 0.95)`,
+  const numRounds = samples.get('alone').length;
+  const each = Array.from({ length: numRounds }, (_, i) => i);
+  tell('p50 with the flood, against without', each, (draw) => ratioOfFirsts(draw, 0.5, 0));
+  tell('p99 with the flood, against without (at most 1.5)', each, (draw) =>
+    ratioOfFirsts(draw, 0.99, 0),
   );
-  mkdirSync(path.dirname(values.csv), { recursive: true });
-  const options = `--times ${times} --load ${values.load} --max-batch-tokens ${values['max-batch-tokens']}`;
+  tell('  of those that came after the first fifth of a round', each, (draw) =>
+    ratioOfFirsts(draw, 0.99, seconds * 200),
+  );
+  tell('throughput against one line for all (at least 0.95)', each, (draw) => {
+    const sum = (kind) =>
+      draw.rounds.reduce((total, i) => total + samples.get(kind)[i].computed, 0);
+    return sum('with flood') / sum('one name');
+  });
+  mkdirSync(path.dirname(csv), { recursive: true });
+  const options =
+    `--times ${times} --load ${values.load} --prompt ${values.prompt} --output ${values.output} ` +
+    `--max-batch-tokens ${batch ?? '(default)'}`;
   writeFileSync(
-    values.csv,
+    csv,
     `# ${machine}; commit ${commitOf(root)}; ${path.basename(values.model)} ${options}\n${rows.join('\n')}\n`,
   );
-  console.log(`Every request: ${path.relative(process.cwd(), values.csv)}`);
+  console.log(`Every request: ${path.relative(process.cwd(), csv)}`);
+}
+
+/** A figure of all rounds, and where nine tenths of those of resampled rounds and requests lie. */
+function tell(name, rounds, figure) {
+  const same = (list) => list;
+  const again = (list) => list.map(() => list[Math.floor(random() * list.length)]);
+  const drawn = Array.from({ length: 1000 }, () =>
+    figure({ rounds: again(rounds), requests: again }),
+  );
+  const [low, high] = [0.05, 0.95].map((q) => quantile(drawn, q).toFixed(3));
+  const value = figure({ rounds, requests: same }).toFixed(3);
+  console.log(`${name}: ${value}x (${low} to ${high} by chance)`);
+}
+
+function ratioOfFirsts(draw, q, fromMs) {
+  const of = (kind) =>
+    quantile(
+      draw.rounds.flatMap((i) => draw.requests(firsts(samples.get(kind)[i], fromMs))),
+      q,
+    );
+  return of('with flood') / of('alone');
+}
+
+function isOther({ tenant }) {
+  return tenant !== 'flood';
+}
+
+/** Of the others that came so late in a round, ms. */
+function firsts({ requests }, fromMs = 0) {
+  return requests
+    .filter((each) => isOther(each) && each.firstMs !== undefined && each.at >= fromMs)
+    .map(({ firstMs }) => firstMs);
 }
 
 function quantile(list, q) {

@@ -6,12 +6,14 @@
 //   copy  = bytes of the adapter / copy, one after another, beside the steps; who uses it sits out
 //           until it is over, or has a step alone that begins then
 //
-// One step runs while the next is planned, as on a GPU. Used by trace_bench.cc.
+// One step runs while the next is planned, as on a GPU, or none. Used by trace_bench.cc and
+// flood.h.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -31,6 +33,7 @@ struct VirtualCosts {
   double peak_rate = 0;    // operations/s
   double copy_rate = 0;    // bytes/s, from host memory
   double step_seconds = 0;
+  int32_t steps_ahead = 1;
 };
 
 class VirtualModel final : public Model {
@@ -84,7 +87,21 @@ class VirtualModel final : public Model {
     return {static_cast<int64_t>(page * 1e9), static_cast<int64_t>(token * 1e9)};
   }
 
-  int32_t steps_ahead() const override { return 1; }
+  StepCosts step_costs() override {
+    const double linear = costs_.weight_bytes / costs_.memory_rate;
+    const double row = 2 * costs_.parameters / costs_.peak_rate;
+    return {static_cast<int64_t>((costs_.step_seconds + linear) * 1e9),
+            static_cast<int64_t>(row * 1e9)};
+  }
+
+  void await_most_of_step() override {
+    if (in_flight_.size() != 1) return;
+    const InFlight& step = in_flight_.front();
+    wait_until(step.end - (step.end - step.begin) / 4);
+    if (on_awaited) on_awaited();
+  }
+
+  int32_t steps_ahead() const override { return costs_.steps_ahead; }
 
   void submit(const StepPlan& plan) override {
     double arrived = 0;
@@ -97,12 +114,13 @@ class VirtualModel final : public Model {
     device_free_ = begin + took;
     busy_ += took;
     waited_ += begin - could_begin;
-    in_flight_.push_back({device_free_, {}});
+    in_flight_.push_back({begin, device_free_, {}});
     for (const SampleRow& row : plan.samples) {
       const uint64_t token = row.seed * 7919 + static_cast<uint64_t>(row.position) * 104729;
       in_flight_.back().tokens.push_back(static_cast<int32_t>(token % limits_.vocab_size));
     }
     note(plan, device_free_ - could_begin);
+    if (on_step) on_step(plan, begin, device_free_);
   }
 
   void sample() override {}
@@ -119,6 +137,10 @@ class VirtualModel final : public Model {
 
   std::span<const float> pooled() const override { return {}; }
 
+  // Of each step: when it begins and when it is over.
+  std::function<void(const StepPlan&, double, double)> on_step;
+  std::function<void()> on_awaited;  // the clock has moved, and the next step is not planned yet
+
  private:
   struct Placed : ResidentAdapter {
     bool has_arrived() const override { return model->now() >= arrives; }
@@ -126,7 +148,7 @@ class VirtualModel final : public Model {
     double arrives = 0;
   };
   struct InFlight {
-    double end;
+    double begin, end;
     std::vector<int32_t> tokens;
   };
 

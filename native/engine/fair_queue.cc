@@ -2,6 +2,7 @@
 #include "engine/fair_queue.h"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <tuple>
 
@@ -13,7 +14,13 @@ namespace {
 constexpr float kToken = 1024.0f;
 // Turns of others after which a tenant is next, beside one of each that waits.
 constexpr int64_t kPatience = 64;
+constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 constexpr size_t kFewTenants = 64;
+// Who had nothing open for so many turns is not there any more.
+constexpr int64_t kOfLate = 1024;
+// A flood has one place in so many at least: else it is a crowd of tenants, who wait for each
+// other.
+constexpr int32_t kFloodShare = 4;
 
 float weight_of(const Ticket& ticket) { return std::clamp(ticket.weight, 1e-3f, 1e3f); }
 
@@ -89,7 +96,8 @@ FairQueue::Order FairQueue::order() const {
   order.patience_ = patience();
   for (const auto& [key, tenant] : tenants_) {
     if (tenant.waiting.empty()) continue;
-    order.lines_.push_back({&tenant.waiting, tenant.counter, tenant.due});
+    const int64_t due = tenant.has_its_part() ? kNever : tenant.due;
+    order.lines_.push_back({&tenant.waiting, tenant.counter, due, tenant.is_light()});
   }
   return order;
 }
@@ -98,7 +106,8 @@ Ticket* FairQueue::Order::next() {
   if (lines_.empty()) return nullptr;
   const auto rank = [this](const Line& line) {
     const bool is_due = line.due <= turn_;
-    return std::tuple(!is_due, is_due ? line.due : line.counter, line.head().arrival);
+    return std::tuple(!is_due, !is_due && !line.is_light, is_due ? line.due : line.counter,
+                      line.head().arrival);
   };
   const auto first = std::ranges::min_element(lines_, {}, rank);
   Ticket& ticket = first->head();
@@ -108,7 +117,7 @@ Ticket* FairQueue::Order::next() {
   return &ticket;
 }
 
-void FairQueue::share_places(int32_t num_places) {
+void FairQueue::share_places(int32_t num_places, int32_t num_running) {
   // Each round those who need less than the level leave the rest to the others, which raises it.
   double level = 0;  // of a tenant of weight 1
   for (bool rises = true; rises;) {
@@ -125,11 +134,19 @@ void FairQueue::share_places(int32_t num_places) {
   for (const auto& [key, tenant] : tenants_) {
     if (tenant.num_open > 0) all_weights += tenant.weight;
   }
+  bool any_light = false, any_heavy = false;
+  int64_t num_light = 0;
   for (auto& [key, tenant] : tenants_) {
-    tenant.part = std::max(1.0, num_places * tenant.weight / std::max(1e-9, all_weights));
+    tenant.part = std::max(1.0, num_running * tenant.weight / std::max(1e-9, all_weights));
     tenant.share = std::max(1.0, level * tenant.weight);
     tenant.num_placed = 0;
+    if (tenant.num_open > 0) tenant.seen = turn_;
+    if (tenant.is_light()) num_light += tenant.num_open;
+    any_light |= tenant.is_light() && turn_ - tenant.seen <= kOfLate;
+    any_heavy |= !tenant.is_light();
   }
+  is_flooded_ = any_light && any_heavy &&
+                num_places - num_light >= (num_places + kFloodShare - 1) / kFloodShare;
 }
 
 Ticket* FairQueue::last_of_longest() const {

@@ -3,11 +3,12 @@
 //
 // Each tenant's requests wait in a line of their own, those of higher priority first. A tenant's
 // counter grows by what is computed for it, tokens over its weight; the one with the lowest counter
-// is next. Who comes back is lifted to where the others are, so that nobody saves up while away.
+// is next; those that ask for no more than their share of places come before those that ask for
+// more. Who comes back is lifted to where the others are, so that nobody saves up while away.
 // Debts stay, until nobody has anything open. Always holds: no tenant starves, however many others
-// come: one that has waited for enough turns of others is next, whatever its counter. Within a
-// tenant its priorities say who is first. Pure integers; owned by the sequence table, which owns
-// the requests. Engine thread.
+// come: one that has waited for enough turns of others is next, whatever its counter, unless it
+// runs its part of the places already. Within a tenant its priorities say who is first. Pure
+// integers; owned by the sequence table, which owns the requests. Engine thread.
 #pragma once
 
 #include <cstdint>
@@ -29,13 +30,21 @@ struct TenantKey {
 struct Tenant {
   std::deque<struct Ticket*> waiting;  // by priority, then by arrival
   int64_t counter = 0;
-  int64_t due = 0;  // in turns: it is next then at the latest; of one that waits
+  int64_t due = 0;   // in turns: it is next then at the latest; of one that waits
+  int64_t seen = 0;  // the newest turn when it had something open
   int32_t num_open = 0;
   float weight = 1.0f;  // of its newest request
-  // Of places, as share_places() has found: by its weight alone, and with what others do not need.
+  // As share_places() has found: of those that run by its weight alone, and of all places with what
+  // others do not need.
   double part = 0;
   double share = 0;
   int32_t num_placed = 0;
+
+  bool is_light() const { return num_open <= share; }
+  // As many of it run as its weight alone says: it does not starve.
+  bool has_its_part() const {
+    return part > 0 && num_open - static_cast<int32_t>(waiting.size()) >= part;
+  }
 };
 
 // What a request is to the queue.
@@ -75,6 +84,7 @@ class FairQueue {
       const std::deque<Ticket*>* waiting;
       int64_t counter;
       int64_t due;
+      bool is_light;
       size_t first = 0;
 
       Ticket& head() const { return *(*waiting)[first]; }
@@ -86,8 +96,12 @@ class FairQueue {
   Order order() const;
 
   // Divides so many places among those with anything open: by weight, and what some do not need is
-  // the others' (max-min fairness). Nobody is placed then.
-  void share_places(int32_t num_places);
+  // the others' (max-min fairness); and those that run by weight alone. Nobody is placed then.
+  void share_places(int32_t num_places, int32_t num_running);
+
+  // By that: some ask for more than their share, and have a good part of the places; and there are
+  // others, or were of late, that do not.
+  bool is_flooded() const { return is_flooded_; }
 
   // Who is refused where too many wait: the last in the longest line. Null: nobody waits.
   Ticket* last_of_longest() const;
@@ -109,6 +123,7 @@ class FairQueue {
   int32_t size_ = 0;
   int32_t num_open_ = 0;
   int32_t num_waiting_tenants_ = 0;
+  bool is_flooded_ = false;
   size_t forget_at_;
 };
 

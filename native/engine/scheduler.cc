@@ -9,6 +9,10 @@ namespace lorax {
 
 namespace {
 
+// Of a step's rows beside a flood, one in so many is for prompts within a tenant's part of what
+// runs, however many the light have.
+constexpr int32_t kFewRows = 16;
+
 // The pages and adapters as they will be once what was decided so far is applied.
 class Ledger {
  public:
@@ -159,22 +163,37 @@ Schedule make_schedule(const SchedulerState& state) {
   }
 
   const int32_t num_stayed = num_running;
-  // Rows that the light may have beside what is left.
-  int32_t yieldable = 0;
+  // Rows that prompts of the light may have beside what is left: of those that yield, and of a
+  // whole step, but for a few with which others get on whatever comes.
+  const auto yields = [](const ScheduledSequence& s) { return !s.is_light && !s.keeps; };
+  int32_t few = 0, light_rows = 0;
   for (const Chunk& chunk : schedule.chunks) {
-    if (!state.running[chunk.sequence].is_light) yieldable += chunk.num_tokens;
+    if (yields(state.running[chunk.sequence])) light_rows += chunk.num_tokens;
   }
-  const auto rows_for = [&](bool light) { return budget + (light ? yieldable : 0); };
+  if (state.flood_rows > 0 && state.flood_rows < limits.max_batch_tokens) {
+    const int32_t more = limits.max_batch_tokens - state.flood_rows;
+    few = std::min(more, std::max(1, state.flood_rows / kFewRows));
+    budget -= more;
+    light_rows += more - few;
+  }
+  const auto rows_for = [&](const ScheduledSequence& sequence) {
+    if (sequence.is_light) return budget + light_rows;
+    return sequence.keeps ? std::max(budget, few) : budget;
+  };
+
+  const auto add_chunk = [&](int32_t index, const ScheduledSequence& sequence) {
+    const int32_t tokens = std::min(remaining(sequence), rows_for(sequence));
+    schedule.chunks.push_back({index, tokens});
+    budget -= tokens;
+    if (!sequence.is_light) few -= std::min(few, tokens);
+  };
 
   // Prefill chunks. Their pages were taken at admission.
   const auto prefill = [&](bool light) {
-    for (int32_t i = 0; i < num_stayed && rows_for(light) > 0; ++i) {
+    for (int32_t i = 0; i < num_stayed; ++i) {
       const ScheduledSequence& sequence = state.running[i];
-      if (decodes(sequence) || sequence.is_light != light) continue;
-      if (ledger.awaits_adapter(sequence)) continue;
-      const int32_t tokens = std::min(remaining(sequence), rows_for(light));
-      schedule.chunks.push_back({i, tokens});
-      budget -= tokens;
+      if (decodes(sequence) || sequence.is_light != light || rows_for(sequence) <= 0) continue;
+      if (!ledger.awaits_adapter(sequence)) add_chunk(i, sequence);
     }
   };
 
@@ -184,11 +203,10 @@ Schedule make_schedule(const SchedulerState& state) {
   // who may have had what a newcomer found.
   if (num_running < static_cast<int32_t>(state.running.size())) num_waiting = 0;
   const auto admit = [&](bool light) {
-    while (schedule.num_admitted < num_waiting && rows_for(light) > 0 &&
-           num_running < limits.max_running) {
+    while (schedule.num_admitted < num_waiting && num_running < limits.max_running) {
       const int32_t i = schedule.num_admitted;
       const ScheduledSequence& sequence = state.waiting[i];
-      if (light && !sequence.is_light) break;
+      if ((light && !sequence.is_light) || rows_for(sequence) <= 0) break;
       if (!sequence.is_light && num_running >= limits.max_running - state.light_places) break;
       const int32_t kv_pages = blocks_for(sequence.num_tokens, limits.block_tokens);
       const Ledger::Cost cost = ledger.cost_of(sequence, kv_pages);
@@ -198,9 +216,7 @@ Schedule make_schedule(const SchedulerState& state) {
       ++num_running;
       ++schedule.num_admitted;
       if (ledger.awaits_adapter(sequence)) continue;
-      const int32_t tokens = std::min(remaining(sequence), rows_for(light));
-      schedule.chunks.push_back({static_cast<int32_t>(state.running.size()) + i, tokens});
-      budget -= tokens;
+      add_chunk(static_cast<int32_t>(state.running.size()) + i, sequence);
     }
   };
 
@@ -209,10 +225,10 @@ Schedule make_schedule(const SchedulerState& state) {
     admit(light);
   }
   // The newest of those that yield do.
-  for (auto chunk = schedule.chunks.end(); budget < 0;) {
+  for (auto chunk = schedule.chunks.end(); budget < 0 && chunk != schedule.chunks.begin();) {
     --chunk;
     const size_t index = static_cast<size_t>(chunk->sequence);
-    if (index >= state.running.size() || state.running[index].is_light) continue;
+    if (index >= state.running.size() || !yields(state.running[index])) continue;
     if (!decodes(state.running[index])) continue;
     budget += chunk->num_tokens;
     chunk = schedule.chunks.erase(chunk);

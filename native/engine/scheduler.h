@@ -4,9 +4,10 @@
 // where a grammar has said what comes next. Prefill chunks get the rest of the token budget, oldest
 // first; then requests are admitted, in the order that fair_queue.h finds. But what a tenant runs
 // beyond its share gives its rows to the prompts of tenants that are within theirs, decodes too: so
-// a tenant that keeps all places busy does not make the first tokens of others late. Always holds:
-// every running sequence had its turn before every waiting one, so the oldest is never preempted
-// and finishes, whatever the others do: no deadlock, no livelock, no starvation. While a step is in
+// a tenant that keeps all places busy does not make the first tokens of others late; and while one
+// floods the engine, steps are shorter (step_length.h), but for those prompts. Always holds: every
+// running sequence had its turn before every waiting one, so the oldest is never preempted and
+// finishes, whatever the others do: no deadlock, no livelock, no starvation. While a step is in
 // flight, pages that a sequence gives up are nobody's until it is over: who needs one of them waits
 // for the schedule after this one. What nobody uses counts as free: adapters and prefixes stay in
 // pages until somebody takes those; which ones go, the eviction queue says. Who runs but whose
@@ -37,7 +38,8 @@ struct ScheduledSequence {
   int32_t num_first_blocks = 0;        // of those, the ones that no sequence before it has
   std::vector<int32_t> adapters = {};  // indices into SchedulerState::adapters; empty = base
   bool generates = false;              // what is not computed was generated since it was admitted
-  bool is_light = false;               // within its tenant's share of what runs
+  bool is_light = false;               // within its tenant's share
+  bool keeps = false;                  // its rows: it is of its tenant's part of what runs
 };
 
 struct ScheduledAdapter {
@@ -57,6 +59,7 @@ struct SchedulerState {
   bool in_flight = false;    // a step was submitted and is not over
   int32_t coming_pages = 0;  // available once it is
   int32_t light_places = 0;  // of max_running, those for the light alone
+  int32_t flood_rows = 0;    // rows of a step, prompts of the light aside; 0: of all
 };
 
 // `sequence` counts the running ones first, then the waiting ones.

@@ -59,13 +59,14 @@ Sequence& SequenceTable::add(Request request, Clock::time_point submitted, int32
 
 // ---- schedules ----
 
-Schedule SequenceTable::schedule() {
+Schedule SequenceTable::schedule(const StepCosts& costs) {
   evictable_.refresh();
   ++num_schedules_;
   std::vector<ScheduledAdapter> adapters;
   adapters_.describe(&adapters, &handles_);
   std::vector<ScheduledSequence> running, waiting;
-  queue_.share_places(static_cast<int32_t>(running_.size()));
+  const int32_t num_places = num_places_in_all();
+  queue_.share_places(num_places, static_cast<int32_t>(running_.size()));
   for (const Sequence* sequence : running_) {
     running.push_back(describe(*sequence, sequence->num_computed, sequence->blocks.pages()));
   }
@@ -74,13 +75,29 @@ Schedule SequenceTable::schedule() {
   const int32_t available = pool_.num_free() + evictable_.num_ready_pages();
   const int32_t coming = pool_.counts().retiring + evictable_.num_fresh_pages();
   const int32_t light_places = queue_.num_tenants() > 1 ? limits_.max_running / kLightShare : 0;
-  Schedule schedule = make_schedule(
-      {limits_, available, running, waiting, adapters, in_flight, coming, light_places});
+  Schedule schedule = make_schedule({limits_, available, running, waiting, adapters, in_flight,
+                                     coming, light_places, flood_rows(num_places, costs)});
   any_ready_ = !running.empty() || !waiting.empty();
   if (schedule.chunks.empty() && schedule.pool_full < 0 && any_ready_ && !in_flight) {
     broken("there are sequences but nothing to schedule");
   }
   return schedule;
+}
+
+// With as many pages each as those that run have.
+int32_t SequenceTable::num_places_in_all() const {
+  const auto num_running = static_cast<int64_t>(running_.size());
+  const int64_t num_held = pool_.counts().kv - prefixes_.num_cold();
+  if (num_running == 0 || num_held <= 0) return limits_.max_running;
+  const int64_t available = pool_.num_free() + evictable_.num_ready_pages();
+  const int64_t more = available * num_running / num_held;
+  return static_cast<int32_t>(std::min<int64_t>(limits_.max_running, num_running + more));
+}
+
+int32_t SequenceTable::flood_rows(int32_t num_places, const StepCosts& costs) const {
+  if (!queue_.is_flooded()) return 0;
+  const int32_t full = step_length_.full(num_places, limits_.max_batch_tokens);
+  return StepLength::beside_flood(full, limits_.max_batch_tokens, costs);
 }
 
 // Of pages that the sequences described so far have, those that come for the first time.
@@ -102,8 +119,9 @@ ScheduledSequence SequenceTable::describe(const Sequence& sequence, int32_t num_
                               {},
                               sequence.generates};
   Tenant& tenant = sequence.tenant->second;
-  described.is_light = tenant.num_open <= tenant.share || tenant.num_placed < tenant.part;
-  ++tenant.num_placed;
+  described.keeps = tenant.num_placed++ < tenant.part;
+  // Its prompts come first too, where they make no step longer than others are.
+  described.is_light = tenant.is_light() || (described.keeps && !queue_.is_flooded());
   for (const AdapterUse& use : sequence.adapters) {
     const auto found = std::ranges::lower_bound(handles_, use.handle);
     described.adapters.push_back(static_cast<int32_t>(found - handles_.begin()));

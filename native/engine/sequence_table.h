@@ -26,6 +26,7 @@
 #include "engine/queue_pace.h"
 #include "engine/scheduler.h"
 #include "engine/sequence.h"
+#include "engine/step_length.h"
 #include "memory/page_pool.h"
 
 namespace lorax {
@@ -42,8 +43,11 @@ class SequenceTable {
   // schedule(). False when nothing has changed.
   bool place_expected();
 
-  // What make_schedule says of the state as it is.
-  Schedule schedule();
+  // What make_schedule says of the state as it is, on a device of which steps take that.
+  Schedule schedule(const StepCosts& costs);
+
+  // Whether one tenant floods the engine beside others.
+  bool is_flooded() const { return queue_.is_flooded(); }
 
   // Whether that found anybody but those who wait for adapters on disk.
   bool any_ready() const { return any_ready_; }
@@ -51,6 +55,11 @@ class SequenceTable {
   // Preempts and admits as `schedule` says (its pool_full was closed before), the one just made.
   // Returns the sequence of each chunk, with pages for all its tokens.
   std::vector<Sequence*> apply(const Schedule& schedule);
+
+  // A step of so many rows was planned, some of which are sampled.
+  void note_planned(int32_t num_rows, int32_t num_sampled) {
+    step_length_.observe(num_rows, num_sampled);
+  }
 
   // A running sequence's newest chunk was submitted: what it has computed may be found.
   void publish(Sequence& sequence);
@@ -112,6 +121,8 @@ class SequenceTable {
   // One place in so many is kept for tenants that are within their share.
   static constexpr int32_t kLightShare = 16;
 
+  int32_t num_places_in_all() const;
+  int32_t flood_rows(int32_t num_places, const StepCosts& costs) const;
   ScheduledSequence describe(const Sequence& sequence, int32_t num_computed,
                              std::span<const int32_t> pages);
   void describe_waiting(std::vector<ScheduledSequence>* waiting);
@@ -144,6 +155,7 @@ class SequenceTable {
   int64_t num_schedules_ = 0;
   int64_t num_arrivals_ = 0;
   QueuePace::Admitted admitted_;
+  StepLength step_length_;
   int64_t num_preemptions_ = 0;
 };
 

@@ -45,6 +45,8 @@ bool StepLoop::step() {
   const Clock::time_point begin = Clock::now();
   bool worked = false;
   try {
+    // Who comes meanwhile is in the next step, not in the one after.
+    if (in_flight_.size() > 0 && sequences_.is_flooded()) model_.await_most_of_step();
     worked = drain_commands();
     sequences_.adapters().host().begin_turn();
     worked |= sequences_.place_expected();
@@ -143,7 +145,7 @@ bool StepLoop::submit_next(Clock::time_point begin) {
   pace_.set_token_ns(model_.reload_costs().token_ns);
   end_expired(begin);
   refuse_late(begin);
-  const Schedule schedule = sequences_.schedule();
+  const Schedule schedule = sequences_.schedule(model_.step_costs());
   apply(schedule);
   refuse_overflow();
   pace_.observe(begin, sequences_.admitted(), sequences_.num_waiting() > 0);
@@ -209,6 +211,7 @@ void StepLoop::plan(const Schedule& schedule, StepInFlight* step) {
   }
   make_step_plan(++step_number_, model_limits_.block_tokens, planned_, &step->plan, &sampled_,
                  &embedded_);
+  sequences_.note_planned(step->plan.num_rows(), static_cast<int32_t>(sampled_.size()));
   step->stats.adapters = static_cast<int32_t>(step->plan.segments.size());
   make_masks(step);
 

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <thread>
 #include <utility>
 
 #include "backend/error.h"
@@ -127,6 +128,10 @@ void Decoder::find_base(AdapterModule& module) const {
 std::unique_ptr<ResidentAdapter> Decoder::place_adapter(const AdapterImage& image,
                                                         std::span<const int32_t> pages) {
   return backend_->place_adapter(image, pages);
+}
+
+void Decoder::await_most_of_step() {
+  std::this_thread::sleep_until(timer_.most_is_over(StepTimer::Clock::now()));
 }
 
 ReloadCosts Decoder::reload_costs() { return {backend_->page_load_ns(), timer_.token_ns()}; }

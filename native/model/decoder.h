@@ -39,6 +39,8 @@ class Decoder : public Model {
   std::unique_ptr<ResidentAdapter> place_adapter(const AdapterImage& image,
                                                  std::span<const int32_t> pages) override;
   ReloadCosts reload_costs() override;
+  StepCosts step_costs() override { return timer_.step_costs(); }
+  void await_most_of_step() override;
   int32_t steps_ahead() const override;
   void submit(const StepPlan& plan) override;
   void sample() override;

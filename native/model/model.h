@@ -31,6 +31,13 @@ struct ReloadCosts {
   int64_t token_ns = 0;  // the KV of a token, computed again in a step with others
 };
 
+// What a step takes, as measured here: so much whatever it holds, and so much for each row. All 0:
+// nothing can be told yet.
+struct StepCosts {
+  int64_t step_ns = 0;
+  int64_t row_ns = 0;
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -44,10 +51,15 @@ class Model {
                                                          std::span<const int32_t> pages) = 0;
 
   virtual ReloadCosts reload_costs() = 0;
+  virtual StepCosts step_costs() = 0;
 
   // Steps that may be in flight when one more is submitted. 0: submit computes, and the plan must
   // live until collect; else the plan is copied, and may name samples of the step before by index.
   virtual int32_t steps_ahead() const = 0;
+
+  // Returns when most of the only step in flight is over, as far as can be told: what is planned
+  // then still follows it without a gap, and holds who came meanwhile.
+  virtual void await_most_of_step() = 0;
 
   // Stores KV of every row, computes the logits of plan.logits_rows and adds up plan.pooled.
   virtual void submit(const StepPlan& plan) = 0;

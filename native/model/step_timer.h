@@ -1,7 +1,9 @@
-// How long a token takes that is computed with others: what it costs to compute a prefix again.
+// How long steps take, from when one could begin, which is when it was submitted or when the one
+// before it was over, until it was collected.
 //
-// Counts steps that mostly prefill, from when one could begin, which is when it was submitted or
-// when the one before it was over, until it was collected. Owned by the decoder; engine thread.
+// From it: how long a token takes that is computed with others, in steps that mostly prefill, which
+// is what it costs to compute a prefix again; what a step takes by its rows; and when most of the
+// one in flight is over. Owned by the decoder; engine thread.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +13,8 @@
 
 #include "backend/recent_rate.h"
 #include "backend/step_plan.h"
+#include "model/model.h"
+#include "model/step_fit.h"
 
 namespace lorax {
 
@@ -24,29 +28,51 @@ class StepTimer {
       if (span.num_rows > 1) num_prefilled += span.num_rows;
     }
     const bool prefills = 2 * num_prefilled > plan.num_rows();
-    steps_.push_back({at, prefills ? plan.num_rows() : 0});
+    steps_.push_back({at, plan.num_rows(), prefills});
   }
 
   void collected(Clock::time_point at) {
     const Step step = steps_.front();
     steps_.pop_front();
-    const auto took = at - std::max(step.submitted, last_collected_);
+    const std::chrono::nanoseconds took = at - begin_of(step);
     last_collected_ = at;
-    if (step.num_rows == 0) return;
-    tokens_.add(step.num_rows, std::chrono::nanoseconds(took).count());
+    fit_.add(step.num_rows, took.count());
+    if (step.prefills) tokens_.add(step.num_rows, took.count());
   }
 
   // 0: nothing was measured yet.
   int64_t token_ns() const { return tokens_.ns_each(); }
 
+  StepCosts step_costs() const {
+    if (!fit_.is_known()) return {};
+    return {static_cast<int64_t>(fit_.step_ns()), static_cast<int64_t>(fit_.row_ns())};
+  }
+
+  // When three quarters of the only step in flight are over, by what such steps take; else, or
+  // where that is unknown, `now`.
+  Clock::time_point most_is_over(Clock::time_point now) const {
+    const StepCosts costs = step_costs();
+    if (steps_.size() != 1 || costs.row_ns == 0) return now;
+    const Step& step = steps_.front();
+    const std::chrono::nanoseconds takes(costs.step_ns + step.num_rows * costs.row_ns);
+    constexpr std::chrono::nanoseconds kLongest = std::chrono::milliseconds(200);
+    return begin_of(step) + std::min(takes * 3 / 4, kLongest);
+  }
+
  private:
   struct Step {
     Clock::time_point submitted;
-    int32_t num_rows;  // 0: not counted
+    int32_t num_rows;
+    bool prefills;  // most of it
   };
+  Clock::time_point begin_of(const Step& step) const {
+    return std::max(step.submitted, last_collected_);
+  }
+
   std::deque<Step> steps_;
   Clock::time_point last_collected_;
   RecentRate tokens_{1 << 14};
+  StepFit fit_;
 };
 
 }  // namespace lorax

@@ -140,5 +140,41 @@ TEST_P(EngineFloodTest, TheOthersFirstTokensComeNearlyAsSoonAndNothingIsLost) {
   }
 }
 
+class EnginePlansLateTest : public EngineFixture {};
+
+INSTANTIATE_TEST_SUITE_P(StepsAhead, EnginePlansLateTest, testing::Values(0, 1));
+
+// Who comes while a step of a flood's runs, before most of it is over, is in the next one. Without
+// a flood nobody waits for that.
+TEST_P(EnginePlansLateTest, WhoComesWhileAStepRunsIsInTheNext) {
+  options_.limits.num_pages = 400;
+  make({.max_batch_tokens = 32, .max_sequences = 16});
+  const auto of = [&](int32_t id, const std::string& tenant, int32_t outputs = 6) {
+    Request request = request_of(id, prompt_of(8, id), outputs);
+    request.tenant = tenant;
+    return request;
+  };
+  submit(of(1, "a"));
+  submit(of(2, "b"));
+  run();
+  EXPECT_EQ(model_->num_awaited, 0);
+  for (int32_t id = 10; id < 60; ++id) submit(of(id, "flood", 20));
+  submit(of(3, "a", 12));
+  for (int32_t i = 0; i < 3; ++i) step();
+  EXPECT_EQ(model_->num_awaited > 0, lag() > 0)
+      << "a step that is computed at once has none to wait for";
+  if (lag() == 0) return run();
+  int64_t submitted = 0;
+  Request late = of(4, "b");
+  model_->on_await = [&] {
+    if (submitted > 0) return;
+    submitted = turn_ + 1;  // the turn that waits
+    submit(late);
+  };
+  run();
+  expect_finished(late);
+  EXPECT_EQ(log_[4].started_turn, submitted);
+}
+
 }  // namespace
 }  // namespace lorax

@@ -221,17 +221,88 @@ TEST_F(FairQueueTest, PlacesThatSomeDoNotNeedAreTheOthers) {
   open("a", 1);
   open("b", 3);
   open("c", 20);
-  queue_.share_places(12);
+  queue_.share_places(12, 12);
   for (const auto& [name, tenant] : tenants) EXPECT_DOUBLE_EQ(tenant->part, 4);
   EXPECT_DOUBLE_EQ(tenants["c"]->share, 8) << "twelve without one and three";
   EXPECT_GE(tenants["b"]->share, 3);
   open("d", 20, 3.0f);
-  queue_.share_places(12);
+  queue_.share_places(12, 12);
   EXPECT_DOUBLE_EQ(tenants["d"]->part, 6);
   EXPECT_DOUBLE_EQ(tenants["d"]->share, 3 * tenants["c"]->share);
   EXPECT_NEAR(tenants["d"]->share + tenants["c"]->share + tenants["b"]->share, 11, 1e-9);
-  queue_.share_places(0);
+  queue_.share_places(0, 0);
   for (const auto& [name, tenant] : tenants) EXPECT_DOUBLE_EQ(tenant->share, 1) << "one at least";
+}
+
+TEST_F(FairQueueTest, AFloodIsOneThatHasAGoodPartOfThePlacesBesideOthers) {
+  const auto is_flooded = [this](int32_t num_places) {
+    queue_.share_places(num_places, 0);
+    return queue_.is_flooded();
+  };
+  for (int32_t i = 0; i < 100; ++i) add("f", 1);
+  EXPECT_FALSE(is_flooded(16)) << "there is nobody else";
+  Request& other = add("a", 1);
+  EXPECT_TRUE(is_flooded(16));
+  EXPECT_FALSE(is_flooded(200)) << "there are places for all";
+  queue_.take_turn(other);
+  queue_.close(other);
+  EXPECT_TRUE(is_flooded(16)) << "one was there of late";
+  for (const char* name : {"b", "c", "d", "e"}) {
+    for (int32_t i = 0; i < 3; ++i) add(name, 1);
+  }
+  EXPECT_TRUE(is_flooded(16)) << "twelve are the others'";
+  add("g", 1);
+  EXPECT_FALSE(is_flooded(16)) << "it is a crowd of tenants";
+}
+
+TEST_F(FairQueueTest, ATenantThatWasThereLongAgoIsFloodedByNobody) {
+  queue_.close(add("a", 1));
+  for (int32_t i = 0; i < 1200; ++i) add("f", 1);
+  Request& other = add("a", 1);
+  queue_.share_places(16, 0);
+  queue_.take_turn(other);
+  queue_.close(other);
+  queue_.share_places(16, 0);
+  EXPECT_TRUE(queue_.is_flooded());
+  take(1100);
+  queue_.share_places(16, 0);
+  EXPECT_FALSE(queue_.is_flooded());
+}
+
+// Counters say who of them is next, and patience says when the flood is.
+TEST_F(FairQueueTest, ThoseWithinTheirShareComeFirst) {
+  for (int32_t i = 0; i < 40; ++i) add("f", 1);
+  for (int32_t i = 0; i < 3; ++i) queue_.charge(add("a", 1), 1000);
+  for (int32_t i = 0; i < 2; ++i) queue_.charge(add("b", 1), 900);
+  EXPECT_EQ(order().substr(0, 4), "ffff") << "by their counters";
+  queue_.share_places(16, 0);
+  EXPECT_EQ(order().substr(0, 7), "bbaaaff");
+}
+
+TEST_F(FairQueueTest, AFloodHasItsTurnsToo) {
+  for (int32_t i = 0; i < 400; ++i) add("f", 1);
+  int32_t num_flood = 0;
+  for (int32_t turn = 0; turn < 700; ++turn) {
+    add("a", 1);
+    queue_.share_places(16, 0);
+    Request* next = take();
+    num_flood += next->tenant_name == "f";
+    queue_.close(*next);
+  }
+  EXPECT_GE(num_flood, 9) << "every so many turns of others";
+}
+
+// One that runs as many as its weight says is not due, however long ago its last turn was.
+TEST_F(FairQueueTest, AFloodThatRunsItsPartDoesNotStarve) {
+  for (int32_t i = 0; i < 100; ++i) add("f", 1);
+  for (int32_t i = 0; i < 10; ++i) take();
+  for (int32_t turn = 0; turn < 200; ++turn) {
+    add("a", 1);
+    queue_.share_places(16, 11);
+    Request* next = take();
+    ASSERT_EQ(next->tenant_name, "a") << "turn " << turn;
+    queue_.close(*next);
+  }
 }
 
 // Who takes turns one by one is who was foretold.

@@ -96,6 +96,7 @@ struct FakeModelOptions {
   int32_t steps_ahead = 0;
   int32_t turns_to_arrive = 0;  // of an adapter placed; with limits.copies_beside_steps
   ReloadCosts costs = {.page_ns = 1000, .token_ns = 1000};
+  StepCosts step_costs = {};
 };
 
 // The name says what it computes; as many pages as modules.
@@ -146,6 +147,12 @@ class FakeModel : public Model {
   }
 
   ReloadCosts reload_costs() override { return options_.costs; }
+  StepCosts step_costs() override { return options_.step_costs; }
+  void await_most_of_step() override {
+    if (in_flight_.size() != 1) fault("no step of which most could be over");
+    ++num_awaited;
+    if (on_await) on_await();
+  }
   int32_t steps_ahead() const override { return options_.steps_ahead; }
 
   // The arena changes when a step is collected, as late as a device may do it; until then what it
@@ -202,6 +209,8 @@ class FakeModel : public Model {
   std::function<void(const StepPlan&)> on_forward;  // when it is submitted
   std::function<void(const StepPlan&)> on_sample;   // with its masks filled
   std::function<void(const StepPlan&)> on_collect;
+  std::function<void()> on_await;
+  int64_t num_awaited = 0;
   int64_t num_forwards = 0;
   int64_t num_collects = 0;
   int64_t num_rows = 0;

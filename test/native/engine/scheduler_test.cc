@@ -211,6 +211,62 @@ TEST(Scheduler, WhatIsBeyondAShareYieldsItsRows) {
       << "turns are kept";
 }
 
+// Beside a flood a step has eight rows of thirty-two, and what prompts of the light have.
+TEST(Scheduler, StepsAreShortBesideAFloodButForPromptsOfTheLight) {
+  const ScheduledSequence kept{5, 4, 2, 2, {}, true, false, true};
+  const ScheduledSequence beyond{5, 4, 2, 2, {}, true, false}, within{5, 4, 2, 2, {}, true, true};
+  const ScheduledSequence prompt{40, 0, 10, 10, {}, false, false};
+  const ScheduledSequence oldest_prompt{40, 0, 10, 10, {}, false, false, true};
+  const ScheduledSequence light{20, 0, 0, 0, {}, false, true}, other{6, 0, 0, 0, {}, false, false};
+  const auto schedule = [](const std::vector<ScheduledSequence>& running,
+                           const std::vector<ScheduledSequence>& waiting, int32_t flood_rows = 8) {
+    SchedulerState state{{32, 16, 4}, 90, running, waiting, {}};
+    state.flood_rows = flood_rows;
+    return text(make_schedule(state));
+  };
+  EXPECT_EQ(schedule({beyond, prompt}, {other}), "0:1 1:7 ");
+  EXPECT_EQ(schedule({beyond, prompt}, {other}, 0), "0:1 1:31 ") << "no flood";
+  EXPECT_EQ(schedule(std::vector(10, beyond), {}), "0:1 1:1 2:1 3:1 4:1 5:1 6:1 7:1 ")
+      << "the newest wait for a step";
+  EXPECT_EQ(schedule({kept, within, beyond, prompt}, {light, other}),
+            "admit 1; take 5; 0:1 1:1 4:20 ")
+      << "a whole prompt at once, and nothing of the flood but its part";
+  EXPECT_EQ(schedule({oldest_prompt, beyond}, {light, light}), "admit 2; take 10; 0:1 2:20 3:11 ")
+      << "its oldest goes on, whatever comes";
+}
+
+// Whoever is light, and however short steps are.
+TEST(Scheduler, NoStepHasMoreRowsThanThereAre) {
+  uint32_t state = 1;
+  const auto random = [&](int32_t below) {
+    state = state * 1664525u + 1013904223u;
+    return static_cast<int32_t>((uint64_t{state} * static_cast<uint64_t>(below)) >> 32);
+  };
+  for (int32_t round = 0; round < 2000; ++round) {
+    const auto sequences = [&](int32_t count, bool waits) {
+      std::vector<ScheduledSequence> list(count);
+      for (ScheduledSequence& s : list) {
+        s.num_tokens = 2 + random(30);
+        s.generates = !waits && random(3) > 0;
+        s.num_computed = waits ? 0 : s.generates ? s.num_tokens - 1 : random(s.num_tokens);
+        s.num_blocks = s.num_first_blocks = waits ? 0 : (s.num_tokens + 3) / 4;
+        s.is_light = random(2) == 0;
+        s.keeps = random(3) == 0;
+      }
+      return list;
+    };
+    const std::vector<ScheduledSequence> running = sequences(random(9), false);
+    const std::vector<ScheduledSequence> waiting = sequences(random(6), true);
+    SchedulerState at{{16, 8, 4}, 1000, running, waiting, {}};
+    at.flood_rows = random(18);
+    at.light_places = random(3);
+    int32_t num_rows = 0;
+    for (const Chunk& chunk : make_schedule(at).chunks) num_rows += chunk.num_tokens;
+    ASSERT_LE(num_rows, 16) << "round " << round;
+    ASSERT_TRUE(num_rows > 0 || running.empty()) << "round " << round;
+  }
+}
+
 TEST(Scheduler, SomePlacesAreForTheLightAlone) {
   const std::vector<ScheduledSequence> running(3, {5, 4, 2, 2, {}, true, false});
   const ScheduledSequence light{4, 0, 0, 0, {}, false, true}, other{4, 0, 0, 0, {}, false, false};

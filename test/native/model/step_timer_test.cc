@@ -63,6 +63,33 @@ TEST_F(StepTimerTest, WhatWasLongAgoFades) {
   EXPECT_GT(timer_.token_ns(), 3900);
 }
 
+TEST_F(StepTimerTest, TellsWhatAStepTakesByItsRows) {
+  EXPECT_EQ(timer_.step_costs().row_ns, 0);
+  for (int32_t i = 0; i < 20; ++i) step({64}, 10000 * i, 10000 * i + 564);
+  EXPECT_EQ(timer_.step_costs().row_ns, 0) << "all of one size: what is whose cannot be told";
+  for (int32_t i = 20; i < 40; ++i) step({200 + i}, 10000 * i, 10000 * i + 700 + i);
+  EXPECT_NEAR(timer_.step_costs().row_ns, 1000, 1);
+  EXPECT_NEAR(timer_.step_costs().step_ns, 500000, 500);
+}
+
+TEST_F(StepTimerTest, AStepThatTakesLessForMoreRowsSaysNothing) {
+  for (int32_t i = 0; i < 40; ++i) step({10 + i}, 10000 * i, 10000 * i + 900 - i);
+  EXPECT_EQ(timer_.step_costs().row_ns, 0);
+  EXPECT_EQ(timer_.step_costs().step_ns, 0);
+}
+
+TEST_F(StepTimerTest, MostOfAStepIsOverAfterThreeQuartersOfIt) {
+  submit({100}, 0);
+  EXPECT_EQ(timer_.most_is_over(at(7)), at(7)) << "nothing was measured";
+  timer_.collected(at(600));
+  for (int32_t i = 1; i < 40; ++i) step({100 + 3 * i}, 10000 * i, 10000 * i + 600 + 3 * i);
+  EXPECT_EQ(timer_.most_is_over(at(7)), at(7)) << "nothing is in flight";
+  submit({300}, 500000);
+  EXPECT_NEAR((timer_.most_is_over(at(7)) - at(500000)) / microseconds(1), 600, 2);
+  submit({300}, 500001);
+  EXPECT_EQ(timer_.most_is_over(at(7)), at(7)) << "the one after is planned already";
+}
+
 class ReloadCostsTest : public testing::TestWithParam<BackendCase> {};
 
 TEST_P(ReloadCostsTest, AreMeasured) {

@@ -1,0 +1,70 @@
+// The bar of a flood on a virtual clock, with the engine's own options: one tenant sends fifty
+// times what the others do, and their p99 time to first token is at most 1.5 times what it is
+// without; tokens computed at least 0.95 of those with one line for all.
+// bench/native/flood_bench.cc prints more of the same. Deterministic: nothing is timed.
+#include <gtest/gtest.h>
+
+#include <ostream>
+
+#include "../../../bench/native/flood_scenarios.h"
+
+namespace lorax::flood {
+namespace {
+
+struct FloodCase {
+  const Scenario& scenario;
+  double load;  // of the others, of what the machine can serve
+  uint64_t seed;
+};
+
+std::ostream& operator<<(std::ostream& out, const FloodCase& c) {
+  return out << c.scenario.name << " at " << c.load << ", seed " << c.seed;
+}
+
+class FloodTest : public testing::TestWithParam<FloodCase> {};
+
+// Seeds that no parameter was chosen by.
+INSTANTIATE_TEST_SUITE_P(
+    Loads, FloodTest,
+    testing::Values(FloodCase{kCpuChat, 0.1, 98}, FloodCase{kCpuChat, 0.3, 99},
+                    FloodCase{kCpuChat, 0.6, 100}, FloodCase{kGpuChat, 0.3, 101},
+                    FloodCase{kGpuChat, 0.6, 102}, FloodCase{kGpuTrace, 0.1, 103},
+                    FloodCase{kGpuTrace, 0.3, 104}, FloodCase{kGpuTrace, 0.6, 105},
+                    FloodCase{kProportional, 0.3, 109}, FloodCase{kProportional, 0.6, 110}));
+
+TEST_P(FloodTest, TheOthersFirstTokensComeNearlyAsSoonAndTokensAreAsMany) {
+  const auto& [scenario, load, seed] = GetParam();
+  const Comparison each = compare(scenario, capacity_of(scenario), load, 1000, seed);
+  RecordProperty("p99_ratio", std::to_string(each.p99_ratio()));
+  RecordProperty("throughput_ratio", std::to_string(each.throughput_ratio()));
+  EXPECT_LE(each.p99_ratio(), 1.5);
+  EXPECT_GE(each.throughput_ratio(), 0.95);
+  EXPECT_EQ(each.flooded.num_lost, 0);
+  EXPECT_EQ(each.flooded.first_tokens.size(), each.alone.first_tokens.size());
+  // Else there was no flood.
+  EXPECT_GT(first_token(each.one_name, 0.5), 10 * first_token(each.flooded, 0.5));
+}
+
+// Alone, nobody's steps are cut short or wait: the figure that the bar is relative to is the same
+// as if there were one tenant.
+TEST(Flood, WithoutOneNothingIsHeldBack) {
+  const double per_ms = 0.3 * capacity_of(kGpuChat);
+  const std::vector<Arrival> light = arrivals_of(kGpuChat, per_ms, 300 / per_ms, false, 1);
+  const Outcome tenants = Play(kGpuChat, light, 300 / per_ms, Names::kTenants).run();
+  const Outcome one = Play(kGpuChat, light, 300 / per_ms, Names::kOne).run();
+  EXPECT_NEAR(first_token(tenants, 0.99), first_token(one, 0.99), 1e-9);
+  EXPECT_EQ(tenants.rows_per_ms, one.rows_per_ms);
+}
+
+// The bar is for those of whom each asks for no more than a share; there is no light tenant here to
+// wait for, and steps are as long as ever.
+TEST(Flood, ACrowdOfEqualTenantsIsNone) {
+  const double per_ms = 3 * capacity_of(kGpuChat);
+  const std::vector<Arrival> crowd = arrivals_of(kGpuChat, per_ms, 1000 / per_ms, false, 1);
+  const Outcome tenants = Play(kGpuChat, crowd, 1000 / per_ms, Names::kTenants).run();
+  const Outcome one = Play(kGpuChat, crowd, 1000 / per_ms, Names::kOne).run();
+  EXPECT_GE(tenants.rows_per_ms, 0.99 * one.rows_per_ms);
+}
+
+}  // namespace
+}  // namespace lorax::flood
