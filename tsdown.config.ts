@@ -43,12 +43,20 @@ export default defineConfig([
     ...shared,
     entry: {
       worker: 'worker/main.ts',
-      cli: 'src/cli/main.ts',
       'node-only': 'src/node-only.ts',
     },
     format: ['esm'],
     dts: false,
     deps: { onlyBundle: false },
     plugins: [bundledLicenses('LICENSES.worker.txt')],
+  },
+  {
+    // Apart from the worker: what both hold would become a file that the worker imports.
+    ...shared,
+    entry: { cli: 'src/cli/main.ts' },
+    format: ['esm'],
+    dts: false,
+    deps: { onlyBundle: false },
+    plugins: [bundledLicenses('LICENSES.cli.txt')],
   },
 ]);

@@ -1,0 +1,10 @@
+/** All commands, in the order that help shows them. */
+import type { Command } from './command-line.js';
+import { build } from './commands/build.js';
+import { doctor } from './commands/doctor.js';
+import { estimate } from './commands/estimate.js';
+import { inspect } from './commands/inspect.js';
+import { ls } from './commands/ls.js';
+import { pull } from './commands/pull.js';
+
+export const COMMANDS: readonly Command[] = [pull, ls, inspect, estimate, doctor, build];
