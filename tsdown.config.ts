@@ -28,6 +28,7 @@ export default defineConfig([
       ai6: 'src/ai6.ts',
       langchain: 'src/langchain.ts',
       next: 'src/next.ts',
+      server: 'src/server.ts',
       test: 'src/test.ts',
     },
     format: ['esm', 'cjs'],

@@ -27,6 +27,8 @@ export function createEngineOn(connect: Connect, options: EngineOptions): Engine
     ready: () => client.ready(),
     generate: (request) => client.open(request, everybody),
     embed: (request) => client.embed(request, everybody),
+    tokenize: (request) => client.tokenize(request),
+    detokenize: (tokenIds) => client.detokenize(tokenIds),
     adapters: clientAdapters((run) => run(client, everybody)),
     stats: () => client.stats(),
     tenant: (id, options) =>

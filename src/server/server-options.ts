@@ -1,0 +1,70 @@
+/**
+ * ServerOptions, checked and completed. Throws INVALID_OPTIONS. Called by createServer.
+ */
+import {
+  checkArray,
+  checkBoolean,
+  checkFunction,
+  checkNumber,
+  checkObject,
+  checkString,
+  describe,
+  invalidOptions,
+} from '../check-shape.js';
+import type { Engine } from '../types.js';
+import type { ServerMiddleware } from './environment.js';
+
+export interface ServerOptions {
+  /** Stays its owner's: the server never disposes it. */
+  engine: Engine;
+  /**
+   * What clients call the base model, in `model` and in `/v1/models`. Default: the last part of the
+   * model's path or repository.
+   */
+  modelName?: string;
+  /** Of a request's body. Default 8 MiB. */
+  maxBodyBytes?: number;
+  /** vLLM's load_lora_adapter and unload_lora_adapter. Default false: clients change nothing. */
+  adapterUpdates?: boolean;
+  /** Run in this order before every route: who asks, and how much they may. */
+  middleware?: ServerMiddleware[];
+}
+
+export interface ResolvedServerOptions {
+  modelName: string | undefined;
+  maxBodyBytes: number;
+  adapterUpdates: boolean;
+  middleware: ServerMiddleware[];
+}
+
+const KEYS = [
+  'engine',
+  'modelName',
+  'maxBodyBytes',
+  'adapterUpdates',
+  'middleware',
+] as const satisfies readonly (keyof ServerOptions)[];
+
+const DEFAULT_MAX_BODY_BYTES = 8 << 20;
+
+export function checkServerOptions(
+  options: ServerOptions,
+): ResolvedServerOptions & { engine: Engine } {
+  const fields = checkObject(options, 'options', KEYS);
+  const engine = fields.engine as Partial<Engine> | undefined;
+  if (typeof engine !== 'object' || engine === null || typeof engine.generate !== 'function') {
+    const message = 'options.engine must be an engine: createEngine({ model }) of lorax-js/engine.';
+    throw invalidOptions('options.engine', `${message} It is ${describe(engine)}.`, engine);
+  }
+  const middleware = checkArray(fields.middleware, 'options.middleware') ?? [];
+  middleware.forEach((each, index) => checkFunction(each, `options.middleware[${index}]`));
+  const bytes = { min: 1, max: 2 ** 30, integer: true };
+  return {
+    engine: engine as Engine,
+    modelName: checkString(fields.modelName, 'options.modelName'),
+    maxBodyBytes:
+      checkNumber(fields.maxBodyBytes, 'options.maxBodyBytes', bytes) ?? DEFAULT_MAX_BODY_BYTES,
+    adapterUpdates: checkBoolean(fields.adapterUpdates, 'options.adapterUpdates') ?? false,
+    middleware: middleware as ServerMiddleware[],
+  };
+}
