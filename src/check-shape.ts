@@ -41,8 +41,7 @@ export function checkObject(value: unknown, field: string, known: readonly strin
 /** `field`: what has no such key; unset = the command line. */
 export function unknownKey(key: string, known: readonly string[], field?: string): LoraxError {
   const near = nearestKey(key, known);
-  const [who, path] =
-    field === undefined ? ['There is', key] : [`${field} has`, `${field}.${key}`];
+  const [who, path] = field === undefined ? ['There is', key] : [`${field} has`, `${field}.${key}`];
   return new LoraxError(
     'INVALID_OPTIONS',
     `${who} no option ${JSON.stringify(key)}.` +

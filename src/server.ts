@@ -14,5 +14,7 @@ export { HttpError } from './server/http-error.js';
 export type { ErrorBody, HttpErrorOptions } from './server/http-error.js';
 export { serveOnNode } from './server/serve-on-node.js';
 export type { ListenOptions, NodeServer } from './server/serve-on-node.js';
+export { defineConfig } from './server/serve-config.js';
+export type { KeyText, ServeConfig, Size, TenantConfig } from './server/serve-config.js';
 export type { ServerOptions } from './server/server-options.js';
 export { LoraxError } from './errors.js';

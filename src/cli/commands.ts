@@ -6,5 +6,6 @@ import { estimate } from './commands/estimate.js';
 import { inspect } from './commands/inspect.js';
 import { ls } from './commands/ls.js';
 import { pull } from './commands/pull.js';
+import { serve } from './commands/serve.js';
 
-export const COMMANDS: readonly Command[] = [pull, ls, inspect, estimate, doctor, build];
+export const COMMANDS: readonly Command[] = [serve, pull, ls, inspect, estimate, doctor, build];

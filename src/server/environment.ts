@@ -13,6 +13,8 @@ export interface ServerVariables {
   requestId: string;
   /** The whole engine, unless a middleware says whose view of it the request has. */
   engine: EngineView<unknown>;
+  /** Whose key it came with. */
+  tenant?: string;
   /** Hears of every generation's tokens, aborted and failed ones included; a middleware's to set. */
   onUsage?: (usage: Usage, timing: Timing) => void;
 }

@@ -46,6 +46,8 @@ export async function serveOnNode(
   const settings = {
     headersTimeout: requestTimeoutMs,
     requestTimeout: 2 * requestTimeoutMs,
+    // Of these two; node looks every 30 seconds otherwise.
+    connectionsCheckingInterval: Math.min(30_000, Math.ceil(requestTimeoutMs / 2)),
     maxHeaderSize: maxHeaderBytes,
     ...tls,
   };
