@@ -9,9 +9,15 @@ import { randomUUID } from 'node:crypto';
 import { Hono } from 'hono';
 import type { RegisterRoutes, ServerApp, ServerEnv, ServerState } from './environment.js';
 import { errorResponse, HttpError } from './http-error.js';
+import { registerChatCompletions } from './openai/chat-completions.js';
+import { registerCompletions } from './openai/completions.js';
+import { registerEmbeddings } from './openai/embeddings.js';
 import { registerModels } from './openai/models.js';
+import { registerResponses } from './openai/responses.js';
+import type { EngineInfo } from '../types.js';
 import { checkServerOptions } from './server-options.js';
 import type { ServerOptions } from './server-options.js';
+import { TokenTexts } from './token-texts.js';
 
 export interface LoraxServer {
   /** A hono app: `app.route('/', ...)` in another one, or more routes on it. */
@@ -19,18 +25,39 @@ export interface LoraxServer {
   fetch(request: Request): Response | Promise<Response>;
 }
 
-const ROUTES: readonly RegisterRoutes[] = [registerModels];
+const ROUTES: readonly RegisterRoutes[] = [
+  registerModels,
+  registerChatCompletions,
+  registerCompletions,
+  registerEmbeddings,
+  registerResponses,
+];
 
 /** Throws INVALID_OPTIONS. */
 export function createServer(options: ServerOptions): LoraxServer {
-  const state: ServerState = checkServerOptions(options);
+  const resolved = checkServerOptions(options);
+  const { engine } = resolved;
+  let info: Promise<EngineInfo> | undefined;
+  const state: ServerState = {
+    ...resolved,
+    tokens: new TokenTexts(engine),
+    info: () => {
+      info ??= engine.ready();
+      info.catch(() => (info = undefined));
+      return info;
+    },
+  };
   const app = new Hono<ServerEnv>();
-  app.onError((error) => errorResponse(error));
+  app.onError((error, c) => {
+    // Nobody reads it; 499 is what logs call that.
+    if (c.req.raw.signal.aborted) return new Response(null, { status: 499 });
+    return errorResponse(error);
+  });
   app.notFound((c) => errorResponse(unknownRoute(app, c.req.method, c.req.path)));
   app.use(async (c, next) => {
     const requestId = givenId(c.req.header('x-request-id')) ?? randomUUID();
     c.set('requestId', requestId);
-    c.set('engine', state.engine);
+    c.set('engine', engine);
     c.header('x-request-id', requestId);
     await next();
   });

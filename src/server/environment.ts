@@ -6,8 +6,9 @@
  * the engine through it, so no handler can forget to. Types only.
  */
 import type { Context, Hono, MiddlewareHandler } from 'hono';
-import type { Engine, EngineView, Timing, Usage } from '../types.js';
+import type { Engine, EngineInfo, EngineView, Timing, Usage } from '../types.js';
 import type { ResolvedServerOptions } from './server-options.js';
+import type { TokenTexts } from './token-texts.js';
 
 export interface ServerVariables {
   requestId: string;
@@ -27,6 +28,9 @@ export type ServerMiddleware = MiddlewareHandler<ServerEnv>;
 
 export interface ServerState extends ResolvedServerOptions {
   engine: Engine;
+  /** Asked once; again after a failure. */
+  info(): Promise<EngineInfo>;
+  tokens: TokenTexts;
 }
 
 /** Adds one API's routes; its file has one job. */

@@ -102,7 +102,7 @@ export function toHttpError(error: unknown): HttpError {
   const mayRetry = status === 429 || (status === 503 && data.recoverable !== false);
   return new HttpError(
     status,
-    INTERNAL.has(code) ? 'The model cannot be served at the moment.' : error.message,
+    INTERNAL.has(code) ? 'The model cannot be served at the moment.' : messageOf(error),
     {
       param: paramOf(error),
       code: code in CODES ? (CODES[code] ?? null) : code.toLowerCase(),
@@ -114,8 +114,30 @@ export function toHttpError(error: unknown): HttpError {
 
 function paramOf({ code, data }: LoraxError): string | null {
   if (code === 'ADAPTER_NOT_FOUND') return 'model';
-  return typeof data.field === 'string' ? data.field : null;
+  return typeof data.field === 'string' ? apiName(data.field) : null;
 }
+
+/** With fields named as the client wrote them. */
+function messageOf({ message }: LoraxError): string {
+  return message.replace(/\b(?:request|options|sampling)\.\w[\w.[\]]*/g, (name) => {
+    const field = name.replace(/\.$/, '');
+    return apiName(field) + name.slice(field.length);
+  });
+}
+
+/** What the engine calls a field -> what the APIs call it: 'request.sampling.topP' -> 'top_p'. */
+function apiName(field: string): string {
+  const bare = field.replace(/^(?:request|options)\./, '').replace(/^sampling\./, '');
+  const [, head = '', rest = ''] = /^(\w+)(.*)$/s.exec(bare) ?? [];
+  const renamed = RENAMED[head] ?? head.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+  return renamed + rest;
+}
+
+const RENAMED: Record<string, string> = {
+  promptTokens: 'prompt',
+  constraint: 'response_format',
+  maxOutputTokens: 'max_tokens',
+};
 
 export function errorBody(error: HttpError): ErrorBody {
   const { message, type, param, code } = error;

@@ -37,7 +37,7 @@ export const registerModels: RegisterRoutes = (app, state) => {
 async function listModels(c: ServerContext, state: ServerState, created: number): Promise<Model[]> {
   const engine = c.get('engine');
   const [info, own, shared] = await Promise.all([
-    engine.ready(),
+    state.info(),
     engine.adapters.list(),
     engine === state.engine ? [] : state.engine.adapters.list(),
   ]);

@@ -5,6 +5,7 @@
 import { createEngine, type Engine, type EngineOptions } from 'lorax-js/engine';
 import { createServer, serveOnNode } from 'lorax-js/server';
 import type { NodeServer, ServerOptions } from 'lorax-js/server';
+import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { afterAll } from 'vitest';
 import { testDevice } from '../suites/test-device.js';
@@ -16,6 +17,8 @@ export interface LiveServer {
   url: string;
   engine: Engine;
   node: NodeServer;
+  /** Its clients' connections. */
+  open: Set<Socket>;
   post(path: string, body: unknown, init?: RequestInit): Promise<Response>;
 }
 
@@ -28,7 +31,12 @@ export async function startServer(
   for (const name of ADAPTERS) await engine.adapters.add(name, `${demo}/adapters/${name}`);
   const server = createServer({ engine, ...options });
   const node = await serveOnNode(server, { port: 0 });
-  open.push(async () => {
+  const sockets = new Set<Socket>();
+  node.server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket));
+  });
+  running.push(async () => {
     await node.close();
     await engine.dispose();
   });
@@ -36,6 +44,7 @@ export async function startServer(
     url: node.url,
     engine,
     node,
+    open: sockets,
     post: (path, body, init = {}) =>
       fetch(node.url + path, {
         method: 'POST',
@@ -46,5 +55,5 @@ export async function startServer(
   };
 }
 
-const open: (() => Promise<void>)[] = [];
-afterAll(() => Promise.all(open.splice(0).map((close) => close())));
+const running: (() => Promise<void>)[] = [];
+afterAll(() => Promise.all(running.splice(0).map((close) => close())));
