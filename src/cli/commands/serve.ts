@@ -80,13 +80,19 @@ function warnWhereOpen(
   );
 }
 
+/** Launchers pass one signal on twice; only one that comes later is a second one. */
+const SAME_SIGNAL_MS = 1_000;
+
 /** A second signal ends it at once. */
 function untilStopped(server: RunningServer, graceMs: number): Promise<number> {
   return new Promise((resolve) => {
-    let signals = 0;
+    let firstAt: number | undefined;
     const stop = (signal: NodeJS.Signals) => {
-      signals++;
-      if (signals > 1) process.exit(1);
+      if (firstAt !== undefined) {
+        if (Date.now() - firstAt > SAME_SIGNAL_MS) process.exit(1);
+        return;
+      }
+      firstAt = Date.now();
       server.log.info({ signal }, 'stopping');
       server.close(graceMs).then(
         (drained) => resolve(drained ? 0 : 1),
