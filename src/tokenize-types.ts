@@ -20,4 +20,6 @@ export interface DetokenizeResult {
   text: string;
   /** Each token's own UTF-8 bytes, special ones' names included; may be a part of a character. */
   pieces: Uint8Array[];
+  /** Which of them say nothing in an answer. */
+  special: boolean[];
 }

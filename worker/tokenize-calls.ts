@@ -34,5 +34,6 @@ export function detokenize(
   const detokenizer = new Detokenizer(table);
   const text = tokenIds.map((id) => detokenizer.push(id)).join('') + detokenizer.flush();
   // Copies: the table's own buffer would travel whole with each of them.
-  return { text, pieces: tokenIds.map((id) => table.bytes(id).slice()) };
+  const pieces = tokenIds.map((id) => table.bytes(id).slice());
+  return { text, pieces, special: tokenIds.map((id) => table.isHidden(id)) };
 }

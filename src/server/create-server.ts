@@ -9,11 +9,16 @@ import { randomUUID } from 'node:crypto';
 import { Hono } from 'hono';
 import type { RegisterRoutes, ServerApp, ServerEnv, ServerState } from './environment.js';
 import { errorResponse, HttpError } from './http-error.js';
+import { registerHealth } from './health.js';
+import { registerLoraxGenerate } from './lorax/generate.js';
+import { registerLoraxInfo } from './lorax/info.js';
 import { registerChatCompletions } from './openai/chat-completions.js';
 import { registerCompletions } from './openai/completions.js';
 import { registerEmbeddings } from './openai/embeddings.js';
 import { registerModels } from './openai/models.js';
 import { registerResponses } from './openai/responses.js';
+import { registerLoraAdapters } from './vllm/lora-adapters.js';
+import { registerTokenize } from './vllm/tokenize.js';
 import type { EngineInfo } from '../types.js';
 import { checkServerOptions } from './server-options.js';
 import type { ServerOptions } from './server-options.js';
@@ -31,6 +36,11 @@ const ROUTES: readonly RegisterRoutes[] = [
   registerCompletions,
   registerEmbeddings,
   registerResponses,
+  registerLoraAdapters,
+  registerTokenize,
+  registerLoraxGenerate,
+  registerLoraxInfo,
+  registerHealth,
 ];
 
 /** Throws INVALID_OPTIONS. */

@@ -12,6 +12,7 @@ import {
   invalidOptions,
 } from '../check-shape.js';
 import type { Engine } from '../types.js';
+import { checkAllowedSources, type AllowedSources } from './allowed-sources.js';
 import type { ServerMiddleware } from './environment.js';
 
 export interface ServerOptions {
@@ -24,8 +25,12 @@ export interface ServerOptions {
   modelName?: string;
   /** Of a request's body. Default 8 MiB. */
   maxBodyBytes?: number;
-  /** vLLM's load_lora_adapter and unload_lora_adapter. Default false: clients change nothing. */
-  adapterUpdates?: boolean;
+  /**
+   * vLLM's load_lora_adapter and unload_lora_adapter. Default false: clients change nothing. With
+   * sources ('./adapters/*', 'hf://my-org/*', 'https://host/adapters/*', ...): only from these; true:
+   * from anywhere this process can reach, as vLLM does it.
+   */
+  adapterUpdates?: boolean | { sources: string[] };
   /** Run in this order before every route: who asks, and how much they may. */
   middleware?: ServerMiddleware[];
 }
@@ -33,7 +38,8 @@ export interface ServerOptions {
 export interface ResolvedServerOptions {
   modelName: string | undefined;
   maxBodyBytes: number;
-  adapterUpdates: boolean;
+  /** Which sources may be loaded; undefined: nothing may be changed. */
+  adapterUpdates: AllowedSources | undefined;
   middleware: ServerMiddleware[];
 }
 
@@ -64,7 +70,15 @@ export function checkServerOptions(
     modelName: checkString(fields.modelName, 'options.modelName'),
     maxBodyBytes:
       checkNumber(fields.maxBodyBytes, 'options.maxBodyBytes', bytes) ?? DEFAULT_MAX_BODY_BYTES,
-    adapterUpdates: checkBoolean(fields.adapterUpdates, 'options.adapterUpdates') ?? false,
+    adapterUpdates: adapterUpdatesOf(fields.adapterUpdates),
     middleware: middleware as ServerMiddleware[],
   };
+}
+
+function adapterUpdatesOf(value: unknown): AllowedSources | undefined {
+  const field = 'options.adapterUpdates';
+  if (typeof value !== 'object' || value === null) {
+    return checkBoolean(value ?? undefined, field) === true ? () => true : undefined;
+  }
+  return checkAllowedSources(checkObject(value, field, ['sources']).sources, `${field}.sources`);
 }

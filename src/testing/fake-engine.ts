@@ -308,7 +308,8 @@ export class FakeEngine implements Engine {
   async detokenize(tokenIds: readonly number[]): Promise<DetokenizeResult> {
     this.#checkOpen();
     const words = checkDetokenize(tokenIds).map((id) => this.#spelled.get(id) ?? '?');
-    return { text: words.join(''), pieces: words.map((word) => new TextEncoder().encode(word)) };
+    const pieces = words.map((word) => new TextEncoder().encode(word));
+    return { text: words.join(''), pieces, special: words.map(() => false) };
   }
 
   async stats(): Promise<EngineStats> {
