@@ -10,6 +10,8 @@ export type {
   ServerMiddleware,
   ServerVariables,
 } from './server/environment.js';
+export { startServer } from './server/process/start-server.js';
+export type { RunningServer, ServerSettings, StartHooks } from './server/process/start-server.js';
 export { HttpError } from './server/http-error.js';
 export type { ErrorBody, HttpErrorOptions } from './server/http-error.js';
 export { serveOnNode } from './server/serve-on-node.js';

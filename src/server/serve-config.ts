@@ -51,7 +51,7 @@ export interface ServeConfig {
   sources?: AdapterLookup[];
   /** Clients with the admin scope may load and unload adapters. */
   adapterUpdates?: boolean;
-  /** What a client may load from: beginnings of directories and addresses, e.g. 'hf://acme/'. */
+  /** What they may load from: './adapters/*', 'hf://acme/*', 'https://host/adapters/*'. */
   adapterSources?: string[];
   host?: string;
   port?: number;

@@ -36,8 +36,8 @@ export const SETTINGS: Readonly<Record<SettingKey, SettingSpec>> = {
     help: 'vLLM’s load_lora_adapter and unload_lora_adapter, for the admin key',
   },
   adapterSources: {
-    ...{ type: 'string', multiple: true, value: '<prefix>', otherwise: 'none' },
-    help: 'what clients may load adapters from, e.g. hf://acme/',
+    ...{ type: 'string', multiple: true, value: '<place>', otherwise: 'none' },
+    help: 'what they may be loaded from, e.g. hf://acme/* or ./adapters/*',
   },
   device: {
     ...{ type: 'string', choices: ['auto', 'cpu', 'cuda'], otherwise: 'auto' },

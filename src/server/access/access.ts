@@ -17,7 +17,6 @@ import type { Engine, EngineView } from '../../types.js';
 import type { ServerMiddleware } from '../environment.js';
 import { HttpError } from '../http-error.js';
 import type { ServeConfig, TenantConfig } from '../serve-config.js';
-import { AllowedSources } from './allowed-sources.js';
 import { KeyRing } from './key-ring.js';
 import { restrictView } from './restricted-view.js';
 import { TenantAllowance } from './tenant-limits.js';
@@ -43,7 +42,6 @@ export type AccessConfig = Pick<
   'apiKey' | 'adminKey' | 'tenants' | 'adapterUpdates' | 'adapterSources' | 'metrics'
 >;
 
-const OPEN_PATHS: ReadonlySet<string> = new Set(['/health', '/ready']);
 const ADMIN_PATHS: ReadonlySet<string> = new Set([
   ...['/v1/load_lora_adapter', '/v1/unload_lora_adapter'],
 ]);
@@ -55,21 +53,19 @@ export function createAccess(engine: Engine, config: AccessConfig): Access {
   const tenants = checkTenants(config);
   const keys = new KeyRing<Owner>();
   const { adminKey, adapterUpdates = false, adapterSources = [] } = config;
-  const sources =
-    adapterSources.length === 0 ? undefined : new AllowedSources(adapterSources, 'adapterSources');
   if (adapterUpdates && adminKey === undefined) {
     const message =
       'adapterUpdates needs an adminKey: whoever may load adapters may replace what others use.';
     throw invalidOptions('adapterUpdates', message);
   }
-  if (adapterUpdates && sources === undefined) {
+  if (adapterUpdates && adapterSources.length === 0) {
     const message =
-      'adapterUpdates needs adapterSources: what may be loaded, e.g. a folder or "hf://acme/".';
+      'adapterUpdates needs adapterSources: what may be loaded, e.g. "./adapters/*" or "hf://acme/*".';
     throw invalidOptions('adapterUpdates', message);
   }
   if (adminKey !== undefined) keys.add(adminKey, { admin: true }, 'adminKey');
   for (const tenant of tenants) {
-    const owner: Owner = { admin: false, tenant: tenantAccess(engine, tenant, sources) };
+    const owner: Owner = { admin: false, tenant: tenantAccess(engine, tenant) };
     tenant.keys.forEach((key, i) => keys.add(key, owner, `tenants.${tenant.id}.keys[${i}]`));
   }
   const open = tenants.length === 0;
@@ -77,18 +73,19 @@ export function createAccess(engine: Engine, config: AccessConfig): Access {
   const isAdminPath = (path: string) =>
     ADMIN_PATHS.has(path) || (path === '/metrics' && metricsAre === 'admin');
   const everything = {
-    ...{ mayUse: () => true, mayUseBase: true, own: new Set<string>(), allowance: undefined },
+    ...{ mayUse: () => true, mayUseBase: true, allowance: undefined },
     listShared: () => engine.adapters.list(),
   };
-  const anybody = restrictView(engine, { ...everything, sources });
+  const admin = restrictView(engine, { ...everything, mayChange: true });
+  const anybody = restrictView(engine, { ...everything, mayChange: false });
 
   const middleware: ServerMiddleware = async (c, next) => {
     const { path } = c.req;
-    if (OPEN_PATHS.has(path) || (path === '/metrics' && metricsAre === 'open')) return next();
+    if (path === '/metrics' && metricsAre === 'open') return next();
     if (isAdminPath(path)) {
       const owner = identify(keys, c.req.header('authorization'));
       if (!owner.admin) throw new HttpError(403, 'This needs a key with the admin scope.');
-      c.set('engine', anybody);
+      c.set('engine', admin);
       return next();
     }
     if (open) {
@@ -105,7 +102,7 @@ export function createAccess(engine: Engine, config: AccessConfig): Access {
     c.set('tenant', tenant.id);
     await next();
   };
-  return { middleware, engine: open ? engine : lockedEngine(), open };
+  return { middleware, engine: open ? engine : lockedEngine(engine), open };
 }
 
 /** Throws 401 where the key is missing or nobody's. */
@@ -127,7 +124,6 @@ function identify(keys: KeyRing<Owner>, header: string | undefined): Owner {
 function tenantAccess(
   engine: Engine,
   { id, weight, adapters, base = true, ...limits }: TenantConfig,
-  sources: AllowedSources | undefined,
 ): TenantAccess {
   const allowance = new TenantAllowance(limits);
   const view = engine.tenant(id, weight === undefined ? {} : { weight });
@@ -136,7 +132,7 @@ function tenantAccess(
   return {
     ...{ id, allowance },
     view: restrictView(view, {
-      ...{ mayUse, mayUseBase: base, own: new Set<string>(), allowance, sources },
+      ...{ mayUse, mayUseBase: base, allowance, mayChange: false },
       listShared: () => engine.adapters.list(),
     }),
   };
@@ -200,15 +196,21 @@ function strings(value: unknown, field: string): string[] | undefined {
   });
 }
 
-/** Refuses everything: what a request gets that came past the keys. */
-function lockedEngine(): Engine {
+/**
+ * What a request has that came past the keys: no generation and no adapter. The server itself asks it
+ * what the model is and what tokens spell.
+ */
+function lockedEngine(engine: Engine): Engine {
   const refuse = () => {
     throw new HttpError(401, 'A key is needed: authorization: Bearer <key>.');
   };
   const reject = () => Promise.resolve().then(refuse);
   return {
-    ...{ ready: reject, generate: refuse, embed: reject, tokenize: reject, detokenize: reject },
-    ...{ stats: reject, dispose: reject, [Symbol.asyncDispose]: reject, tenant: refuse },
+    ready: () => engine.ready(),
+    tokenize: (request) => engine.tokenize(request),
+    detokenize: (tokenIds) => engine.detokenize(tokenIds),
+    ...{ generate: refuse, embed: reject, tenant: refuse },
+    ...{ stats: reject, dispose: reject, [Symbol.asyncDispose]: reject },
     adapters: {
       ...{ add: reject, remove: reject, identify: reject, prefetch: reject },
       list: () => Promise.resolve([]),

@@ -1,6 +1,6 @@
 /**
- * An engine's view as one key has it: the adapters it may use, what its tenant may have, and sources
- * that were allowed. What it may not use does not exist for it.
+ * An engine's view as one key has it: the adapters it may use, and how much its tenant may have. What it
+ * may not use does not exist for it.
  *
  * Handlers ask the engine through such a view alone (environment.ts), so no route can forget. A mix
  * counts as all its adapters. Made by access.ts.
@@ -15,19 +15,16 @@ import type {
   TokenEvent,
 } from '../../types.js';
 import { HttpError } from '../http-error.js';
-import type { AllowedSources } from './allowed-sources.js';
 import type { TenantAllowance } from './tenant-limits.js';
 
 export interface Restrictions {
   mayUse(adapter: string): boolean;
   mayUseBase: boolean;
-  /** What it has loaded itself is its own to use, whatever it is called. */
-  own: Set<string>;
   /** Shared names, for lists. */
   listShared(): Promise<AdapterInfo[]>;
   allowance: TenantAllowance | undefined;
-  /** undefined = it changes no adapters. */
-  sources: AllowedSources | undefined;
+  /** Loads and unloads adapters; what may be loaded is the route's to say (allowed-sources.ts). */
+  mayChange: boolean;
 }
 
 export function restrictView<STATS>(
@@ -94,7 +91,7 @@ function checkAdapter(adapter: GenerateRequest['adapter'], limits: Restrictions)
 /** A version, name@hash, is its name's. */
 function mayUse(name: string, limits: Restrictions): boolean {
   const plain = name.includes('@') ? name.slice(0, name.lastIndexOf('@')) : name;
-  return limits.own.has(name) || limits.own.has(plain) || limits.mayUse(plain);
+  return limits.mayUse(plain);
 }
 
 /** What the engine says of a name that is not there holds the names that are. */
@@ -128,24 +125,14 @@ function restrictAdapters(adapters: EngineAdapters, limits: Restrictions): Engin
   const known = (name: string) => {
     if (!mayUse(name, limits)) throw notThere(name);
   };
-  const { sources } = limits;
   return {
-    async add(name, source) {
-      if (sources === undefined) throw notAllowed('load adapters');
-      // A content that the name has stood for was allowed when it came.
-      if (typeof source === 'object' && source !== null && 'hash' in source) {
-        known(name);
-        return adapters.add(name, source);
-      }
-      const identity = await adapters.add(name, await sources.check(source));
-      limits.own.add(name);
-      return identity;
+    add: async (name, source) => {
+      if (!limits.mayChange) throw notAllowed('load adapters');
+      return adapters.add(name, source);
     },
     remove: async (name) => {
-      if (sources === undefined) throw notAllowed('unload adapters');
-      const removed = await adapters.remove(name);
-      limits.own.delete(name);
-      return removed;
+      if (!limits.mayChange) throw notAllowed('unload adapters');
+      return adapters.remove(name);
     },
     identify: async (name) => {
       known(name);

@@ -9,7 +9,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Engine } from '../../types.js';
 import { LoraxError } from '../../errors.js';
-import type { ServerApp, ServerMiddleware } from '../environment.js';
+import type { ServerContext, ServerMiddleware } from '../environment.js';
 import { HttpError } from '../http-error.js';
 
 export interface LifecycleOptions {
@@ -17,9 +17,6 @@ export interface LifecycleOptions {
   /** What a client that is refused while draining should wait: another replica, or the restart. */
   retryAfterSeconds: number;
 }
-
-/** Answered whatever the state: probes and scrapers come while it drains, too. */
-export const PROBE_PATHS: ReadonlySet<string> = new Set(['/health', '/ready', '/metrics']);
 
 /** A worker that says nothing for so long would not generate either. */
 const READY_TIMEOUT_MS = 2_000;
@@ -33,30 +30,19 @@ export class Lifecycle {
     private readonly options: LifecycleOptions,
   ) {}
 
-  get draining(): boolean {
-    return this.#draining;
-  }
-
   get numOpen(): number {
     return this.#open.size;
   }
 
-  /** Before every other one. */
+  /** Before every other one; answers the probes itself, whatever the state and whoever asks. */
   readonly middleware: ServerMiddleware = async (c, next) => {
-    if (this.#draining && !PROBE_PATHS.has(c.req.path)) throw this.refusal();
+    const { method, path } = c.req;
+    if (method === 'GET' && path === '/health') return c.json({ status: 'ok' });
+    if (method === 'GET' && path === '/ready') return this.answerReady(c);
+    if (this.#draining && path !== '/metrics') throw this.refusal();
     await next();
     if (this.#draining) c.header('connection', 'close');
   };
-
-  register(app: ServerApp): void {
-    app.get('/health', (c) => c.json({ status: 'ok' }));
-    app.get('/ready', async (c) => {
-      const reason = await this.notReady();
-      if (reason === undefined) return c.json({ ready: true });
-      const headers = { 'retry-after': String(this.options.retryAfterSeconds) };
-      return c.json({ ready: false, reason }, 503, headers);
-    });
-  }
 
   /** Before the first request. */
   watch(server: Server): void {
@@ -72,6 +58,13 @@ export class Lifecycle {
     const until = Date.now() + graceMs;
     while (this.#open.size > 0 && Date.now() < until) await sleep(20);
     return this.#open.size === 0;
+  }
+
+  private async answerReady(c: ServerContext): Promise<Response> {
+    const reason = await this.notReady();
+    if (reason === undefined) return c.json({ ready: true });
+    const headers = { 'retry-after': String(this.options.retryAfterSeconds) };
+    return c.json({ ready: false, reason }, 503, headers);
   }
 
   /** undefined: it would generate. */

@@ -96,7 +96,10 @@ export async function startServer(
     const lifecycle = new Lifecycle(engine, { maxQueued, retryAfterSeconds: RETRY_AFTER_SECONDS });
     const { corsOrigins = [] } = settings;
     const server = createServer({
-      ...{ engine: access.engine, modelName, adapterUpdates: settings.adapterUpdates ?? false },
+      ...{ engine: access.engine, modelName },
+      ...(settings.adapterUpdates === true
+        ? { adapterUpdates: { sources: settings.adapterSources ?? [] } }
+        : {}),
       ...(settings.maxBody === undefined ? {} : { maxBodyBytes: settings.maxBody }),
       middleware: [
         scopeMiddleware,
@@ -106,7 +109,6 @@ export async function startServer(
         access.middleware,
       ],
     });
-    lifecycle.register(server.app);
     if (settings.metrics !== 'off') metrics.register(server.app);
     const node = await serveOnNode(server, listenOptions(settings));
     node.server.maxConnections = settings.maxConnections ?? 4096;
