@@ -84,6 +84,12 @@ export class RequestMetrics {
     for (const name of adapters) this.#count(name, 1);
     let started = false;
     let tokens = 0;
+    const between = { count: 0, ms: 0 };
+    const observeBetween = (count: number, ms: number) => {
+      for (let i = 0; i < count; i++) this.#seconds.token.observe(labels, ms / count / 1000);
+      between.count += count;
+      between.ms += ms;
+    };
     const begun = () => {
       if (started) return;
       started = true;
@@ -94,11 +100,7 @@ export class RequestMetrics {
       start: begun,
       tokens: (count, sinceMs) => {
         // The first ones are the time to the first token.
-        if (tokens > 0) {
-          for (let i = 0; i < count; i++) {
-            this.#seconds.token.observe(labels, sinceMs / count / 1000);
-          }
-        }
+        if (tokens > 0) observeBetween(count, sinceMs);
         tokens += count;
       },
       end: ({ outcome, reason, usage, timing }) => {
@@ -112,6 +114,10 @@ export class RequestMetrics {
           this.#seconds.queue.observe(labels, queueMs / 1000);
         }
         if (outcome !== 'finished') return;
+        // Those that came with the first one share what is left of the time.
+        const unseen = usage.outputTokens - 1 - between.count;
+        const leftMs = totalMs - (timeToFirstTokenMs ?? totalMs) - between.ms;
+        if (unseen > 0) observeBetween(unseen, Math.max(0, leftMs));
         this.#seconds.total.observe(labels, totalMs / 1000);
         this.#lengths.prompt.observe(labels, usage.promptTokens);
         this.#lengths.output.observe(labels, usage.outputTokens);
