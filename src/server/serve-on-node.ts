@@ -46,7 +46,11 @@ export async function serveOnNode(
   const settings = {
     headersTimeout: requestTimeoutMs,
     requestTimeout: 2 * requestTimeoutMs,
+    // How often Node looks at those two.
+    connectionsCheckingInterval: Math.min(5000, Math.ceil(requestTimeoutMs / 4)),
     maxHeaderSize: maxHeaderBytes,
+    // Refused all the same, with a body that says so.
+    requireHostHeader: false,
     ...tls,
   };
   const listener = getRequestListener(fetch, {
