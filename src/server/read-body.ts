@@ -35,10 +35,17 @@ async function readBytes(c: ServerContext, maxBytes: number): Promise<Uint8Array
   if (encoding !== undefined && encoding.toLowerCase() !== 'identity') {
     throw new HttpError(415, 'The body must not be compressed (content-encoding).');
   }
+  const known = c.req.header('content-length');
+  if (known !== undefined) {
+    // The common case, and the fast one: nothing is read that is too long.
+    if (Number(known) > maxBytes) throw tooLarge(maxBytes);
+    const bytes = new Uint8Array(await c.req.raw.arrayBuffer());
+    if (bytes.byteLength > maxBytes) throw tooLarge(maxBytes);
+    return [bytes];
+  }
   const { body } = c.req.raw;
   const chunks: Uint8Array[] = [];
   if (body === null) return chunks;
-  if (Number(c.req.header('content-length') ?? 0) > maxBytes) throw tooLarge(maxBytes);
   let length = 0;
   const reader = body.getReader();
   for (;;) {

@@ -9,7 +9,7 @@ import type { Constraint, GenerateRequest } from '../../types.js';
 import type { ServerState } from '../environment.js';
 import { badRequest } from '../http-error.js';
 import { adapterAsked } from '../model-name.js';
-import { objectOf } from './chat-messages.js';
+import { objectOf, requiredText } from './chat-messages.js';
 import { reasoningOf, serviceOf } from './request-fields.js';
 import { responseMessagesOf } from './response-input.js';
 import { samplingOf } from './sampling-fields.js';
@@ -40,7 +40,9 @@ export async function responseRequestOf(
   const sampling = samplingOf(fields);
   const maximum = checkMaxOutputTokens(fields.max_output_tokens, 'max_output_tokens');
   if (maximum !== undefined) sampling.maxOutputTokens = maximum;
-  const include = checkArray(fields.include, 'include') ?? [];
+  const include = (checkArray(fields.include, 'include') ?? []).map((each, at) =>
+    requiredText(each, `include[${at}]`),
+  );
   const top = checkSamplingNumber('logprobs', fields.top_logprobs, 'top_logprobs');
   const logprobs = top !== undefined || include.includes('message.output_text.logprobs');
   if (logprobs) sampling.logprobs = top ?? 0;

@@ -71,7 +71,7 @@ describe('/v1/load_lora_adapter and /v1/unload_lora_adapter', () => {
     expect((await unload({ lora_name: 'drained' })).status).toBe(200);
     const { choices } = (await answer) as { choices: { finish_reason: string }[] };
     expect(choices[0]?.finish_reason).toBe('length');
-    expect((await server.engine.stats()).host.images).toBe(host.images - 1);
+    await expect.poll(async () => (await server.engine.stats()).host.images).toBe(host.images - 1);
   });
 
   it.each([
