@@ -46,13 +46,8 @@ export async function serveOnNode(
   const settings = {
     headersTimeout: requestTimeoutMs,
     requestTimeout: 2 * requestTimeoutMs,
-<<<<<<< HEAD
-    // Of these two; node looks every 30 seconds otherwise.
-    connectionsCheckingInterval: Math.min(30_000, Math.ceil(requestTimeoutMs / 2)),
-=======
     // How often Node looks at those two.
     connectionsCheckingInterval: Math.min(5000, Math.ceil(requestTimeoutMs / 4)),
->>>>>>> server
     maxHeaderSize: maxHeaderBytes,
     // Refused all the same, with a body that says so.
     requireHostHeader: false,
