@@ -35,9 +35,13 @@ export function restrictView<STATS>(
   return {
     ready: () => view.ready(),
     generate: (request) => {
-      check(request.adapter);
-      const end = limits.allowance?.begin();
-      return hiding(view.generate(end === undefined ? request : withUsage(request, end)));
+      try {
+        check(request.adapter);
+        const end = limits.allowance?.begin();
+        return hiding(view.generate(end === undefined ? request : withUsage(request, end)));
+      } catch (error) {
+        return refused(request, error);
+      }
     },
     embed: async (request: EmbedRequest) => {
       check(request.adapter);
@@ -70,6 +74,15 @@ function withUsage(request: GenerateRequest, end: (tokens: number) => void): Gen
       request.onUsage?.(usage, timing);
     },
   } as GenerateRequest;
+}
+
+/** As the engine refuses: through the stream, so that whoever opened several ends the others. */
+function refused(request: GenerateRequest, error: unknown): AsyncIterable<TokenEvent> {
+  request.onUsage?.(
+    { promptTokens: 0, cachedTokens: 0, outputTokens: 0 },
+    { queueMs: 0, timeToFirstTokenMs: null, totalMs: 0 },
+  );
+  return { [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(error) }) };
 }
 
 /** Throws ADAPTER_NOT_FOUND: what one may not use is not there. */
