@@ -54,7 +54,7 @@ export default defineConfig([
   {
     // Apart from the worker: what both hold would become a file that the worker imports.
     ...shared,
-    entry: { cli: 'src/cli/main.ts' },
+    entry: { cli: 'src/cli/main.ts', 'engine-process': 'src/engine-process.ts' },
     format: ['esm'],
     dts: false,
     deps: { onlyBundle: false },

@@ -14,7 +14,8 @@ import { invalidOptions } from '../../check-shape.js';
 import { createEngineWithNames } from '../../create-engine.js';
 import { LoraxError } from '../../errors.js';
 import type { Engine, EngineInfo, EngineOptions, LoadProgress } from '../../types.js';
-import { connectWorker, type Connect } from '../../worker-connection.js';
+import { connectProcess } from '../../process-connection.js';
+import { connectWorker } from '../../worker-connection.js';
 import { createAccess } from '../access/access.js';
 import { createServer } from '../create-server.js';
 import { ServerMetrics } from '../metrics/server-metrics.js';
@@ -38,8 +39,6 @@ export type ServerSettings = Omit<
 export interface StartHooks {
   onProgress?: (progress: LoadProgress) => void;
   log?: ServerLog;
-  /** Another way to an engine: `isolate`. */
-  connect?: Connect;
 }
 
 export interface RunningServer {
@@ -73,7 +72,7 @@ export async function startServer(
   const modelName = baseModelName(settings as { modelName: string | undefined }, { model });
   const metrics = new ServerMetrics(() => engine, modelName);
   const made = createEngineWithNames(
-    hooks.connect ?? connectWorker,
+    settings.isolate === true ? connectProcess : connectWorker,
     engineOptions(settings, model, metrics, hooks),
   );
   const engine: Engine = observeEngine(made.engine, [
