@@ -42,6 +42,22 @@ export class Terminal {
     this.streams.stdout.write(text);
   }
 
+  get columns(): number {
+    return this.streams.stdout.columns ?? 80;
+  }
+
+  /** Lines of the result that change while they are looked at; where nobody can see that, they come at the end. */
+  block(): { draw(lines: readonly string[]): void; end(lines: readonly string[]): void } {
+    const { stdout } = this.streams;
+    let shown = 0;
+    const draw = (lines: readonly string[]) => {
+      const back = shown === 0 ? '' : `\u001b[${shown}A\u001b[J`;
+      stdout.write(`${back}${lines.map((line) => `${line}\n`).join('')}`);
+      shown = lines.length;
+    };
+    return { draw: (lines) => (stdout.isTTY === true ? draw(lines) : undefined), end: draw };
+  }
+
   /** What is said beside the result. */
   note(text: string): void {
     this.clearProgress();

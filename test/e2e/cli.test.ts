@@ -194,3 +194,55 @@ test('doctor: what is built works, and why there is no CUDA', async () => {
   if (json.cuda.usable) expect(json.cuda.why).toBeNull();
   else expect(json.cuda.why).toMatch(/^DEVICE_UNAVAILABLE: /);
 });
+
+test('chat: lines of a pipe, an adapter, two beside each other', async () => {
+  const lines = ['Where is my order 4821?', '/adapter pirate', 'Where is my order 4821?'];
+  const more = [
+    '/compare base pirate',
+    'Do you deliver to Lisbon?',
+    '/adapter none',
+    '/quit',
+    'late',
+  ];
+  const args = ['chat', demo, '--device', 'cpu', '--adapter-folder', `${demo}/adapters`];
+  const input = [...lines, ...more].join('\n');
+  const json = await startCli([...args, '--json', '--max-tokens', '24'], {}, input).result;
+  expect(json.code).toBe(0);
+  const answers = json.stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line).answers as { adapter: string; text: string }[]);
+  expect(answers.map((each) => each.map(({ adapter }) => adapter))).toEqual([
+    ...[['base'], ['pirate'], ['base', 'pirate']],
+  ]);
+  expect(answers[1]?.[0]?.text).toMatch(/Arr|yer|sail/);
+  expect(json.stderr).toContain('There is no adapter none');
+  const plain = await startCli([...args, '--max-tokens', '24'], {}, input).result;
+  expect(plain.stdout).toContain(answers[0]?.[0]?.text);
+  expect(plain.stdout).toMatch(/^\[base\] +\| \[pirate\]$/m);
+  expect(plain.stdout).not.toContain('\u001b');
+});
+
+test('bench: tokens and times, of the base and of adapters', async () => {
+  const load = ['--sequences', '1,3', '--prompt-tokens', '8', '--output-tokens', '6'];
+  const args = ['bench', demo, '--device', 'cpu', '--adapter', `pirate=${pirate}`, '--rounds', '2'];
+  const { code, json } = await runJson([...args, ...load]);
+  expect(code).toBe(0);
+  expect(
+    json.results.map(({ sequences, adapters }: Record<string, number>) => [sequences, adapters]),
+  ).toEqual([
+    ...[
+      [1, 0],
+      [3, 0],
+    ],
+    ...[
+      [1, 1],
+      [3, 1],
+    ],
+  ]);
+  for (const result of json.results) {
+    expect(result.outputTokensPerSecond).toBeGreaterThan(0);
+    expect(result.firstTokenMs.p99).toBeGreaterThanOrEqual(result.firstTokenMs.p50);
+    expect(result.betweenTokensMs.p50).toBeGreaterThan(0);
+  }
+});

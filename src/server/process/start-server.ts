@@ -4,12 +4,11 @@
  * It listens before the model is loaded, so that probes hear the truth (/health: lives, /ready: not yet).
  * Installs no signal handlers and writes nowhere but to its log; the command does that.
  */
-import { readdirSync, readFileSync } from 'node:fs';
-import path from 'node:path';
+import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { cors } from 'hono/cors';
+import { adaptersInFolder } from '../../adapter-folder.js';
 import { resolveAdapterSource } from '../../adapter-source.js';
-import { isAdapterName } from '../../adapter-name.js';
 import { invalidOptions } from '../../check-shape.js';
 import { createEngineWithNames } from '../../create-engine.js';
 import { LoraxError } from '../../errors.js';
@@ -164,26 +163,10 @@ function declareAdapters(
   { adapters = {}, adapterFolder }: ServerSettings,
   declare: ReturnType<typeof createEngineWithNames>['declare'],
 ): void {
-  if (adapterFolder !== undefined) {
-    for (const name of subfolders(adapterFolder)) {
-      if (isAdapterName(name)) {
-        declare(name, resolveAdapterSource(path.join(adapterFolder, name), 'adapterFolder'));
-      }
-    }
-  }
-  for (const [name, source] of Object.entries(adapters)) {
+  const inFolder =
+    adapterFolder === undefined ? {} : adaptersInFolder(adapterFolder, 'adapterFolder');
+  for (const [name, source] of Object.entries({ ...inFolder, ...adapters })) {
     declare(name, resolveAdapterSource(source, `adapters.${name}`));
-  }
-}
-
-function subfolders(folder: string): string[] {
-  try {
-    return readdirSync(folder, { withFileTypes: true })
-      .filter((entry) => entry.isDirectory() || entry.isSymbolicLink())
-      .map(({ name }) => name);
-  } catch (cause) {
-    const message = `adapterFolder: ${folder} cannot be read: ${(cause as Error).message}`;
-    throw invalidOptions('adapterFolder', message, folder);
   }
 }
 
