@@ -35,6 +35,8 @@ export interface NodeServer {
   close(options?: { graceMs?: number }): Promise<void>;
 }
 
+const KEEP_ALIVE_MS = 75_000;
+
 const KEYS = ['port', 'host', 'tls', 'requestTimeoutMs', 'maxHeaderBytes'];
 
 /** Rejects where it cannot listen. */
@@ -49,6 +51,8 @@ export async function serveOnNode(
     // How often Node looks at those two.
     connectionsCheckingInterval: Math.min(5000, Math.ceil(requestTimeoutMs / 4)),
     maxHeaderSize: maxHeaderBytes,
+    // Longer than clients and proxies keep theirs: who closes first must not be the server.
+    keepAliveTimeout: KEEP_ALIVE_MS,
     // Refused all the same, with a body that says so.
     requireHostHeader: false,
     ...tls,
