@@ -6,7 +6,6 @@
  * which the stream ends; leaving the stream ends its requests.
  */
 import type { ServerContext } from './environment.js';
-import { turn } from './turns.js';
 import { errorBody, toHttpError, type HttpError } from './http-error.js';
 
 export interface EventSource {
@@ -37,7 +36,6 @@ export function eventStream(
         let text: string | undefined;
         try {
           text = await source.next();
-          await turn();
         } catch (error) {
           ended = true;
           source.close();

@@ -6,6 +6,7 @@ import { cutOff } from '../ai-sdk/convert-error.js';
 import type { FinishEvent, GenerateRequest, StartEvent, TokenEvent } from '../types.js';
 import type { Admissions } from './admissions.js';
 import type { ServerContext } from './environment.js';
+import { turn } from './turns.js';
 
 export type AnswerEvent = Exclude<TokenEvent, StartEvent>;
 
@@ -42,9 +43,10 @@ export async function admitted(
   }
 }
 
-/** The next event; throws where the answer ended without its last one. */
+/** The next event, in its turn; throws where the answer ended without its last one. */
 export async function nextEvent(events: AsyncIterator<TokenEvent>): Promise<AnswerEvent> {
   const { done, value } = await events.next();
+  await turn();
   if (done === true || value.type === 'start') throw cutOff();
   return value;
 }

@@ -36,6 +36,7 @@ export interface NodeServer {
 }
 
 const KEEP_ALIVE_MS = 75_000;
+const IDLE_CHECK_MS = 50;
 
 const KEYS = ['port', 'host', 'tls', 'requestTimeoutMs', 'maxHeaderBytes'];
 
@@ -136,11 +137,14 @@ function answerClientError(error: NodeJS.ErrnoException, socket: Socket): void {
   socket.end(`${head}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
 }
 
+/** A connection that is kept alive is idle only once its last answer has ended, so they are looked for. */
 function close(server: Server, graceMs: number): Promise<void> {
   return new Promise((resolve) => {
-    const timer = setTimeout(() => server.closeAllConnections(), graceMs);
+    const cutOff = setTimeout(() => server.closeAllConnections(), graceMs);
+    const idle = setInterval(() => server.closeIdleConnections(), IDLE_CHECK_MS);
     server.close(() => {
-      clearTimeout(timer);
+      clearTimeout(cutOff);
+      clearInterval(idle);
       resolve();
     });
     server.closeIdleConnections();
