@@ -6,7 +6,7 @@
  * all of them end. Made by the completion routes.
  */
 import type { GenerateRequest, StartEvent, TokenEvent } from '../types.js';
-import type { ServerContext } from './environment.js';
+import type { ServerContext, ServerState } from './environment.js';
 import { admitted, leave, nextEvent, open, type AnswerEvent } from './generation.js';
 
 export interface ChoiceEvent {
@@ -22,12 +22,13 @@ export class Choices {
   #wake: (() => void) | undefined;
   #unfinished: number;
 
-  constructor(c: ServerContext, requests: readonly GenerateRequest[]) {
+  constructor(c: ServerContext, { admissions }: ServerState, requests: readonly GenerateRequest[]) {
+    admissions.check();
     this.#all = requests.map((request) => open(c, request));
     this.#unfinished = requests.length;
     this.#starts = this.#all.map(async (events, index) => {
       try {
-        const { start } = await admitted(events);
+        const { start } = await admitted(events, admissions);
         this.#pull(index);
         return start;
       } catch (error) {

@@ -8,6 +8,7 @@
 import { randomUUID } from 'node:crypto';
 import { Hono } from 'hono';
 import type { RegisterRoutes, ServerApp, ServerEnv, ServerState } from './environment.js';
+import { Admissions } from './admissions.js';
 import { errorResponse, HttpError } from './http-error.js';
 import { registerHealth } from './health.js';
 import { registerLoraxGenerate } from './lorax/generate.js';
@@ -23,6 +24,7 @@ import type { EngineInfo } from '../types.js';
 import { checkServerOptions } from './server-options.js';
 import type { ServerOptions } from './server-options.js';
 import { TokenTexts } from './token-texts.js';
+import { turn } from './turns.js';
 
 export interface LoraxServer {
   /** A hono app: `app.route('/', ...)` in another one, or more routes on it. */
@@ -51,6 +53,7 @@ export function createServer(options: ServerOptions): LoraxServer {
   const state: ServerState = {
     ...resolved,
     tokens: new TokenTexts(engine),
+    admissions: new Admissions(resolved.maxWaiting),
     info: () => {
       info ??= engine.ready();
       info.catch(() => (info = undefined));
@@ -65,6 +68,7 @@ export function createServer(options: ServerOptions): LoraxServer {
   });
   app.notFound((c) => errorResponse(unknownRoute(app, c.req.method, c.req.path)));
   app.use(async (c, next) => {
+    await turn();
     const requestId = givenId(c.req.header('x-request-id')) ?? randomUUID();
     c.set('requestId', requestId);
     c.set('engine', engine);

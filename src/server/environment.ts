@@ -7,6 +7,7 @@
  */
 import type { Context, Hono, MiddlewareHandler } from 'hono';
 import type { Engine, EngineInfo, EngineView, Timing, Usage } from '../types.js';
+import type { Admissions } from './admissions.js';
 import type { ResolvedServerOptions } from './server-options.js';
 import type { TokenTexts } from './token-texts.js';
 
@@ -31,6 +32,7 @@ export interface ServerState extends ResolvedServerOptions {
   /** Asked once; again after a failure. */
   info(): Promise<EngineInfo>;
   tokens: TokenTexts;
+  admissions: Admissions;
 }
 
 /** Adds one API's routes; its file has one job. */

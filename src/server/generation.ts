@@ -4,7 +4,9 @@
  */
 import { cutOff } from '../ai-sdk/convert-error.js';
 import type { FinishEvent, GenerateRequest, StartEvent, TokenEvent } from '../types.js';
+import type { Admissions } from './admissions.js';
 import type { ServerContext } from './environment.js';
+import { turn } from './turns.js';
 
 export type AnswerEvent = Exclude<TokenEvent, StartEvent>;
 
@@ -27,15 +29,24 @@ export function open(c: ServerContext, request: GenerateRequest): AsyncIterator<
 }
 
 /** Resolves when the engine has admitted it, so that a refusal can still have a status. */
-export async function admitted(events: AsyncIterator<TokenEvent>): Promise<Generation> {
-  const { done, value: start } = await events.next();
-  if (done === true || start.type !== 'start') throw cutOff();
-  return { start, events };
+export async function admitted(
+  events: AsyncIterator<TokenEvent>,
+  admissions: Admissions,
+): Promise<Generation> {
+  const leave = admissions.enter();
+  try {
+    const { done, value: start } = await events.next();
+    if (done === true || start.type !== 'start') throw cutOff();
+    return { start, events };
+  } finally {
+    leave();
+  }
 }
 
-/** The next event; throws where the answer ended without its last one. */
+/** The next event, in its turn; throws where the answer ended without its last one. */
 export async function nextEvent(events: AsyncIterator<TokenEvent>): Promise<AnswerEvent> {
   const { done, value } = await events.next();
+  await turn();
   if (done === true || value.type === 'start') throw cutOff();
   return value;
 }

@@ -35,6 +35,9 @@ export interface NodeServer {
   close(options?: { graceMs?: number }): Promise<void>;
 }
 
+const KEEP_ALIVE_MS = 75_000;
+const IDLE_CHECK_MS = 50;
+
 const KEYS = ['port', 'host', 'tls', 'requestTimeoutMs', 'maxHeaderBytes'];
 
 /** Rejects where it cannot listen. */
@@ -49,6 +52,8 @@ export async function serveOnNode(
     // How often Node looks at those two.
     connectionsCheckingInterval: Math.min(5000, Math.ceil(requestTimeoutMs / 4)),
     maxHeaderSize: maxHeaderBytes,
+    // Longer than clients and proxies keep theirs: who closes first must not be the server.
+    keepAliveTimeout: KEEP_ALIVE_MS,
     // Refused all the same, with a body that says so.
     requireHostHeader: false,
     ...tls,
@@ -132,11 +137,14 @@ function answerClientError(error: NodeJS.ErrnoException, socket: Socket): void {
   socket.end(`${head}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
 }
 
+/** A connection that is kept alive is idle only once its last answer has ended, so they are looked for. */
 function close(server: Server, graceMs: number): Promise<void> {
   return new Promise((resolve) => {
-    const timer = setTimeout(() => server.closeAllConnections(), graceMs);
+    const cutOff = setTimeout(() => server.closeAllConnections(), graceMs);
+    const idle = setInterval(() => server.closeIdleConnections(), IDLE_CHECK_MS);
     server.close(() => {
-      clearTimeout(timer);
+      clearTimeout(cutOff);
+      clearInterval(idle);
       resolve();
     });
     server.closeIdleConnections();

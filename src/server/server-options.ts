@@ -23,6 +23,11 @@ export interface ServerOptions {
    * model's path or repository.
    */
   modelName?: string;
+  /**
+   * Requests that may wait for the engine to admit them (each of n counts); one more hears 429 at once.
+   * Default 1024.
+   */
+  maxWaiting?: number;
   /** Of a request's body. Default 8 MiB. */
   maxBodyBytes?: number;
   /**
@@ -38,6 +43,7 @@ export interface ServerOptions {
 export interface ResolvedServerOptions {
   modelName: string | undefined;
   maxBodyBytes: number;
+  maxWaiting: number;
   /** Which sources may be loaded; undefined: nothing may be changed. */
   adapterUpdates: AllowedSources | undefined;
   middleware: ServerMiddleware[];
@@ -47,6 +53,7 @@ const KEYS = [
   'engine',
   'modelName',
   'maxBodyBytes',
+  'maxWaiting',
   'adapterUpdates',
   'middleware',
 ] as const satisfies readonly (keyof ServerOptions)[];
@@ -64,12 +71,14 @@ export function checkServerOptions(
   }
   const middleware = checkArray(fields.middleware, 'options.middleware') ?? [];
   middleware.forEach((each, index) => checkFunction(each, `options.middleware[${index}]`));
+  const count = { min: 1, max: 2 ** 31 - 1, integer: true };
   const bytes = { min: 1, max: 2 ** 30, integer: true };
   return {
     engine: engine as Engine,
     modelName: checkString(fields.modelName, 'options.modelName'),
     maxBodyBytes:
       checkNumber(fields.maxBodyBytes, 'options.maxBodyBytes', bytes) ?? DEFAULT_MAX_BODY_BYTES,
+    maxWaiting: checkNumber(fields.maxWaiting, 'options.maxWaiting', count) ?? 1024,
     adapterUpdates: adapterUpdatesOf(fields.adapterUpdates),
     middleware: middleware as ServerMiddleware[],
   };

@@ -20,6 +20,7 @@ export const registerLoraxGenerate: RegisterRoutes = (app, state) => {
   const route = (path: string, answer: Answer) =>
     app.post(path, async (c) => {
       try {
+        state.admissions.check();
         return await answer(c, state, await readBody(c, state.maxBodyBytes));
       } catch (error) {
         return toLoraxError(c, error);
@@ -74,7 +75,7 @@ class Sequence {
 
 async function generate(c: ServerContext, state: ServerState, fields: Fields) {
   const asked = await loraxRequestOf(c, fields, state);
-  const choices = new Choices(c, asked.requests);
+  const choices = new Choices(c, state, asked.requests);
   await choices.admitted();
   const sequences = asked.requests.map(({ sampling }) => {
     return new Sequence(state, asked, asked.seed === null ? null : (sampling?.seed ?? null));
@@ -111,7 +112,7 @@ const stream: Answer = async (c, state, fields) => {
   if (asked.requests.length > 1) {
     throw badRequest('best_of', 'best_of > 1 cannot be streamed: the best is known at the end.');
   }
-  const choices = new Choices(c, asked.requests);
+  const choices = new Choices(c, state, asked.requests);
   await choices.admitted();
   const events = new TokenEvents(choices, state, asked);
   return eventStream(c, events, (error) => dataEvent(loraxErrorJson(error)));

@@ -11,10 +11,11 @@ import { usageOf } from './usage.js';
 
 export const registerChatCompletions: RegisterRoutes = (app, state) => {
   app.post('/v1/chat/completions', async (c) => {
+    state.admissions.check();
     const fields = await readBody(c, state.maxBodyBytes);
     const { model, requests, logprobs, stream, includeUsage } = await chatRequestOf(fields, state);
     const tokens = logprobs ? state.tokens : undefined;
-    const choices = new Choices(c, requests);
+    const choices = new Choices(c, state, requests);
     await choices.admitted();
     const head = { id: `chatcmpl-${randomUUID()}`, created: Math.floor(Date.now() / 1000), model };
     if (stream) return eventStream(c, new ChatChunks(choices, head, { tokens, includeUsage }));

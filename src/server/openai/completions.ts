@@ -16,11 +16,12 @@ import { usageOf } from './usage.js';
 
 export const registerCompletions: RegisterRoutes = (app, state) => {
   app.post('/v1/completions', async (c) => {
+    state.admissions.check();
     const fields = await readBody(c, state.maxBodyBytes);
     const asked = await completionRequestOf(c, fields, state);
     const { model, requests, n, bestOf, echoes } = asked;
     const tokens = asked.logprobs ? state.tokens : undefined;
-    const choices = new Choices(c, requests);
+    const choices = new Choices(c, state, requests);
     await choices.admitted();
     const head = { id: `cmpl-${randomUUID()}`, created: Math.floor(Date.now() / 1000), model };
     if (asked.stream) {

@@ -11,9 +11,10 @@ import { responseRequestOf } from './response-request.js';
 
 export const registerResponses: RegisterRoutes = (app, state) => {
   app.post('/v1/responses', async (c) => {
+    state.admissions.check();
     const fields = await readBody(c, state.maxBodyBytes);
     const { request, stream, logprobs, asked } = await responseRequestOf(fields, state);
-    const generation = await admitted(open(c, request));
+    const generation = await admitted(open(c, request), state.admissions);
     const output = new ResponseOutput(logprobs ? state.tokens : undefined);
     const response = new ResponseObject(asked, output);
     if (stream) {
