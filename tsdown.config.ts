@@ -27,7 +27,6 @@ export default defineConfig([
       engine: 'src/engine.ts',
       ai6: 'src/ai6.ts',
       langchain: 'src/langchain.ts',
-      next: 'src/next.ts',
       server: 'src/server.ts',
       test: 'src/test.ts',
     },
@@ -39,6 +38,14 @@ export default defineConfig([
     banner: { dts: '/// <reference lib="esnext.disposable" />' },
     deps: { onlyBundle: false, alwaysBundle: ['json-schema'] },
     plugins: [bundledLicenses('LICENSES.txt')],
+  },
+  {
+    // Apart from the others: a next.config is read in every build, and is to load none of them.
+    ...shared,
+    entry: { next: 'src/next.ts' },
+    format: ['esm', 'cjs'],
+    dts: { sourcemap: false, resolver: 'tsc' },
+    deps: { onlyBundle: false },
   },
   {
     ...shared,

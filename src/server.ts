@@ -10,7 +10,7 @@ export type {
   ServerMiddleware,
   ServerVariables,
 } from './server/environment.js';
-export { startServer } from './server/process/start-server.js';
+export { startServer } from './server/process/start-lazily.js';
 export type { RunningServer, ServerSettings, StartHooks } from './server/process/start-server.js';
 export { HttpError } from './server/http-error.js';
 export type { ErrorBody, HttpErrorOptions } from './server/http-error.js';

@@ -107,7 +107,8 @@ describe('spans', () => {
   test('queue, prefill and decode lie in one below the caller’s, one after another', async () => {
     const { ask } = serverOf();
     await ask('pirate', { traceparent: `00-${traceId}-${parentId}-01` });
-    const all = spans.getFinishedSpans();
+    // Whatever time lies before the queue is the adapter's; here there need be none.
+    const all = spans.getFinishedSpans().filter(({ name }) => name !== 'adapter load');
     expect(all.map(({ name }) => name)).toEqual(['queue', 'prefill', 'decode', 'generate']);
     const whole = all.at(-1);
     expect(whole?.spanContext().traceId).toBe(traceId);
