@@ -19,6 +19,8 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { createEngine } from '../dist/engine.mjs'; // bench/ is a package of its own: no self-reference
 import { createServer, serveOnNode } from '../dist/server.mjs';
 import { commitOf, describeMachine } from './machine.mjs';
@@ -79,6 +81,13 @@ const control = {
     }),
 };
 
+setFlagsFromString('--expose-gc');
+const collect = runInNewContext('gc');
+const collectedHeap = () => {
+  collect();
+  return process.memoryUsage().heapUsed;
+};
+
 /** Samples of this process each second until stopped. */
 function sampling(phase, engine) {
   const delay = monitorEventLoopDelay({ resolution: 1 });
@@ -111,11 +120,13 @@ const median = (all) => percentile(all, 0.5);
 
 await serving({}, async ({ engine, node, sockets, tell }) => {
   await tell({ command: 'streams', concurrency: streams, seconds: 5, tokens: 40 });
+  const heapBefore = collectedHeap();
   const stop = sampling('streams', engine);
   control.start();
   const results = await tell({ command: 'streams', concurrency: streams, seconds, tokens: 40 });
   const { samples, p99, max } = stop();
   const idleDelay = await control.stop();
+  const heapAfter = collectedHeap();
   const errors = results.filter(({ error, status }) => error !== undefined || status !== 200);
   const tokens = results.reduce((sum, each) => sum + (each.tokens ?? 0), 0);
   const third = Math.floor(samples.length / 3);
@@ -132,13 +143,15 @@ await serving({}, async ({ engine, node, sockets, tell }) => {
   );
   console.log(
     `  memory, last third against the one before: heap ${mib(growth('heapUsed'))} MiB, ` +
-      `rss ${mib(growth('rss'))} MiB (rss ${mib(samples.at(-1).rss)} MiB)`,
+      `rss ${mib(growth('rss'))} MiB (rss ${mib(samples.at(-1).rss)} MiB); heap after a collection ` +
+      `${mib(heapBefore)} MiB before and ${mib(heapAfter)} MiB after all of it`,
   );
 
-  // A reader that asks for as much as there can be and reads nothing, and the same one that reads.
+  // A reader that asks for as much as there can be and reads nothing.
   const body = JSON.stringify({
     ...{ model: 'demo', messages: [{ role: 'user', content: 'Hello' }], stream: true },
-    ...{ max_tokens: 4000, ignore_eos: true },
+    // With more to say than the system's own buffers hold.
+    ...{ max_tokens: 4000, ignore_eos: true, logprobs: true, top_logprobs: 20 },
   });
   const socket = connect(node.port, '127.0.0.1');
   socket.pause();
