@@ -24,7 +24,6 @@ import type { EngineInfo } from '../types.js';
 import { checkServerOptions } from './server-options.js';
 import type { ServerOptions } from './server-options.js';
 import { TokenTexts } from './token-texts.js';
-import { turn } from './turns.js';
 
 export interface LoraxServer {
   /** A hono app: `app.route('/', ...)` in another one, or more routes on it. */
@@ -68,7 +67,6 @@ export function createServer(options: ServerOptions): LoraxServer {
   });
   app.notFound((c) => errorResponse(unknownRoute(app, c.req.method, c.req.path)));
   app.use(async (c, next) => {
-    await turn();
     const requestId = givenId(c.req.header('x-request-id')) ?? randomUUID();
     c.set('requestId', requestId);
     c.set('engine', engine);

@@ -7,11 +7,14 @@
 import type { Fields } from '../check-shape.js';
 import type { ServerContext } from './environment.js';
 import { badRequest, HttpError } from './http-error.js';
+import { turn } from './turns.js';
 
 /** Of arrays and objects in one another; no API nests deeper, and recursion ends there. */
 const MAX_DEPTH = 128;
 
 export async function readBody(c: ServerContext, maxBytes: number): Promise<Fields> {
+  // What follows is most of a request's cost here; who is refused before does not wait for a turn.
+  await turn();
   const text = decode(await readBytes(c, maxBytes));
   checkDepth(text);
   let body: unknown;

@@ -2,7 +2,7 @@
  * Turns of the event loop: what comes at once (requests, or a step's tokens of many streams) is done some
  * at a time, and between these everything else in the process goes on.
  *
- * First come, first served. Used by create-server.ts and generation.ts.
+ * First come, first served. Used by read-body.ts and generation.ts.
  */
 
 /** Each costs a system call or more; together a few milliseconds. */

@@ -144,7 +144,7 @@ describe('a body', () => {
 });
 
 async function untilIdle() {
-  for (let i = 0; i < 400; i++) {
+  for (let i = 0; i < 2000; i++) {
     const { requests } = await server.engine.stats();
     if (requests.running + requests.waiting === 0) return;
     await sleep(10);
@@ -180,7 +180,10 @@ describe('a client that leaves', () => {
   });
 
   it('or stops reading: costs a bounded buffer, and gets everything when it reads on', async () => {
-    const body = JSON.stringify({ ...long, n: 1, stream: true, max_tokens: 3000 });
+    // More than the system's own buffers hold.
+    const body = JSON.stringify({
+      ...{ ...long, n: 1, stream: true, max_tokens: 3500, logprobs: true, top_logprobs: 20 },
+    });
     const socket = connect(server.node.port, '127.0.0.1');
     let received = '';
     await new Promise<void>((resolve) => socket.once('connect', resolve));
@@ -190,9 +193,11 @@ describe('a client that leaves', () => {
     );
     socket.pause();
     // It goes on to generate for a reader who does not read.
+    while ((await server.engine.stats()).requests.running === 0) await sleep(5);
     await untilIdle();
-    const buffered = [...server.open].map((each) => each.writableLength);
-    expect(Math.max(...buffered)).toBeLessThan(64 << 10);
+    const buffered = Math.max(...[...server.open].map((each) => each.writableLength));
+    expect(buffered).toBeGreaterThan(0);
+    expect(buffered).toBeLessThan(64 << 10);
     socket.on('data', (chunk: Buffer) => (received += chunk.toString()));
     socket.resume();
     await new Promise<void>((resolve) => socket.once('end', resolve));
@@ -200,7 +205,7 @@ describe('a client that leaves', () => {
     expect(text).toContain('"finish_reason":"length"');
     expect(text).toContain('data: [DONE]');
     // Deltas that nobody had read yet were joined on the way.
-    const chunks = text.split('data: ').length;
-    expect(chunks).toBeGreaterThan(3);
+    const events = text.split('data: ').slice(1, -1);
+    expect(events.length).toBeLessThan(3500);
   });
 });
