@@ -243,6 +243,6 @@ test('bench: tokens and times, of the base and of adapters', async () => {
   for (const result of json.results) {
     expect(result.outputTokensPerSecond).toBeGreaterThan(0);
     expect(result.firstTokenMs.p99).toBeGreaterThanOrEqual(result.firstTokenMs.p50);
-    expect(result.betweenTokensMs.p50).toBeGreaterThan(0);
+    expect(result.betweenTokensMs.p99).toBeGreaterThan(0);
   }
 });

@@ -125,11 +125,24 @@ async function runOnce(engine: Engine, { vocabSize }: EngineInfo, load: Load): P
     );
     const sampling = { maxOutputTokens: load.outputTokens, ignoreEos: true, temperature: 0 };
     let [tokens, lastAt] = [0, 0];
+    const seen = { count: 0, ms: 0 };
     for await (const event of engine.generate({ promptTokens, adapter, sampling })) {
+      if (event.type === 'finish') {
+        // Tokens that came with the first one share what is left of the time.
+        const unseen = tokens - 1 - seen.count;
+        const { totalMs, timeToFirstTokenMs } = event.timing;
+        const leftMs = Math.max(0, totalMs - (timeToFirstTokenMs ?? totalMs) - seen.ms);
+        for (let i = 0; i < unseen; i++) run.between.push(leftMs / unseen);
+      }
       if (event.type !== 'delta' || event.tokenIds.length === 0) continue;
       const now = performance.now();
       if (tokens === 0) run.first.push(now - begin);
-      else for (const _ of event.tokenIds) run.between.push((now - lastAt) / event.tokenIds.length);
+      else {
+        const { length } = event.tokenIds;
+        for (let i = 0; i < length; i++) run.between.push((now - lastAt) / length);
+        seen.count += length;
+        seen.ms += now - lastAt;
+      }
       tokens += event.tokenIds.length;
       lastAt = now;
     }
