@@ -7,7 +7,7 @@
  */
 import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
-import path from 'node:path';
+import { join } from 'node:path';
 import { resolveAdapterSource, type ResolvedSource } from '../../adapter-source.js';
 import { isAdapterName } from '../../adapter-name.js';
 import { checkBoolean, type Fields } from '../../check-shape.js';
@@ -50,7 +50,7 @@ async function load(c: ServerContext, state: ServerState, fields: Fields): Promi
     if (!state.adapterUpdates?.(source)) {
       return vllmError(c, 'BadRequestError', `This server loads no adapters from ${shown(place)}.`);
     }
-    if (source.local && !existsSync(path.join(source.shown, 'adapter_config.json'))) {
+    if (source.local && !existsSync(join(source.shown, 'adapter_config.json'))) {
       throw notFound(name, place);
     }
     await adapters.add(name, source.local ? source.shown : addressOf(place));
@@ -90,7 +90,7 @@ function sourceOf(place: string): ResolvedSource {
 }
 
 function addressOf(place: string): string {
-  if (place.startsWith('~/')) return path.join(homedir(), place.slice(2));
+  if (place.startsWith('~/')) return join(homedir(), place.slice(2));
   return /^[\w.-]+\/[\w.-]+$/.test(place) && !existsSync(place) ? `hf://${place}` : place;
 }
 
