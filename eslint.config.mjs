@@ -81,4 +81,21 @@ export default tseslint.config(
       ],
     },
   },
+  {
+    // Commands that look at files need no engine; nobody is served by their process.
+    files: ['src/cli/**/*.ts'],
+    rules: {
+      'no-restricted-imports': [
+        'error',
+        {
+          patterns: [
+            {
+              regex: 'worker/(?!(protocol|offline)(\\.[jt]s)?$)',
+              message: 'src/cli/ may import only worker/offline.ts and worker/protocol.ts.',
+            },
+          ],
+        },
+      ],
+    },
+  },
 );

@@ -27,7 +27,7 @@ export default defineConfig([
       engine: 'src/engine.ts',
       ai6: 'src/ai6.ts',
       langchain: 'src/langchain.ts',
-      next: 'src/next.ts',
+      server: 'src/server.ts',
       test: 'src/test.ts',
     },
     format: ['esm', 'cjs'],
@@ -40,15 +40,31 @@ export default defineConfig([
     plugins: [bundledLicenses('LICENSES.txt')],
   },
   {
+    // Apart from the others: a next.config is read in every build, and is to load none of them.
+    ...shared,
+    entry: { next: 'src/next.ts' },
+    format: ['esm', 'cjs'],
+    dts: { sourcemap: false, resolver: 'tsc' },
+    deps: { onlyBundle: false },
+  },
+  {
     ...shared,
     entry: {
       worker: 'worker/main.ts',
-      cli: 'src/cli/main.ts',
       'node-only': 'src/node-only.ts',
     },
     format: ['esm'],
     dts: false,
     deps: { onlyBundle: false },
     plugins: [bundledLicenses('LICENSES.worker.txt')],
+  },
+  {
+    // Apart from the worker: what both hold would become a file that the worker imports.
+    ...shared,
+    entry: { cli: 'src/cli/main.ts', 'engine-process': 'src/engine-process.ts' },
+    format: ['esm'],
+    dts: false,
+    deps: { onlyBundle: false },
+    plugins: [bundledLicenses('LICENSES.cli.txt')],
   },
 ]);

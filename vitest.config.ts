@@ -27,7 +27,7 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^lorax-js$/, replacement: dist('index.mjs') },
-      { find: /^lorax-js\/(engine|ai6|langchain|next|test)$/, replacement: dist('$1.mjs') },
+      { find: /^lorax-js\/(engine|ai6|langchain|next|server|test)$/, replacement: dist('$1.mjs') },
     ],
   },
 });

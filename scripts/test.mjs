@@ -2,7 +2,8 @@
 // name where the machine lacks it), the CUDA backend's (every .cu is compiled; tests that need a
 // device are counted as skipped where there is none), then vitest. The last line is exactly
 // `N passed, N failed, N skipped`. A runner that fails, reports nothing or ran no test fails the
-// whole. `--only native|cuda|vitest` runs one of them, `--sanitize` builds the native tests with
+// whole; likewise the clients of other languages (test-clients.mjs). `--only native|cuda|vitest|clients`
+// runs one of them, `--sanitize` builds the native tests with
 // ASan and UBSan; arguments after `--` go to vitest. Called by `npm test` and .ci/run.
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
@@ -12,6 +13,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 
 import { architectures, cudaPluginPath, findNvcc } from './build-native.mjs';
 import { isCudaSetUp, setupCuda } from './setup-cuda.mjs';
+import { runClientTests } from './test-clients.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const runs = (command, args = ['--version']) =>
@@ -227,13 +229,14 @@ if (process.argv[1] && pathToFileURL(path.resolve(process.argv[1])).href === imp
   const split = own.indexOf('--');
   const args = split < 0 ? [] : own.splice(split).slice(1);
   const only = own.includes('--only') ? own[own.indexOf('--only') + 1] : undefined;
-  if (only !== undefined && !['native', 'cuda', 'vitest'].includes(only)) {
-    throw new Error(`--only takes native, cuda or vitest, not ${only}`);
+  if (only !== undefined && !['native', 'cuda', 'vitest', 'clients'].includes(only)) {
+    throw new Error(`--only takes native, cuda, vitest or clients, not ${only}`);
   }
   const results = [];
   const wants = (suite) => only === undefined || only === suite;
   if (wants('native')) results.push(runNativeTests({ sanitize: own.includes('--sanitize') }));
   if (wants('cuda')) results.push(runCudaTests());
   if (wants('vitest')) results.push(runVitest({ args }));
+  if (wants('clients')) results.push(await runClientTests());
   report(results);
 }

@@ -33,16 +33,21 @@ export function checkObject(value: unknown, field: string, known: readonly strin
     throw wanted(field, 'an object', value);
   }
   for (const key of Object.keys(value)) {
-    if (known.includes(key)) continue;
-    const near = nearestKey(key, known);
-    throw new LoraxError(
-      'INVALID_OPTIONS',
-      `${field} has no option ${JSON.stringify(key)}.` +
-        (near === undefined ? ` Known: ${known.join(', ')}.` : ` Did you mean "${near}"?`),
-      { data: { field: `${field}.${key}`, known: [...known], didYouMean: near ?? null } },
-    );
+    if (!known.includes(key)) throw unknownKey(key, known, field);
   }
   return value as Fields;
+}
+
+/** `field`: what has no such key; unset = the command line. */
+export function unknownKey(key: string, known: readonly string[], field?: string): LoraxError {
+  const near = nearestKey(key, known);
+  const [who, path] = field === undefined ? ['There is', key] : [`${field} has`, `${field}.${key}`];
+  return new LoraxError(
+    'INVALID_OPTIONS',
+    `${who} no option ${JSON.stringify(key)}.` +
+      (near === undefined ? ` Known: ${known.join(', ')}.` : ` Did you mean "${near}"?`),
+    { data: { field: path, known: [...known], didYouMean: near ?? null } },
+  );
 }
 
 export interface NumberRange {

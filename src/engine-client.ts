@@ -29,7 +29,9 @@ import { OpenRequest } from './open-request.js';
 import { deadlineExceeded, onDeadline } from './service-options.js';
 import { TenantCounts, type CountedUsage } from './tenant-counts.js';
 import { TokenStream } from './token-stream.js';
+import { checkDetokenize, checkTokenizeRequest } from './tokenize-request.js';
 import type {
+  DetokenizeResult,
   EmbedRequest,
   EmbedResult,
   EngineInfo,
@@ -37,6 +39,8 @@ import type {
   GenerateRequest,
   RemovedAdapter,
   TenantStats,
+  TokenizeRequest,
+  TokenizeResult,
 } from './types.js';
 import { addonPaths, cudaPluginPaths } from './worker-connection.js';
 import type { Connect } from './worker-connection.js';
@@ -136,6 +140,17 @@ export class EngineClient {
 
   ready(): Promise<EngineInfo> {
     return this.#call<EngineInfo>({ type: 'ready' });
+  }
+
+  async tokenize(request: TokenizeRequest): Promise<TokenizeResult> {
+    return this.#call<TokenizeResult>({ type: 'tokenize', ...checkTokenizeRequest(request) });
+  }
+
+  async detokenize(tokenIds: readonly number[]): Promise<DetokenizeResult> {
+    return this.#call<DetokenizeResult>({
+      type: 'detokenize',
+      tokenIds: checkDetokenize(tokenIds),
+    });
   }
 
   stats(): Promise<EngineStats> {

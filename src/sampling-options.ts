@@ -62,8 +62,17 @@ export function checkSampling(value: unknown, field = 'sampling'): Sampling {
 }
 
 /** For where it has another name. */
+export function checkSamplingNumber(
+  key: keyof typeof NUMBER_RANGES,
+  value: unknown,
+  field: string,
+): number | undefined {
+  return checkNumber(value, field, NUMBER_RANGES[key]);
+}
+
+/** Likewise. */
 export function checkMaxOutputTokens(value: unknown, field: string): number | undefined {
-  return checkNumber(value, field, NUMBER_RANGES.maxOutputTokens);
+  return checkSamplingNumber('maxOutputTokens', value, field);
 }
 
 export function checkTokenIds(value: unknown, field: string): number[] | undefined {
@@ -92,7 +101,7 @@ export function checkStop(value: unknown, field: string): string[] | undefined {
   });
 }
 
-function checkLogitBias(value: unknown, field: string): Record<number, number> | undefined {
+export function checkLogitBias(value: unknown, field: string): Record<number, number> | undefined {
   if (value === undefined) return undefined;
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw invalidOptions(field, `${field} must be an object from token id to bias.`, value);

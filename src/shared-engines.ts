@@ -19,6 +19,7 @@ import { noticeOnce } from './notice.js';
 import { TenantEngine, type Tenant } from './tenant-engine.js';
 import { TokenStream } from './token-stream.js';
 import type {
+  DetokenizeResult,
   EmbedRequest,
   EmbedResult,
   Engine,
@@ -27,6 +28,8 @@ import type {
   EngineStats,
   GenerateRequest,
   TenantOptions,
+  TokenizeRequest,
+  TokenizeResult,
 } from './types.js';
 import { connectWorker } from './worker-connection.js';
 import type { Connect } from './worker-connection.js';
@@ -120,6 +123,14 @@ export class ScopedEngine implements Engine {
 
   embed(request: EmbedRequest): Promise<EmbedResult> {
     return this.#call(undefined, (client, scope) => client.embed(request, scope));
+  }
+
+  tokenize(request: TokenizeRequest): Promise<TokenizeResult> {
+    return this.#call(undefined, (client) => client.tokenize(request));
+  }
+
+  detokenize(tokenIds: readonly number[]): Promise<DetokenizeResult> {
+    return this.#call(undefined, (client) => client.detokenize(tokenIds));
   }
 
   stats(): Promise<EngineStats> {

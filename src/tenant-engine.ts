@@ -12,6 +12,7 @@ import type { EngineClient } from './engine-client.js';
 import { checkWeight } from './service-options.js';
 import type { TokenStream } from './token-stream.js';
 import type {
+  DetokenizeResult,
   EmbedRequest,
   EmbedResult,
   EngineAdapters,
@@ -20,6 +21,8 @@ import type {
   GenerateRequest,
   TenantOptions,
   TenantStats,
+  TokenizeRequest,
+  TokenizeResult,
 } from './types.js';
 
 export interface Tenant extends TenantOptions {
@@ -71,6 +74,14 @@ export class TenantEngine implements EngineView {
 
   embed(request: EmbedRequest): Promise<EmbedResult> {
     return this.#host.call(this.#tenant, (client, scope) => client.embed(request, scope));
+  }
+
+  tokenize(request: TokenizeRequest): Promise<TokenizeResult> {
+    return this.#host.call(this.#tenant, (client) => client.tokenize(request));
+  }
+
+  detokenize(tokenIds: readonly number[]): Promise<DetokenizeResult> {
+    return this.#host.call(this.#tenant, (client) => client.detokenize(tokenIds));
   }
 
   stats(): Promise<TenantStats> {

@@ -6,6 +6,7 @@
 
 import type { LoraxError } from './errors.js';
 import type { EngineStats, TenantStats } from './stats-types.js';
+import type { DetokenizeResult, TokenizeRequest, TokenizeResult } from './tokenize-types.js';
 
 export type Device = 'auto' | 'cpu' | 'cuda';
 export type Precision = 'auto' | 'bfloat16' | 'float32';
@@ -425,6 +426,7 @@ export interface RemovedAdapter {
 }
 
 export type { EngineStats, TenantStats } from './stats-types.js';
+export type { DetokenizeResult, TokenizeRequest, TokenizeResult } from './tokenize-types.js';
 
 export interface EngineAdapters {
   /**
@@ -460,6 +462,9 @@ export interface EngineView<STATS = TenantStats> {
   generate(request: GenerateRequest): AsyncIterable<TokenEvent>;
   /** All inputs or none: one that cannot be embedded fails the call, and its error says which. */
   embed(request: EmbedRequest): Promise<EmbedResult>;
+  /** A prompt's tokens, as a request with it would have them. */
+  tokenize(request: TokenizeRequest): Promise<TokenizeResult>;
+  detokenize(tokenIds: readonly number[]): Promise<DetokenizeResult>;
   adapters: EngineAdapters;
   stats(): Promise<STATS>;
   /** A tenant's: ends its requests and forgets its adapters. */

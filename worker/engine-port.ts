@@ -36,6 +36,7 @@ import type {
 import { QueueFull } from './queue-full.js';
 import { SourceFetcher } from './sources/source-fetcher.js';
 import { readStepEvents, type StepEventHandler } from './step-events.js';
+import { detokenize, tokenize } from './tokenize-calls.js';
 import { wireError } from './wire-error.js';
 
 const MAX_NATIVE_ID = 2 ** 31 - 1;
@@ -150,6 +151,16 @@ export class EnginePort {
           const { native } = await this.engine();
           return engineStats(native.stats(), this.numPreparing + this.embeddings.numPreparing);
         });
+        return;
+      case 'tokenize':
+        this.answer(command.call, 'INVALID_OPTIONS', async () =>
+          tokenize(command, await this.engine()),
+        );
+        return;
+      case 'detokenize':
+        this.answer(command.call, 'INVALID_OPTIONS', async () =>
+          detokenize(command.tokenIds, await this.engine()),
+        );
         return;
       case 'dispose':
         this.answer(command.call, 'ENGINE_LOST', async () => {

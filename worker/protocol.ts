@@ -11,6 +11,7 @@ import type {
   AdapterIdentity,
   ChatMessage,
   Constraint,
+  DetokenizeResult,
   EngineInfo,
   EngineStats,
   FinishEvent,
@@ -21,6 +22,7 @@ import type {
   RemovedAdapter,
   Sampling,
   Timing,
+  TokenizeResult,
   TokenLogprob,
   ToolCallEvent,
   ToolChoice,
@@ -167,6 +169,15 @@ export type ClientCommand =
   | { type: 'prefetchAdapter'; call: number; name: string }
   | { type: 'listAdapters'; call: number }
   | { type: 'stats'; call: number }
+  | {
+      type: 'tokenize';
+      call: number;
+      prompt: Exclude<WirePrompt, { kind: 'tokens' }>;
+      addSpecialTokens: boolean;
+      tools?: WireTools;
+      reasoning?: boolean;
+    }
+  | { type: 'detokenize'; call: number; tokenIds: number[] }
   /** Ends every request, stops and joins the engine; the worker answers, then closes the port. */
   | { type: 'dispose'; call: number };
 
@@ -228,6 +239,13 @@ export interface WorkerAdapter {
 }
 
 export type CallResult =
-  EngineInfo | LoadedAdapter | RemovedAdapter | WorkerAdapter[] | EngineStats | null;
+  | EngineInfo
+  | LoadedAdapter
+  | RemovedAdapter
+  | WorkerAdapter[]
+  | EngineStats
+  | TokenizeResult
+  | DetokenizeResult
+  | null;
 
 export type WorkerMessage = WorkerEvent[];

@@ -6,7 +6,7 @@
  * convert-options.ts.
  */
 import type { LanguageModelV4CallOptions } from '@ai-sdk/provider';
-import { invalidOptions } from '../check-shape.js';
+import { onlyConstraint, type AskedConstraint } from '../asked-constraints.js';
 import type { Constraint, JsonSchema } from '../types.js';
 
 export interface ConstraintProviderOptions {
@@ -29,7 +29,7 @@ export function convertConstraint(
   { regex, choice, grammar }: ConstraintProviderOptions,
   field: string,
 ): Constraint | undefined {
-  const asked: { name: string; constraint: Constraint }[] = [];
+  const asked: AskedConstraint[] = [];
   if (format?.type === 'json') {
     const schema = format.schema as JsonSchema | undefined;
     const constraint: Constraint =
@@ -45,10 +45,5 @@ export function convertConstraint(
   if (grammar !== undefined) {
     asked.push({ name: `${field}.grammar`, constraint: { type: 'grammar', grammar } });
   }
-  const [first, second] = asked;
-  if (second !== undefined) {
-    const names = asked.map(({ name }) => name).join(' and ');
-    throw invalidOptions(second.name, `An output has one constraint at most, not ${names}.`);
-  }
-  return first?.constraint;
+  return onlyConstraint(asked);
 }

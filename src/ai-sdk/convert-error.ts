@@ -5,6 +5,7 @@
 import { APICallError, NoSuchModelError } from '@ai-sdk/provider';
 import { LoraxError } from '../errors.js';
 import type { LoraxErrorCode } from '../errors.js';
+import { retryHeaders } from '../retry-after.js';
 
 const RETRYABLE: Partial<Record<LoraxErrorCode, number>> = { QUEUE_FULL: 429, WORKER_DIED: 503 };
 
@@ -30,12 +31,6 @@ export function convertError(
     data: { code: error.code, ...error.data },
     cause: error,
   });
-}
-
-/** Where nothing was measured, a place in the queue is free or a new worker started in about a second. */
-function retryHeaders(retryAfterMs: unknown): Record<string, string> {
-  const ms = typeof retryAfterMs === 'number' ? Math.ceil(retryAfterMs) : 1000;
-  return { 'retry-after': String(Math.ceil(ms / 1000)), 'retry-after-ms': String(ms) };
 }
 
 export function noSuchModel(

@@ -1,24 +1,50 @@
 #!/usr/bin/env node
-// `npx lorax-js build`: builds the native addon where npm's install scripts were blocked or
-// failed. Published as dist/cli.mjs; the work is done by scripts/build-native.mjs, which is
-// published beside dist/.
-import { spawnSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
+// The `lorax-js` command, published as dist/cli.mjs: finds the command, parses its options, runs it.
+// Exit codes: 0 done, 1 the answer is no or it failed, 2 wrong usage.
+import { LoraxError } from '../errors.js';
+import { COMMANDS } from './commands.js';
+import { commandHelp, parseCommand } from './command-line.js';
+import { table } from './format.js';
+import { Terminal } from './terminal.js';
 
-const usage = 'usage: lorax-js build    build the native addon from source (CMake, C++20 compiler)';
-
-function main(args: string[]): number {
-  const [command, ...rest] = args;
-  if (command === '--help' || command === '-h') {
-    console.log(usage);
-    return 0;
-  }
-  if (command !== 'build' || rest.length > 0) {
-    console.error(usage);
-    return 2;
-  }
-  const script = fileURLToPath(new URL('../scripts/build-native.mjs', import.meta.url));
-  return spawnSync(process.execPath, [script], { stdio: 'inherit' }).status ?? 1;
+function help(): string[] {
+  const rows = COMMANDS.map(({ name, summary }) => [`  ${name}`, summary]);
+  return [
+    'usage: lorax-js <command> [options]',
+    '',
+    ...table(rows),
+    '',
+    'lorax-js <command> --help says what it takes; --json answers with one JSON document.',
+  ];
 }
 
-process.exitCode = main(process.argv.slice(2));
+async function main(args: readonly string[]): Promise<number> {
+  const { stdout, stderr, env } = process;
+  const terminal = new Terminal({ stdout, stderr, env }, args.includes('--json'));
+  const [name, ...rest] = args;
+  if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
+    help().forEach((line) => (name === undefined ? terminal.note(line) : terminal.line(line)));
+    return name === undefined ? 2 : 0;
+  }
+  try {
+    const command = COMMANDS.find((each) => each.name === name);
+    if (command === undefined) {
+      const message = `There is no command ${JSON.stringify(name)}. See lorax-js --help.`;
+      throw new LoraxError('INVALID_OPTIONS', message, { data: { field: 'command' } });
+    }
+    const parsed = parseCommand(command, rest);
+    if (parsed.values.help === true) {
+      terminal.line(commandHelp(command));
+      return 0;
+    }
+    return await command.run(parsed, terminal);
+  } catch (error) {
+    if (!LoraxError.isInstance(error)) throw error;
+    const { code, message, data } = error;
+    if (terminal.json) terminal.line(JSON.stringify({ error: { code, message, data } }));
+    else terminal.note(`${terminal.styleNote('red', 'lorax-js:')} ${message}`);
+    return code === 'INVALID_OPTIONS' ? 2 : 1;
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2));

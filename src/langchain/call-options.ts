@@ -9,13 +9,8 @@ import type {
   BindToolsInput,
 } from '@langchain/core/language_models/chat_models';
 import type { RunnableConfig } from '@langchain/core/runnables';
-import {
-  checkArray,
-  checkBoolean,
-  checkObject,
-  checkOneOf,
-  invalidOptions,
-} from '../check-shape.js';
+import { responseFormatConstraint } from '../asked-constraints.js';
+import { checkArray, checkBoolean } from '../check-shape.js';
 import type { Fields } from '../check-shape.js';
 import { pickService } from '../service-options.js';
 import type {
@@ -70,7 +65,9 @@ export function buildRequest(
 ): GenerateRequest {
   const { parallel_tool_calls: parallel } = options;
   const tools = checkArray(options.tools, 'options.tools') as BindToolsInput[] | undefined;
-  const constraint = options.constraint ?? constraintOf(options.response_format);
+  const constraint =
+    options.constraint ??
+    responseFormatConstraint(options.response_format, 'options.response_format');
   const toolChoice = convertToolChoice(options.tool_choice);
   const reasoning = checkBoolean(options.reasoning, 'options.reasoning') ?? model.reasoning;
   return {
@@ -83,28 +80,4 @@ export function buildRequest(
     ...(reasoning === undefined ? {} : { reasoning }),
     ...pickService(options as Fields, 'options'),
   };
-}
-
-function constraintOf(format: unknown): Constraint | undefined {
-  if (format === undefined || format === null) return undefined;
-  const field = 'options.response_format';
-  const { type, json_schema: described } = checkObject(format, field, ['type', 'json_schema']);
-  switch (checkOneOf(type, `${field}.type`, ['text', 'json_object', 'json_schema'])) {
-    case 'text':
-      return undefined;
-    case 'json_object':
-      return { type: 'json' };
-    case 'json_schema':
-      return { type: 'json', schema: schemaOf(described, `${field}.json_schema`) };
-    default:
-      throw invalidOptions(`${field}.type`, `${field}.type is missing.`);
-  }
-}
-
-function schemaOf(described: unknown, field: string): JsonSchema {
-  const keys = ['name', 'description', 'schema', 'strict'];
-  const { schema } = checkObject(described, field, keys);
-  if (typeof schema === 'boolean') return schema;
-  if (typeof schema === 'object' && schema !== null) return schema as JsonSchema;
-  throw invalidOptions(`${field}.schema`, `${field}.schema must be JSON Schema.`, schema);
 }

@@ -153,6 +153,6 @@ export function splitTokens(text: string): string[] {
 }
 
 /** The same word has the same id, always. */
-function tokenId(token: string): number {
+export function tokenId(token: string): number {
   return createHash('sha256').update(token).digest().readUInt16LE(0);
 }

@@ -21,13 +21,15 @@ import { checkGenerateRequest } from '../generate-request.js';
 import type { CheckedRequest } from '../generate-request.js';
 import { checkWeight, deadlineExceeded, onDeadline } from '../service-options.js';
 import { TokenStream } from '../token-stream.js';
-import { askedOf, countPromptTokens, playSteps, splitTokens } from './fake-answer.js';
+import { askedOf, countPromptTokens, playSteps, splitTokens, tokenId } from './fake-answer.js';
 import type { FakeAnswer, FakeReply, FakeScript, FakeStep } from './fake-answer.js';
+import { checkDetokenize, checkTokenizeRequest } from '../tokenize-request.js';
 import { fakeEmbedding } from './fake-embedding.js';
 import type {
   AdapterIdentity,
   AdapterInfo,
   AdapterSource,
+  DetokenizeResult,
   EmbedRequest,
   EmbedResult,
   Engine,
@@ -37,6 +39,8 @@ import type {
   FinishEvent,
   GenerateRequest,
   TenantOptions,
+  TokenizeRequest,
+  TokenizeResult,
   Usage,
 } from '../types.js';
 
@@ -64,6 +68,8 @@ export class FakeEngine implements Engine {
   /** Of a tenant: the engine whose names it shares. */
   #everybody: FakeEngine | undefined;
   readonly #runs = new Set<Run>();
+  /** By token id. */
+  readonly #spelled = new Map<number, string>();
   #disposed = false;
   readonly #totals = {
     ...{ steps: 0, promptTokens: 0, outputTokens: 0, preemptions: 0, adapterLoads: 0 },
@@ -285,6 +291,25 @@ export class FakeEngine implements Engine {
         return false;
       });
     });
+  }
+
+  async tokenize(request: TokenizeRequest): Promise<TokenizeResult> {
+    this.#checkOpen();
+    const { prompt } = checkTokenizeRequest(request);
+    const texts = prompt.kind === 'text' ? [prompt.text] : prompt.messages.map((m) => m.content);
+    const tokenIds = texts.flatMap(splitTokens).map((token) => {
+      this.#spelled.set(tokenId(token), token);
+      return tokenId(token);
+    });
+    return { tokenIds };
+  }
+
+  /** Of words that were tokenized here; any other is '?'. */
+  async detokenize(tokenIds: readonly number[]): Promise<DetokenizeResult> {
+    this.#checkOpen();
+    const words = checkDetokenize(tokenIds).map((id) => this.#spelled.get(id) ?? '?');
+    const pieces = words.map((word) => new TextEncoder().encode(word));
+    return { text: words.join(''), pieces, special: words.map(() => false) };
   }
 
   async stats(): Promise<EngineStats> {

@@ -39,6 +39,7 @@ describe('package exports', () => {
     'lorax-js/ai6',
     'lorax-js/langchain',
     'lorax-js/next',
+    'lorax-js/server',
     'lorax-js/test',
   ])('%s loads by import and by require', async (specifier) => {
     const code = `import(${JSON.stringify(specifier)}).then((m) => console.log(typeof m))`;

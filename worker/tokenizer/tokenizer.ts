@@ -128,9 +128,10 @@ export class Tokenizer {
   }
 
   /** Text as it is: begins as the tokenizer says texts begin, and spells no control token. */
-  async encodeText(text: string, contextTokens: number): Promise<number[]> {
+  async encodeText(text: string, contextTokens: number, withPrefix = true): Promise<number[]> {
     refuseIfLonger(this.bound.atLeast(text, contextTokens), contextTokens);
-    return this.encodePieces(this.control.splitPlain(text), [...this.textPrefix], contextTokens);
+    const prefix = withPrefix ? [...this.textPrefix] : [];
+    return this.encodePieces(this.control.splitPlain(text), prefix, contextTokens);
   }
 
   /** As __call__: the same, and what the tokenizer ends a text with, which a prompt goes on without. */

@@ -1,0 +1,230 @@
+// The HTTP server under load, on the CPU and the demo model: this process serves, a second one asks.
+//
+//     node bench/server-load.mjs [--streams 500] [--seconds 60] [--overload-seconds 20] [--csv FILE]
+//
+// 1. `streams` streams at once for `seconds`: every event is checked to be whole and every stream to be
+//    complete; this process's memory and event-loop delay are sampled each second.
+// 2. A reader that stops reading, beside others: what it costs here.
+// 3. The peak of what is served (closed loop), then ten times that (open loop): what is still served, and
+//    how soon the rest hears 429 or 503 with retry-after.
+//
+// Event-loop delay is what perf_hooks measures with a timer of 1 ms, that millisecond taken off. The engine's
+// threads, the client and whoever else uses the machine take the processor away from the event loop as well;
+// so a process that does nothing is measured at the same time, as the control.
+import { fork } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import path from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { createEngine } from '../dist/engine.mjs'; // bench/ is a package of its own: no self-reference
+import { createServer, serveOnNode } from '../dist/server.mjs';
+import { commitOf, describeMachine } from './machine.mjs';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const today = new Date().toISOString().slice(0, 10);
+const { values } = parseArgs({
+  options: {
+    streams: { type: 'string', default: '500' },
+    seconds: { type: 'string', default: '60' },
+    'overload-seconds': { type: 'string', default: '15' },
+    csv: { type: 'string', default: path.join(root, `bench/results/server-load-cpu-${today}.csv`) },
+  },
+});
+const [streams, seconds, overloadSeconds] = [
+  ...[values.streams, values.seconds, values['overload-seconds']].map(Number),
+];
+const OVERLOAD_TOKENS = 200;
+
+const demo = path.join(root, 'models/demo');
+const rows = [];
+const machine = `${describeMachine()}; commit ${commitOf(root)}`;
+console.log(machine);
+
+async function serving(serverOptions, work) {
+  const engine = createEngine({ model: demo, device: 'cpu' });
+  for (const name of ['pirate', 'french', 'json']) {
+    await engine.adapters.add(name, `${demo}/adapters/${name}`);
+  }
+  const node = await serveOnNode(createServer({ engine, ...serverOptions }), { port: 0 });
+  const sockets = new Set();
+  node.server.on('connection', (socket) => {
+    sockets.add(socket);
+    socket.on('close', () => sockets.delete(socket));
+  });
+  const client = fork(fileURLToPath(new URL('./server-load/client.mjs', import.meta.url)));
+  const tell = (command) =>
+    new Promise((resolve) => {
+      client.once('message', resolve);
+      client.send({ port: node.port, ...command });
+    });
+  try {
+    return await work({ engine, node, sockets, tell });
+  } finally {
+    client.kill();
+    await node.close();
+    await engine.dispose();
+  }
+}
+
+const idle = fork(fileURLToPath(new URL('./server-load/idle-process.mjs', import.meta.url)));
+const control = {
+  start: () => idle.send('start'),
+  stop: () =>
+    new Promise((resolve) => {
+      idle.once('message', resolve);
+      idle.send('stop');
+    }),
+};
+
+setFlagsFromString('--expose-gc');
+const collect = runInNewContext('gc');
+const collectedHeap = () => {
+  collect();
+  return process.memoryUsage().heapUsed;
+};
+
+/** Samples of this process each second until stopped. */
+function sampling(phase, engine) {
+  const delay = monitorEventLoopDelay({ resolution: 1 });
+  const whole = monitorEventLoopDelay({ resolution: 1 });
+  delay.enable();
+  whole.enable();
+  const samples = [];
+  let second = 0;
+  const timer = setInterval(async () => {
+    const { rss, heapUsed } = process.memoryUsage();
+    const p99 = delay.percentile(99) / 1e6 - 1;
+    delay.reset();
+    const at = ++second;
+    const { totals, requests } = await engine.stats();
+    const sample = { phase, second: at, rss, heapUsed, p99, running: requests.running };
+    samples.push({ ...sample, waiting: requests.waiting, tokens: totals.outputTokens });
+  }, 1000);
+  return () => {
+    clearInterval(timer);
+    delay.disable();
+    whole.disable();
+    for (const each of samples) rows.push(each);
+    return { samples, p99: whole.percentile(99) / 1e6 - 1, max: whole.max / 1e6 - 1 };
+  };
+}
+
+const percentile = (all, p) => [...all].sort((a, b) => a - b)[Math.floor((all.length - 1) * p)];
+const mib = (bytes) => (bytes / 2 ** 20).toFixed(1);
+const median = (all) => percentile(all, 0.5);
+
+await serving({}, async ({ engine, node, sockets, tell }) => {
+  await tell({ command: 'streams', concurrency: streams, seconds: 5, tokens: 40 });
+  const heapBefore = collectedHeap();
+  const stop = sampling('streams', engine);
+  control.start();
+  const results = await tell({ command: 'streams', concurrency: streams, seconds, tokens: 40 });
+  const { samples, p99, max } = stop();
+  const idleDelay = await control.stop();
+  const heapAfter = collectedHeap();
+  const errors = results.filter(({ error, status }) => error !== undefined || status !== 200);
+  const tokens = results.reduce((sum, each) => sum + (each.tokens ?? 0), 0);
+  const third = Math.floor(samples.length / 3);
+  const [first, last] = [samples.slice(third, 2 * third), samples.slice(-third)];
+  const growth = (key) => median(last.map((s) => s[key])) - median(first.map((s) => s[key]));
+  console.log(
+    `streams: ${streams} at once for ${seconds} s: ${results.length} streams, ` +
+      `${(tokens / seconds).toFixed(0)} tokens/s, ${errors.length} errors`,
+  );
+  for (const { error, status } of errors.slice(0, 3)) console.log(`  ${error ?? status}`);
+  console.log(
+    `  event-loop delay p99 ${p99.toFixed(1)} ms, max ${max.toFixed(1)} ms; of an idle process beside it ` +
+      `p99 ${idleDelay.p99.toFixed(1)} ms, max ${idleDelay.max.toFixed(1)} ms`,
+  );
+  console.log(
+    `  memory, last third against the one before: heap ${mib(growth('heapUsed'))} MiB, ` +
+      `rss ${mib(growth('rss'))} MiB (rss ${mib(samples.at(-1).rss)} MiB); heap after a collection ` +
+      `${mib(heapBefore)} MiB before and ${mib(heapAfter)} MiB after all of it`,
+  );
+
+  // A reader that asks for as much as there can be and reads nothing.
+  const body = JSON.stringify({
+    ...{ model: 'demo', messages: [{ role: 'user', content: 'Hello' }], stream: true },
+    // With more to say than the system's own buffers hold.
+    ...{ max_tokens: 4000, ignore_eos: true, logprobs: true, top_logprobs: 20 },
+  });
+  const socket = connect(node.port, '127.0.0.1');
+  socket.pause();
+  socket.write(
+    'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n' +
+      `content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  );
+  const beside = tell({ command: 'streams', concurrency: 20, seconds: 10, tokens: 40 });
+  let most = 0;
+  for (let i = 0; i < 100; i++) {
+    await sleep(100);
+    for (const each of sockets) most = Math.max(most, each.writableLength);
+  }
+  const besideErrors = (await beside).filter(({ status }) => status !== 200).length;
+  socket.destroy();
+  console.log(
+    `stalled reader: at most ${(most / 1024).toFixed(1)} KiB buffered for it in this process; ` +
+      `${besideErrors} errors beside it`,
+  );
+  rows.push({ phase: 'stalled reader', second: 10, bufferedBytes: most });
+});
+
+await serving({ maxWaiting: 16 }, async ({ engine, tell }) => {
+  // While requests come: what they begin and end with says nothing of a server that goes on. All that
+  // was begun is served to its end, so every token counts.
+  const rateOf = (samples) => {
+    const [first, last] = [samples[2], samples[overloadSeconds - 1]];
+    return (last.tokens - first.tokens) / (last.second - first.second);
+  };
+  const closed = (concurrency, seconds) =>
+    tell({ ...{ command: 'streams', concurrency, seconds }, tokens: OVERLOAD_TOKENS });
+  await closed(32, 3);
+  let peak = 0;
+  for (const concurrency of [64, 128, 256]) {
+    const stop = sampling(`closed loop of ${concurrency}`, engine);
+    await closed(concurrency, overloadSeconds);
+    const tokens = rateOf(stop().samples);
+    console.log(`closed loop of ${concurrency}: ${tokens.toFixed(0)} tokens/s`);
+    peak = Math.max(peak, tokens);
+  }
+  const rate = (10 * peak) / OVERLOAD_TOKENS;
+  console.log(`peak: ${peak.toFixed(0)} tokens/s; ten times that: ${rate.toFixed(1)} requests/s`);
+  const stopOverload = sampling('overload', engine);
+  const results = await tell({
+    ...{ command: 'arrivals', rate, seconds: overloadSeconds, tokens: OVERLOAD_TOKENS },
+  });
+  const { samples, p99 } = stopOverload();
+  const served = results.filter(({ status }) => status === 200);
+  const refused = results.filter(({ status }) => status === 429 || status === 503);
+  const others = results.length - served.length - refused.length;
+  const goodput = rateOf(samples);
+  const waits = refused.map(({ ms }) => ms);
+  const without = refused.filter(({ retryAfter }) => retryAfter === undefined).length;
+  console.log(
+    `overload: ${results.length} requests, ${served.length} served, ${refused.length} refused, ` +
+      `${others} neither; goodput ${goodput.toFixed(0)} tokens/s = ${(goodput / peak).toFixed(2)} of the peak`,
+  );
+  console.log(
+    `  refusals: median ${median(waits)?.toFixed(1)} ms, p99 ${percentile(waits, 0.99)?.toFixed(1)} ms, ` +
+      `max ${percentile(waits, 1)?.toFixed(1)} ms, ${without} without retry-after; loop p99 ${p99.toFixed(1)} ms`,
+  );
+  for (const { status, ms, atMs, tokens } of results) {
+    rows.push({ phase: 'overload request', second: atMs / 1000, status, ms, tokens });
+  }
+});
+
+idle.kill();
+const columns = [
+  ...['phase', 'second', 'running', 'waiting', 'tokens', 'rss', 'heapUsed', 'p99'],
+  ...['bufferedBytes', 'status', 'ms'],
+];
+const shown = (value) => (typeof value === 'number' ? Number(value.toFixed(3)) : (value ?? ''));
+const lines = rows.map((row) => columns.map((column) => shown(row[column])).join(','));
+mkdirSync(path.dirname(values.csv), { recursive: true });
+writeFileSync(values.csv, `# ${machine}\n${columns.join(',')}\n${lines.join('\n')}\n`);
+console.log(`bench: ${values.csv}`);

@@ -1,0 +1,124 @@
+// The client process of server-load.mjs: opens streams and reads every event of them strictly. Told what
+// to do by messages, answers each with what it saw. An event that is no whole JSON, a stream without its
+// end, or one whose events do not add up to its usage is an error.
+import { Agent, request } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
+
+/** One request: what it gave, or why it was refused. */
+function ask(port, body, onEvent) {
+  return new Promise((resolve) => {
+    const startedAt = performance.now();
+    const text = JSON.stringify(body);
+    const headers = {
+      'content-type': 'application/json',
+      'content-length': Buffer.byteLength(text),
+    };
+    const options = {
+      agent,
+      port,
+      host: '127.0.0.1',
+      path: '/v1/chat/completions',
+      method: 'POST',
+    };
+    const fail = (error) => resolve({ error: String(error), ms: performance.now() - startedAt });
+    const sent = request({ ...options, headers }, (response) => {
+      response.setEncoding('utf8');
+      let rest = '';
+      let firstMs;
+      const events = [];
+      response.on('error', fail);
+      response.on('data', (chunk) => {
+        firstMs ??= performance.now() - startedAt;
+        rest += chunk;
+        const parts = rest.split('\n\n');
+        rest = parts.pop();
+        for (const part of parts) {
+          events.push(part);
+          onEvent?.(part);
+        }
+      });
+      response.on('end', () => {
+        const ms = performance.now() - startedAt;
+        const { statusCode: status } = response;
+        const retryAfter = response.headers['retry-after'];
+        if (status !== 200) return resolve({ status, retryAfter, ms });
+        const tornness = check(events, rest);
+        if (tornness.error) return fail(tornness.error);
+        resolve({ status, ms, firstMs, tokens: tornness.tokens });
+      });
+    });
+    sent.on('error', fail);
+    sent.end(text);
+  });
+}
+
+/** Of one stream's events, first to last. */
+function check(events, rest) {
+  if (rest !== '') return { error: `ends inside an event: ${JSON.stringify(rest.slice(0, 100))}` };
+  if (events.at(-1) !== 'data: [DONE]') return { error: `ends with ${events.at(-1)}` };
+  let usage;
+  let finish;
+  let deltas = 0;
+  for (const event of events.slice(0, -1)) {
+    if (!event.startsWith('data: {')) return { error: `no event: ${event.slice(0, 100)}` };
+    let json;
+    try {
+      json = JSON.parse(event.slice(6));
+    } catch {
+      return { error: `torn: ${event.slice(0, 100)}` };
+    }
+    if (json.error) return { error: `inside the stream: ${json.error.message}` };
+    usage = json.usage ?? usage;
+    finish = json.choices[0]?.finish_reason ?? finish;
+    if (json.choices[0]?.delta.content) deltas++;
+  }
+  if (usage === undefined || finish === undefined) return { error: 'without usage or reason' };
+  if (deltas > usage.completion_tokens) return { error: 'more deltas than tokens' };
+  return { tokens: usage.completion_tokens };
+}
+
+const messages = (index) => [
+  { role: 'user', content: `Where is my order ${4000 + (index % 900)}?` },
+];
+const MODELS = ['demo', 'pirate', 'french', 'json'];
+const bodyOf = (index, tokens) => ({
+  model: MODELS[index % MODELS.length],
+  ...{ messages: messages(index), stream: true, stream_options: { include_usage: true } },
+  ...{ max_tokens: tokens, ignore_eos: true },
+});
+
+const COMMANDS = {
+  /** Closed loop: so many streams, each begun anew when it has ended, until the time is up. */
+  async streams({ port, concurrency, seconds, tokens }) {
+    const until = performance.now() + seconds * 1000;
+    const results = [];
+    let index = 0;
+    await Promise.all(
+      Array.from({ length: concurrency }, async () => {
+        while (performance.now() < until) {
+          const length = Math.round(tokens * (0.5 + ((index * 7919) % 1000) / 1000));
+          results.push(await ask(port, bodyOf(index++, length)));
+        }
+      }),
+    );
+    return results;
+  },
+  /** Open loop: so many a second, whatever becomes of them. */
+  async arrivals({ port, rate, seconds, tokens }) {
+    const pending = [];
+    const beganAt = performance.now();
+    for (let index = 0; index < rate * seconds; index++) {
+      const dueMs = (index / rate) * 1000 - (performance.now() - beganAt);
+      if (dueMs > 1) await sleep(dueMs);
+      const atMs = performance.now() - beganAt;
+      pending.push(ask(port, bodyOf(index, tokens)).then((result) => ({ ...result, atMs })));
+    }
+    return Promise.all(pending);
+  },
+};
+
+process.on('message', async ({ command, ...options }) => {
+  process.send(await COMMANDS[command](options));
+});
