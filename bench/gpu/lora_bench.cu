@@ -4,9 +4,9 @@
 // Adapters of several layers are walked in turn, so that A and B come from device memory; x and y
 // are as hot as the kernel before leaves them (few rows) or rotate too (many rows). Prints CSV:
 // kernel,site,rows,adapters,rank,us,GB/s,of_copy, the last one the share of --copy=<GB/s> (a device
-// copy's, bytes read and written). Arguments: few, many, short; none = all. rows: the many rows of a
-// prefill alone, each LoRA kernel beside its plain form and the sum of a layer. short: decodes that
-// have an adapter each, both ways.
+// copy's, bytes read and written). Arguments: few, many, short; none = all. rows: the many rows of
+// a prefill alone, each LoRA kernel beside its plain form and the sum of a layer. short: decodes
+// that have an adapter each, both ways.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -354,9 +354,9 @@ void many(cudaStream_t stream) {
 
 // Decodes: shrink and expand as of short segments and as of long ones, beside the bytes of A and B.
 void short_rows(cudaStream_t stream) {
-  for (const RowsCase& c : {RowsCase{32, 32, 16}, RowsCase{128, 8, 16}, RowsCase{128, 32, 16},
-                            RowsCase{128, 128, 16}, RowsCase{256, 8, 16}, RowsCase{256, 256, 16},
-                            RowsCase{256, 64, 64}}) {
+  for (const RowsCase& c :
+       {RowsCase{32, 32, 16}, RowsCase{128, 8, 16}, RowsCase{128, 32, 16}, RowsCase{128, 128, 16},
+        RowsCase{256, 8, 16}, RowsCase{256, 256, 16}, RowsCase{256, 64, 64}}) {
     const int32_t layers = std::max(2, 64 / c.adapters);
     const int32_t groups = (c.rank + 15) / 16;
     const auto adapters = make_adapters(c.adapters, layers, c.rank);

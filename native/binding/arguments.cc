@@ -237,8 +237,8 @@ AdapterSpec read_adapter_spec(const Napi::Value& value, const std::string& name)
   out.hash = fields.string("hash");
   out.files = read_files(fields);
   const Fields modules(fields.value("modules"), fields.path("modules"));
-  out.modules = read_packed_modules(modules.value("numbers"), modules.value("names"),
-                                    fields.path("modules"));
+  out.modules =
+      read_packed_modules(modules.value("numbers"), modules.value("names"), fields.path("modules"));
   return out;
 }
 

@@ -30,7 +30,7 @@ namespace lorax::cuda {
 struct alignas(16) LoraRowTile {
   static constexpr int32_t kRows = 128;
   static constexpr int32_t kShortRows = 8;  // of short segments
-  const AdapterTable* adapter = nullptr;  // null: v has no room for the segment
+  const AdapterTable* adapter = nullptr;    // null: v has no room for the segment
   int32_t segment = 0;
   int32_t index = 0;         // of this tile in the segment
   int32_t first = 0;         // into segment_rows
