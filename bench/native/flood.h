@@ -120,7 +120,8 @@ class Play {
     };
     model->on_awaited = [this] { submit_due(); };
     engine_ = std::make_unique<Engine>(
-        std::move(model), EngineLimits{.max_batch_tokens = scenario.max_batch_tokens}, [] {});
+        std::move(model),
+        EngineLimits{.max_batch_tokens = scenario.max_batch_tokens, .checks_itself = false}, [] {});
   }
 
   // Until all have come and the light have their first tokens.

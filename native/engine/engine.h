@@ -52,6 +52,7 @@ struct EngineLimits {
   int32_t max_queued = 1024;
   int32_t max_sequences = 256;                   // running at once
   int64_t host_memory_bytes = int64_t{1} << 60;  // for the images of adapters
+  bool checks_itself = true;                     // after each step, in builds without NDEBUG
 };
 
 // The order is FINISH_REASONS in worker/addon.ts.

@@ -24,15 +24,17 @@ std::ostream& operator<<(std::ostream& out, const FloodCase& c) {
 class FloodTest : public testing::TestWithParam<FloodCase> {};
 
 // Seeds that no parameter was chosen by.
-INSTANTIATE_TEST_SUITE_P(
-    Loads, FloodTest,
-    testing::Values(FloodCase{kCpuChat, 0.1, 98}, FloodCase{kCpuChat, 0.3, 99},
-                    FloodCase{kCpuChat, 0.6, 100}, FloodCase{kGpuChat, 0.3, 101},
-                    FloodCase{kGpuChat, 0.6, 102}, FloodCase{kGpuTrace, 0.1, 103},
-                    FloodCase{kGpuTrace, 0.3, 104}, FloodCase{kGpuTrace, 0.6, 105},
-                    FloodCase{kProportional, 0.3, 109}, FloodCase{kProportional, 0.6, 110}));
+INSTANTIATE_TEST_SUITE_P(Loads, FloodTest,
+                         testing::Values(FloodCase{kCpuChat, 0.1, 98},
+                                         FloodCase{kCpuChat, 0.6, 100},
+                                         FloodCase{kGpuChat, 0.3, 101},
+                                         FloodCase{kGpuTrace, 0.6, 105},
+                                         FloodCase{kProportional, 0.3, 109}));
 
 TEST_P(FloodTest, TheOthersFirstTokensComeNearlyAsSoonAndTokensAreAsMany) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "an hour of serving takes minutes under a sanitizer, and runs without one";
+#endif
   const auto& [scenario, load, seed] = GetParam();
   const Comparison each = compare(scenario, capacity_of(scenario), load, 1000, seed);
   RecordProperty("p99_ratio", std::to_string(each.p99_ratio()));
