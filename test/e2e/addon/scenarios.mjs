@@ -272,7 +272,9 @@ const scenarios = {
         same: together.map(String).join('|') === alone.map(String).join('|'),
         logprobs: started.log.of(20).logprobs.length,
         code: error.code,
-        named: error.data.file === specs[0].files[0] && error.data.tensor === bad.modules[3].a.name,
+        named:
+          error.data.file === specs[0].files[0] &&
+          error.data.tensor === 'layers.0.self_attn.o_proj.lora_A.weight',
         refused: refused.end.failure.code,
         listed: engine.adapters().length,
         finished: engine.stats().finished,
