@@ -8,6 +8,13 @@
 
 #include "../../../bench/native/flood_scenarios.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#define LORAX_SKIP_UNDER_A_SANITIZER() \
+  GTEST_SKIP() << "an hour of serving takes minutes there, and runs without one"
+#else
+#define LORAX_SKIP_UNDER_A_SANITIZER() static_cast<void>(0)
+#endif
+
 namespace lorax::flood {
 namespace {
 
@@ -32,9 +39,7 @@ INSTANTIATE_TEST_SUITE_P(Loads, FloodTest,
                                          FloodCase{kProportional, 0.3, 109}));
 
 TEST_P(FloodTest, TheOthersFirstTokensComeNearlyAsSoonAndTokensAreAsMany) {
-#ifdef __SANITIZE_ADDRESS__
-  GTEST_SKIP() << "an hour of serving takes minutes under a sanitizer, and runs without one";
-#endif
+  LORAX_SKIP_UNDER_A_SANITIZER();
   const auto& [scenario, load, seed] = GetParam();
   const Comparison each = compare(scenario, capacity_of(scenario), load, 1000, seed);
   RecordProperty("p99_ratio", std::to_string(each.p99_ratio()));
@@ -50,6 +55,7 @@ TEST_P(FloodTest, TheOthersFirstTokensComeNearlyAsSoonAndTokensAreAsMany) {
 // Alone, nobody's steps are cut short or wait: the figure that the bar is relative to is the same
 // as if there were one tenant.
 TEST(Flood, WithoutOneNothingIsHeldBack) {
+  LORAX_SKIP_UNDER_A_SANITIZER();
   const double per_ms = 0.3 * capacity_of(kGpuChat);
   const std::vector<Arrival> light = arrivals_of(kGpuChat, per_ms, 300 / per_ms, false, 1);
   const Outcome tenants = Play(kGpuChat, light, 300 / per_ms, Names::kTenants).run();
@@ -61,6 +67,7 @@ TEST(Flood, WithoutOneNothingIsHeldBack) {
 // The bar is for those of whom each asks for no more than a share; there is no light tenant here to
 // wait for, and steps are as long as ever.
 TEST(Flood, ACrowdOfEqualTenantsIsNone) {
+  LORAX_SKIP_UNDER_A_SANITIZER();
   const double per_ms = 3 * capacity_of(kGpuChat);
   const std::vector<Arrival> crowd = arrivals_of(kGpuChat, per_ms, 1000 / per_ms, false, 1);
   const Outcome tenants = Play(kGpuChat, crowd, 1000 / per_ms, Names::kTenants).run();
