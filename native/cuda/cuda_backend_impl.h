@@ -1,5 +1,6 @@
-// The class behind make_cuda_backend: state here, load time in cuda_backend.cc, the operations of a
-// step in cuda_step.cc, linears and their adapters in cuda_linear.cc.
+// The class behind make_cuda_backend: state here, load time in cuda_backend.cc, what comes before
+// the first step in cuda_reserve.cc, the operations of a step in cuda_step.cc, linears and their
+// adapters in cuda_linear.cc.
 //
 // Activations are bf16, [rows, cols] without gaps; the residual and logits are float32. Every
 // operation enqueues on one stream; buffers are taken in reserve(), so their addresses never change
@@ -92,6 +93,9 @@ class PlacedAdapter final : public ResidentAdapter {
 
 // Steps of so many rows stream the weights; above, cuBLASLt is as fast or faster.
 inline constexpr int32_t kStreamedRows = 128;
+
+// Steps of so many rows are recorded.
+inline constexpr int32_t kMaxRecordedRows = 256;
 
 class CudaBackend final : public Backend {
  public:
@@ -191,9 +195,6 @@ class CudaBackend final : public Backend {
   float* exported_sums(int slot) const {
     return exported_sums_.as<float>() + int64_t{slot} * max_logits_rows_ * layout_.hidden_size;
   }
-  bool may_fuse_adapters(int32_t rows, uint32_t formats) const;
-  AdapterKernels choose_kernels(const StepPlan& plan, uint32_t formats) const;
-  void choose_lists(const StepPlan& plan);
   void upload_samples(const StepPlan& plan);
   void reserve_masks(int32_t vocab);
   const uint32_t* upload_masks(int32_t vocab);
@@ -201,6 +202,9 @@ class CudaBackend final : public Backend {
   void finish_affine(const LoraRowSite& site, const Activation& y);
   void wait_for_parts(const PlacedAdapter& adapter, int32_t num_parts);
   void wait_for_layer(int32_t layer);
+  bool may_fuse_adapters(int32_t rows, uint32_t formats) const;
+  AdapterKernels choose_kernels(const StepPlan& plan, uint32_t formats) const;
+  void choose_lists(const StepPlan& plan);
   void plan_adapters();
   bool has_adapters() const { return issue_.adapters != AdapterKernels::kNone; }
   void lay_out_lists();

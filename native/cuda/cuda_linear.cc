@@ -7,6 +7,7 @@
 // adapters, or more rows: shrink is a kernel of its own, and so is the expand of short segments;
 // the operation that follows adds that of long ones (lora_rows.h).
 #include <algorithm>
+#include <span>
 #include <stdexcept>
 
 #include "cuda/adapter_formats.h"
@@ -15,6 +16,13 @@
 
 namespace lorax::cuda {
 namespace {
+
+// Segments of so many rows are short, if there are enough of them for kernels of their own.
+constexpr int32_t kShortSegmentRows = 16;
+constexpr int32_t kFewSegments = 8;
+
+// Linears take so many slices of adapters in passing (LoraLoad); more are quicker apart.
+constexpr int64_t kMostFusedSlices = 48;
 
 GemmShape gemm_shape(const DeviceWeight& weight, bool head) {
   GemmShape out;
@@ -146,6 +154,39 @@ void CudaBackend::lay_out_row_lists() {
     at.lists.pair_begin = reinterpret_cast<int32_t*>(base + at.pair_begin);
     at.lists.pairs = reinterpret_cast<LoraRowPair*>(base + at.pairs);
   }
+}
+
+bool CudaBackend::may_fuse_adapters(int32_t rows, uint32_t formats) const {
+  const bool multiplies_gates = (formats & kHasAffine) == 0;
+  return streams_ && rows <= kStreamedRows && aligned_sites_ &&
+         (multiplies_gates || aligned_gates_);
+}
+
+AdapterKernels CudaBackend::choose_kernels(const StepPlan& plan, uint32_t formats) const {
+  if (plan.segments.empty()) return AdapterKernels::kNone;
+  if (!may_fuse_adapters(plan.num_rows(), formats)) return AdapterKernels::kApart;
+  LoraLoad load;
+  for (const LoraSegment& segment : plan.segments) {
+    load.add(static_cast<const PlacedAdapter&>(*segment.adapter).max_groups,
+             std::span(plan.segment_rows)
+                 .subspan(segment.rows_begin, segment.rows_end - segment.rows_begin));
+  }
+  const bool fuses =
+      LoraItemsCapacity::fits(load) && (load.slices <= kMostFusedSlices || options_.deterministic);
+  return fuses ? AdapterKernels::kFused : AdapterKernels::kApart;
+}
+
+// Of a step with kernels for adapters of their own; as record() chose where it is recorded.
+void CudaBackend::choose_lists(const StepPlan& plan) {
+  int32_t num_short = 0;
+  const bool all_short = plan.num_rows() <= kMaxRecordedRows;
+  const int32_t long_from = all_short ? kMaxRecordedRows + 1 : kShortSegmentRows + 1;
+  for (const LoraSegment& segment : plan.segments) {
+    num_short += segment.rows_end - segment.rows_begin < long_from ? 1 : 0;
+  }
+  issue_.has_short = (all_short || num_short >= kFewSegments) && !options_.deterministic;
+  issue_.has_long = !issue_.has_short || num_short < static_cast<int32_t>(plan.segments.size());
+  issue_.long_from = issue_.has_short ? long_from : 1;
 }
 
 // The step's work lists, before its first linear.

@@ -19,104 +19,11 @@
 namespace lorax::cuda {
 namespace {
 
-constexpr int32_t kMaxRecordedRows = 256;
-
-// Segments of so many rows are short, if there are enough of them for kernels of their own.
-constexpr int32_t kShortSegmentRows = 16;
-constexpr int32_t kFewSegments = 8;
-
-// Linears take so many slices of adapters in passing (LoraLoad); more are quicker apart.
-constexpr int64_t kMostFusedSlices = 48;
-
 const float* floats(const Vector* vector) {
   return vector == nullptr ? nullptr : static_cast<const DeviceVector*>(vector)->values.as<float>();
 }
 
 }  // namespace
-
-// ---- buffers and recorded steps ----
-
-void CudaBackend::reserve(const KvLayout& layout, const RopeConfig& rope, int32_t max_rows,
-                          int32_t max_logits_rows) {
-  LORAX_CUDA(cudaSetDevice(options_.device));
-  check_attention_head_dim(layout.head_dim);
-  loader_.reset();
-  layout_ = layout;
-  max_rows_ = std::max(max_rows, max_logits_rows);
-  max_logits_rows_ = max_logits_rows;
-  const int32_t recorded_rows = std::min({max_rows, max_logits_rows, kMaxRecordedRows});
-  arena_.emplace(options_.device);
-  graphs_.emplace(stream_);
-  const int64_t max_blocks = 2 * arena_->reserved_bytes() / page_bytes(layout_);
-  upload_.emplace(max_rows_, recorded_rows, max_blocks);
-
-  rope_magnitude_ = rope.magnitude;
-  inv_freq_ = DeviceBuffer(static_cast<int64_t>(rope.inv_freq.size()) * 4, "rope");
-  LORAX_CUDA(cudaMemcpy(inv_freq_.as<void>(), rope.inv_freq.data(), rope.inv_freq.size() * 4,
-                        cudaMemcpyHostToDevice));
-
-  const char* samples = "sampling";
-  const int64_t sample_bytes = sample_entries_offset(max_logits_rows_) + kSampleEntries * 8;
-  sample_upload_ = DeviceBuffer(sample_bytes, samples);
-  sample_tokens_ = DeviceBuffer(int64_t{max_logits_rows_} * 4, samples);
-  sample_logprobs_ = DeviceBuffer(int64_t{max_logits_rows_} * 4, samples);
-  sample_top_tokens_ = DeviceBuffer(int64_t{max_logits_rows_} * kMaxLogprobs * 4, samples);
-  sample_top_logprobs_ = DeviceBuffer(int64_t{max_logits_rows_} * kMaxLogprobs * 4, samples);
-  input_tokens_ = DeviceBuffer(int64_t{max_rows_} * 4, samples);
-  LORAX_CUDA(cudaMemset(sample_tokens_.as<void>(), 0, sample_tokens_.bytes()));
-  exported_ = PinnedBuffer(
-      int64_t{kSlots} * max_logits_rows_ * static_cast<int64_t>(sizeof(ExportedSample)), samples);
-  for (PinnedBuffer& staging : sample_staging_) staging = PinnedBuffer(sample_bytes, samples);
-
-  const char* embeddings = "embeddings";
-  const int64_t sums_bytes = int64_t{max_logits_rows_} * layout.hidden_size * 4;
-  sums_ = DeviceBuffer(sums_bytes, embeddings);
-  pool_factors_ = DeviceBuffer(int64_t{max_rows_} * 4, embeddings);
-  exported_sums_ = PinnedBuffer(kSlots * sums_bytes, embeddings);
-  LORAX_CUDA(cudaDeviceSynchronize());
-}
-
-// A step of padding alone comes first: it takes every buffer and loads every kernel, neither of
-// which may happen during a capture, and touches no page. Sampling is not recorded: what it needs
-// of the step before, masks, may come while the step runs.
-void CudaBackend::record(const std::function<Activation()>& issue) {
-  const std::vector<int32_t> buckets =
-      StepGraphs::buckets(std::min({max_rows_, max_logits_rows_, kMaxRecordedRows}));
-  StepPlan nothing;
-  constexpr AdapterKernels kKernels[] = {AdapterKernels::kNone, AdapterKernels::kFused,
-                                         AdapterKernels::kApart};
-  const auto for_all = [&](const auto& take) {
-    for (const AdapterKernels adapters : kKernels) {
-      for (const int32_t rows : buckets) {
-        // What choose_kernels() may choose.
-        const bool may_fuse = may_fuse_adapters(rows, kPlain);
-        if (adapters == AdapterKernels::kFused && !may_fuse) continue;
-        if (adapters == AdapterKernels::kApart && may_fuse && options_.deterministic) continue;
-        issue_.adapters = adapters;
-        issue_.rows = issue_.logits_rows = issue_.bucket = rows;
-        take(rows, adapters);
-      }
-    }
-  };
-  issue_ = {};
-  issue_.arrays = upload_->upload(nothing, buckets.back(), slot_, nullptr, stream_);
-  upload_samples(nothing);
-  issue_.decodes = true;
-  // Of few rows all are short. Deterministic ones are as in any other step.
-  issue_.has_long = options_.deterministic;
-  issue_.has_short = !options_.deterministic;
-  issue_.long_from = options_.deterministic ? 1 : kMaxRecordedRows + 1;
-  for_all([&](int32_t, AdapterKernels) {
-    recorded_logits_ = issue();
-    reserve_masks(recorded_logits_.cols);
-    sample(recorded_logits_);
-  });
-  tune_linears();
-  LORAX_CUDA(cudaStreamSynchronize(stream_));
-  for_all([&](int32_t rows, AdapterKernels adapters) { graphs_->record(rows, adapters, issue); });
-  recorded_ = true;
-  LORAX_CUDA(cudaStreamSynchronize(stream_));
-}
 
 // ---- the course of a step ----
 
@@ -176,38 +83,6 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   }
   for (const PooledSpan& span : plan.pooled) step.num_sums += span.ends ? 1 : 0;
   in_flight_.push_back(std::move(step));
-}
-
-bool CudaBackend::may_fuse_adapters(int32_t rows, uint32_t formats) const {
-  const bool multiplies_gates = (formats & kHasAffine) == 0;
-  return streams_ && rows <= kStreamedRows && aligned_sites_ &&
-         (multiplies_gates || aligned_gates_);
-}
-
-AdapterKernels CudaBackend::choose_kernels(const StepPlan& plan, uint32_t formats) const {
-  if (plan.segments.empty()) return AdapterKernels::kNone;
-  LoraLoad load;
-  for (const LoraSegment& segment : plan.segments) {
-    load.add(static_cast<const PlacedAdapter&>(*segment.adapter).max_groups,
-             std::span(plan.segment_rows)
-                 .subspan(segment.rows_begin, segment.rows_end - segment.rows_begin));
-  }
-  const bool fuses = may_fuse_adapters(plan.num_rows(), formats) && LoraItemsCapacity::fits(load) &&
-                     (load.slices <= kMostFusedSlices || options_.deterministic);
-  return fuses ? AdapterKernels::kFused : AdapterKernels::kApart;
-}
-
-// Of a step with kernels for adapters of their own; as record() chose where it is recorded.
-void CudaBackend::choose_lists(const StepPlan& plan) {
-  int32_t num_short = 0;
-  const bool all_short = plan.num_rows() <= kMaxRecordedRows;
-  const int32_t long_from = all_short ? kMaxRecordedRows + 1 : kShortSegmentRows + 1;
-  for (const LoraSegment& segment : plan.segments) {
-    num_short += segment.rows_end - segment.rows_begin < long_from ? 1 : 0;
-  }
-  issue_.has_short = (all_short || num_short >= kFewSegments) && !options_.deterministic;
-  issue_.has_long = !issue_.has_short || num_short < static_cast<int32_t>(plan.segments.size());
-  issue_.long_from = issue_.has_short ? long_from : 1;
 }
 
 void CudaBackend::wait_for_parts(const PlacedAdapter& adapter, int32_t num_parts) {
