@@ -113,11 +113,11 @@ export interface NativeAdapterModule {
 export interface PackedModules {
   /**
    * Of each module [layer, module, rank, scale, has], and of each tensor it has (bits of `has`: a, b,
-   * bBias, magnitude, whole) [file, dtype (0 F32, 1 F16, 2 BF16), rows, cols, offset, name's length].
+   * bBias, magnitude, whole) [file, dtype (0 F32, 1 F16, 2 BF16), rows, cols, offset, bytes of its name].
    */
   numbers: Float64Array;
-  /** Of the tensors, one after another; lengths are UTF-16 code units. */
-  names: string;
+  /** Of the tensors, one after another, in UTF-8. */
+  names: Uint8Array;
 }
 
 export interface NativeAdapterSpec {

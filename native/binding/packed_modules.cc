@@ -5,6 +5,7 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <string_view>
 
 namespace lorax {
 namespace {
@@ -12,43 +13,16 @@ namespace {
 constexpr double kMaxSafeInteger = 9007199254740991.0;
 constexpr double kMaxInt32 = std::numeric_limits<int32_t>::max();
 
-// UTF-16, where a lone surrogate is U+FFFD.
-std::string to_utf8(std::u16string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t i = 0; i < text.size(); ++i) {
-    uint32_t code = text[i];
-    const bool is_high = code >= 0xd800 && code < 0xdc00;
-    if (is_high && i + 1 < text.size() && text[i + 1] >= 0xdc00 && text[i + 1] < 0xe000) {
-      code = 0x10000 + ((code - 0xd800) << 10) + (text[++i] - 0xdc00);
-    } else if (code >= 0xd800 && code < 0xe000) {
-      code = 0xfffd;
-    }
-    const auto put = [&](uint32_t byte) { out.push_back(static_cast<char>(byte)); };
-    if (code < 0x80) {
-      put(code);
-    } else if (code < 0x800) {
-      put(0xc0 | code >> 6), put(0x80 | (code & 0x3f));
-    } else if (code < 0x10000) {
-      put(0xe0 | code >> 12), put(0x80 | (code >> 6 & 0x3f)), put(0x80 | (code & 0x3f));
-    } else {
-      put(0xf0 | code >> 18), put(0x80 | (code >> 12 & 0x3f));
-      put(0x80 | (code >> 6 & 0x3f)), put(0x80 | (code & 0x3f));
-    }
-  }
-  return out;
-}
-
 class PackedReader {
  public:
-  PackedReader(Napi::Env env, std::span<const double> numbers, std::u16string_view names,
+  PackedReader(Napi::Env env, std::span<const double> numbers, std::string_view names,
                std::string name)
       : env_(env), numbers_(numbers), names_(names), name_(std::move(name)) {}
 
   bool at_end() const { return at_ == numbers_.size(); }
 
   AdapterModuleSpec read_module() {
-    module_ = name_ + "[" + std::to_string(count_++) + "].";
+    part_ = nullptr;
     AdapterModuleSpec out;
     out.layer = int32("layer", kMaxInt32);
     out.module = int32("module", kNumModules - 1);
@@ -66,6 +40,7 @@ class PackedReader {
     out.b_bias = tensor(4, "bBias");
     out.magnitude = tensor(8, "magnitude");
     out.whole = tensor(16, "whole");
+    ++count_;
     return out;
   }
 
@@ -76,49 +51,52 @@ class PackedReader {
   }
 
  private:
-  TensorRef read_tensor(const std::string& part) {
+  TensorRef read_tensor(const char* part) {
     constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+    part_ = part;
     TensorRef out;
-    out.file = int32(part + ".file", kMaxInt32);
-    out.dtype = kTypes[int32(part + ".dtype", 2)];
-    out.rows = integer(part + ".rows", kMaxSafeInteger);
-    out.cols = integer(part + ".cols", kMaxSafeInteger);
-    out.offset = integer(part + ".offset", kMaxSafeInteger);
-    const auto length = static_cast<size_t>(integer(part + ".name", kMaxInt32));
-    if (length > names_.size() - names_at_) fail(part + ".name", "within the names");
-    out.name = to_utf8(names_.substr(names_at_, length));
+    out.file = int32("file", kMaxInt32);
+    out.dtype = kTypes[int32("dtype", 2)];
+    out.rows = integer("rows", kMaxSafeInteger);
+    out.cols = integer("cols", kMaxSafeInteger);
+    out.offset = integer("offset", kMaxSafeInteger);
+    const auto length = static_cast<size_t>(integer("name", kMaxInt32));
+    if (length > names_.size() - names_at_) fail("name", "within the names");
+    out.name = names_.substr(names_at_, length);
     names_at_ += length;
     return out;
   }
 
-  double next(const std::string& field) {
+  double next(const char* field) {
     if (at_end()) fail(field, "a number");
     const double number = numbers_[at_++];
     if (!std::isfinite(number)) fail(field, "a finite number");
     return number;
   }
-  int64_t integer(const std::string& field, double high) {
+  int64_t integer(const char* field, double high) {
     const double number = next(field);
     if (number != std::floor(number) || number < 0 || number > high) {
       fail(field, "an integer between 0 and " + std::to_string(static_cast<int64_t>(high)));
     }
     return static_cast<int64_t>(number);
   }
-  int32_t int32(const std::string& field, double high) {
+  int32_t int32(const char* field, double high) {
     return static_cast<int32_t>(integer(field, high));
   }
-  [[noreturn]] void fail(const std::string& field, const std::string& wanted) const {
-    throw Napi::TypeError::New(env_, module_ + field + " must be " + wanted);
+  [[noreturn]] void fail(const char* field, const std::string& wanted) const {
+    const std::string module = name_ + "[" + std::to_string(count_) + "].";
+    const std::string part = part_ == nullptr ? "" : std::string(part_) + ".";
+    throw Napi::TypeError::New(env_, module + part + field + " must be " + wanted);
   }
 
   Napi::Env env_;
   std::span<const double> numbers_;
-  std::u16string_view names_;
+  std::string_view names_;
   std::string name_;
-  std::string module_;
+  const char* part_ = nullptr;  // the tensor of the module that is read; null: its own fields
   size_t at_ = 0;
   size_t names_at_ = 0;
-  size_t count_ = 0;
+  size_t count_ = 0;  // of modules read
 };
 
 }  // namespace
@@ -127,14 +105,19 @@ std::vector<AdapterModuleSpec> read_packed_modules(const Napi::Value& numbers,
                                                    const Napi::Value& names,
                                                    const std::string& name) {
   const Napi::Env env = numbers.Env();
-  if (!numbers.IsTypedArray() ||
-      numbers.As<Napi::TypedArray>().TypedArrayType() != napi_float64_array) {
+  const auto is_array_of = [](const Napi::Value& value, napi_typedarray_type type) {
+    return value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == type;
+  };
+  if (!is_array_of(numbers, napi_float64_array)) {
     throw Napi::TypeError::New(env, name + ".numbers must be a Float64Array");
   }
-  if (!names.IsString()) throw Napi::TypeError::New(env, name + ".names must be a string");
+  if (!is_array_of(names, napi_uint8_array)) {
+    throw Napi::TypeError::New(env, name + ".names must be a Uint8Array");
+  }
   const auto array = numbers.As<Napi::Float64Array>();
-  const std::u16string text = names.As<Napi::String>().Utf16Value();
-  PackedReader reader(env, {array.Data(), array.ElementLength()}, text, name);
+  const auto text = names.As<Napi::Uint8Array>();
+  PackedReader reader(env, {array.Data(), array.ElementLength()},
+                      {reinterpret_cast<const char*>(text.Data()), text.ElementLength()}, name);
   std::vector<AdapterModuleSpec> out;
   while (!reader.at_end()) out.push_back(reader.read_module());
   reader.check_names();

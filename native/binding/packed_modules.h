@@ -11,8 +11,8 @@
 
 namespace lorax {
 
-// `numbers`: a Float64Array; `names`: UTF-16. Throws a Napi::TypeError that names the module and
-// its field ("spec.modules[3].a.offset must be ...").
+// `numbers`: a Float64Array; `names`: a Uint8Array, UTF-8. Throws a Napi::TypeError that names the
+// module and its field ("spec.modules[3].a.offset must be ...").
 std::vector<AdapterModuleSpec> read_packed_modules(const Napi::Value& numbers,
                                                    const Napi::Value& names,
                                                    const std::string& name);

@@ -218,7 +218,7 @@ describe('an engine', () => {
       [[...whole, 0], 'ab', 'spec.modules[1].module must be a number'],
     ];
     for (const [numbers, names, message] of cases) {
-      const modules = { numbers: Float64Array.from(numbers), names };
+      const modules = { numbers: Float64Array.from(numbers), names: Buffer.from(names) };
       const adding = engine.addAdapter({ hash: 'x', files: [], modules });
       await expect(adding, message).rejects.toThrow(message);
     }

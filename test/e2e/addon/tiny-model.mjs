@@ -150,7 +150,7 @@ export function tinyAdapter(folder, { seed = 1, rank = 4 } = {}) {
   }
   const weights = path.join(folder, `adapter-${seed}-${rank}-${process.pid}.bin`);
   file.write(weights);
-  const modules = { numbers: Float64Array.from(numbers), names };
+  const modules = { numbers: Float64Array.from(numbers), names: Buffer.from(names) };
   return { hash: `${seed}-${rank}`, files: [weights], modules };
 }
 
