@@ -5,6 +5,8 @@
  * Handlers ask the engine through such a view alone (environment.ts), so no route can forget. A mix
  * counts as all its adapters. Made by access.ts.
  */
+import { checkAdapterField } from '../../adapter-mix.js';
+import { BASE_MODEL } from '../../adapter-name.js';
 import { LoraxError } from '../../errors.js';
 import type {
   AdapterInfo,
@@ -85,20 +87,11 @@ function refused(request: GenerateRequest, error: unknown): AsyncIterable<TokenE
   return { [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(error) }) };
 }
 
-/** Throws ADAPTER_NOT_FOUND: what one may not use is not there. */
+/** Throws ADAPTER_NOT_FOUND, what one may not use is not there; INVALID_OPTIONS as the engine does. */
 function checkAdapter(adapter: GenerateRequest['adapter'], limits: Restrictions): void {
-  const names =
-    typeof adapter === 'string'
-      ? [adapter]
-      : typeof adapter === 'object' && adapter !== null
-        ? Object.keys(adapter)
-        : [];
-  if (names.length === 0 || names.includes('base')) {
-    if (!limits.mayUseBase) throw notThere('base');
-  }
-  for (const name of names) {
-    if (name !== 'base' && !mayUse(name, limits)) throw notThere(name);
-  }
+  const adapters = checkAdapterField(adapter, 'adapter');
+  if (adapters.length === 0 && !limits.mayUseBase) throw notThere(BASE_MODEL);
+  for (const { name } of adapters) if (!mayUse(name, limits)) throw notThere(name);
 }
 
 /** A version, name@hash, is its name's. */

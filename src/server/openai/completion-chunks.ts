@@ -6,10 +6,9 @@ import type { Usage } from '../../types.js';
 import type { Choices } from '../choices.js';
 import { DONE, type EventSource } from '../event-stream.js';
 import type { TokenTexts } from '../token-texts.js';
-import type { ChunkHead } from './chat-chunks.js';
+import { ChunkLines, type ChunkHead } from './chunk-lines.js';
 import { finishOf } from './finish.js';
 import { completionLogprobs } from './logprobs.js';
-import { usageOf } from './usage.js';
 
 interface CompletionChunkOptions {
   /** Where logprobs are asked for. */
@@ -23,34 +22,27 @@ interface CompletionChunkOptions {
 
 export class CompletionChunks implements EventSource {
   readonly #choices: Choices;
-  readonly #head: string;
-  readonly #tail: string;
+  readonly #lines: ChunkLines;
   readonly #options: CompletionChunkOptions;
   /** Characters of each choice so far. */
   readonly #lengths: number[];
   readonly #usages: (Usage | undefined)[];
   #state: 'begin' | 'middle' | 'done' | 'end' = 'begin';
 
-  constructor(
-    choices: Choices,
-    { id, created, model }: ChunkHead,
-    options: CompletionChunkOptions,
-  ) {
+  constructor(choices: Choices, head: ChunkHead, options: CompletionChunkOptions) {
     this.#choices = choices;
     this.#options = options;
     const { echoes, n, includeUsage } = options;
+    this.#lines = new ChunkLines('text_completion', head, includeUsage);
     this.#lengths = echoes.flatMap((echo) => Array.from({ length: n }, () => echo.length));
     this.#usages = this.#lengths.map(() => undefined);
-    const head = { id, object: 'text_completion', created, model };
-    this.#head = `data: ${JSON.stringify(head).slice(0, -1)},"choices":[`;
-    this.#tail = `]${includeUsage ? ',"usage":null' : ''}}\n\n`;
   }
 
   async next(): Promise<string | undefined> {
     if (this.#state === 'begin') {
       this.#state = 'middle';
       const echoed = this.#lengths.map((length, index) =>
-        length === 0 ? '' : this.#chunk(index, this.#echo(index)),
+        length === 0 ? '' : this.#lines.chunk(index, { text: this.#echo(index) }),
       );
       if (echoed.some((text) => text !== '')) return echoed.join('');
     }
@@ -76,7 +68,7 @@ export class CompletionChunks implements EventSource {
     const { index, event } = turn;
     if (event.type === 'finish') {
       this.#usages[index] = event.usage;
-      return this.#chunk(index, '', finishOf(event));
+      return this.#lines.chunk(index, { text: '' }, finishOf(event));
     }
     if (event.type !== 'delta') return '';
     const { tokens } = this.#options;
@@ -84,9 +76,9 @@ export class CompletionChunks implements EventSource {
     this.#lengths[index] = offset + event.text.length;
     if (tokens !== undefined && event.logprobs !== undefined) {
       const logprobs = await completionLogprobs(event.logprobs, tokens, offset);
-      return this.#chunk(index, event.text, undefined, logprobs);
+      return this.#lines.chunk(index, { text: event.text }, undefined, logprobs);
     }
-    return event.text === '' ? '' : this.#chunk(index, event.text);
+    return event.text === '' ? '' : this.#lines.chunk(index, { text: event.text });
   }
 
   #echo(index: number): string {
@@ -94,23 +86,12 @@ export class CompletionChunks implements EventSource {
     return echoes[Math.floor(index / n)] ?? '';
   }
 
-  #chunk(
-    index: number,
-    text: string,
-    finish: object = { finish_reason: null },
-    logprobs: object | null = null,
-  ): string {
-    return this.#head + JSON.stringify({ index, text, logprobs, ...finish }) + this.#tail;
-  }
-
   #last(): string {
-    const { includeUsage, n } = this.#options;
-    if (!includeUsage) return '';
+    const { n } = this.#options;
     const usages = this.#usages as Usage[];
-    const usage = usageOf(
+    return this.#lines.last(
       usages.filter((_, index) => index % n === 0),
       usages,
     );
-    return `${this.#head}],"usage":${JSON.stringify(usage)}}\n\n`;
   }
 }

@@ -6,6 +6,7 @@
  * Tenants' views are watched as well. Made by start-server.ts, around the one engine of a process.
  */
 import { performance } from 'node:perf_hooks';
+import { checkAdapterField } from '../../adapter-mix.js';
 import type {
   EmbedRequest,
   Engine,
@@ -74,10 +75,13 @@ function observeView<STATS>(
   };
 }
 
-/** As the request has them; what is wrong with them the engine says. */
+/** As the engine reads them; what is wrong with them it says. */
 function namesOf(adapter: unknown): readonly string[] {
-  if (typeof adapter === 'string') return adapter === 'base' ? [] : [adapter];
-  return typeof adapter === 'object' && adapter !== null ? Object.keys(adapter) : [];
+  try {
+    return checkAdapterField(adapter, 'adapter').map(({ name }) => name);
+  } catch {
+    return [];
+  }
 }
 
 function observed<STATS>(
