@@ -52,27 +52,33 @@ TEST_P(FloodTest, TheOthersFirstTokensComeNearlyAsSoonAndTokensAreAsMany) {
   EXPECT_GT(first_token(each.one_name, 0.5), 10 * first_token(each.flooded, 0.5));
 }
 
+// What becomes of `count` requests at `load` of what the machine can serve: as of several tenants,
+// and as of one.
+struct Crowd {
+  Crowd(double load, int32_t count) {
+    const double per_ms = load * capacity_of(kGpuChat);
+    const std::vector<Arrival> arrivals = arrivals_of(kGpuChat, per_ms, count / per_ms, false, 1);
+    tenants = Play(kGpuChat, arrivals, count / per_ms, Names::kTenants).run();
+    one = Play(kGpuChat, arrivals, count / per_ms, Names::kOne).run();
+  }
+  Outcome tenants, one;
+};
+
 // Alone, nobody's steps are cut short or wait: the figure that the bar is relative to is the same
 // as if there were one tenant.
 TEST(Flood, WithoutOneNothingIsHeldBack) {
   LORAX_SKIP_UNDER_A_SANITIZER();
-  const double per_ms = 0.3 * capacity_of(kGpuChat);
-  const std::vector<Arrival> light = arrivals_of(kGpuChat, per_ms, 300 / per_ms, false, 1);
-  const Outcome tenants = Play(kGpuChat, light, 300 / per_ms, Names::kTenants).run();
-  const Outcome one = Play(kGpuChat, light, 300 / per_ms, Names::kOne).run();
-  EXPECT_NEAR(first_token(tenants, 0.99), first_token(one, 0.99), 1e-9);
-  EXPECT_EQ(tenants.rows_per_ms, one.rows_per_ms);
+  const Crowd light(0.3, 300);
+  EXPECT_NEAR(first_token(light.tenants, 0.99), first_token(light.one, 0.99), 1e-9);
+  EXPECT_EQ(light.tenants.rows_per_ms, light.one.rows_per_ms);
 }
 
 // The bar is for those of whom each asks for no more than a share; there is no light tenant here to
 // wait for, and steps are as long as ever.
 TEST(Flood, ACrowdOfEqualTenantsIsNone) {
   LORAX_SKIP_UNDER_A_SANITIZER();
-  const double per_ms = 3 * capacity_of(kGpuChat);
-  const std::vector<Arrival> crowd = arrivals_of(kGpuChat, per_ms, 1000 / per_ms, false, 1);
-  const Outcome tenants = Play(kGpuChat, crowd, 1000 / per_ms, Names::kTenants).run();
-  const Outcome one = Play(kGpuChat, crowd, 1000 / per_ms, Names::kOne).run();
-  EXPECT_GE(tenants.rows_per_ms, 0.99 * one.rows_per_ms);
+  const Crowd crowd(3, 1000);
+  EXPECT_GE(crowd.tenants.rows_per_ms, 0.99 * crowd.one.rows_per_ms);
 }
 
 }  // namespace

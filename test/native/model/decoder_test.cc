@@ -21,6 +21,18 @@ std::vector<float> reference_logits(const ModelSpec& spec, const std::vector<int
   return runner.run_alone(tokens, nullptr, static_cast<int32_t>(tokens.size()));
 }
 
+// Wide enough for what tiny sums never need: parts of k, several tiles.
+DecoderConfig wider_config() {
+  DecoderConfig config = tiny_config();
+  config.hidden_size = 576;
+  config.intermediate_size = 1536;
+  config.num_heads = 9;
+  config.num_kv_heads = 3;
+  config.head_dim = 64;
+  config.context_tokens = 256;
+  return config;
+}
+
 class DecoderTest : public testing::TestWithParam<BackendCase> {
  protected:
   // bf16 weights and activations: a few tenths of a percent a layer.
@@ -200,28 +212,14 @@ TEST_P(DecoderTest, NeighboursChangeNothing) {
   neighbours_change_nothing(tiny_config(), {9, 31, 17, 5, 40, 24, 1}, 13);
 }
 
-// Wide enough for what tiny sums never need: parts of k, several tiles.
 TEST_P(DecoderTest, NeighboursChangeNothingInAWiderModel) {
-  DecoderConfig config = tiny_config();
-  config.hidden_size = 576;
-  config.intermediate_size = 1536;
-  config.num_heads = 9;
-  config.num_kv_heads = 3;
-  config.head_dim = 64;
-  config.context_tokens = 256;
-  neighbours_change_nothing(config, {150, 31, 170, 64, 40, 90, 1}, 18);
+  neighbours_change_nothing(wider_config(), {150, 31, 170, 64, 40, 90, 1}, 18);
 }
 
 // More adapters than a backend may care to handle in passing, a row or two each.
 TEST_P(DecoderTest, ManyAdaptersInAStepChangeNothing) {
   constexpr int32_t kAdapters = 60, kTokens = 4;
-  DecoderConfig config = tiny_config();
-  config.hidden_size = 576;
-  config.intermediate_size = 640;
-  config.num_heads = 9;
-  config.num_kv_heads = 3;
-  config.head_dim = 64;
-  const TinyModel model(config);
+  const TinyModel model(wider_config());
   StepRunner runner(GetParam().make(), model.write(), 128, int64_t{256} << 20);
   const int32_t vocab = model.config().vocab_size;
   std::vector<TestSequence> sequences(kAdapters);
