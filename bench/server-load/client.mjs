@@ -89,6 +89,9 @@ const bodyOf = (index, tokens) => ({
   ...{ max_tokens: tokens, ignore_eos: true },
 });
 
+/** Half to one and a half of `tokens`: those who began together do not end together. */
+const lengthOf = (index, tokens) => Math.round(tokens * (0.5 + ((index * 7919) % 1000) / 1000));
+
 const COMMANDS = {
   /** Closed loop: so many streams, each begun anew when it has ended, until the time is up. */
   async streams({ port, concurrency, seconds, tokens }) {
@@ -98,8 +101,7 @@ const COMMANDS = {
     await Promise.all(
       Array.from({ length: concurrency }, async () => {
         while (performance.now() < until) {
-          const length = Math.round(tokens * (0.5 + ((index * 7919) % 1000) / 1000));
-          results.push(await ask(port, bodyOf(index++, length)));
+          results.push(await ask(port, bodyOf(index, lengthOf(index++, tokens))));
         }
       }),
     );
@@ -113,7 +115,8 @@ const COMMANDS = {
       const dueMs = (index / rate) * 1000 - (performance.now() - beganAt);
       if (dueMs > 1) await sleep(dueMs);
       const atMs = performance.now() - beganAt;
-      pending.push(ask(port, bodyOf(index, tokens)).then((result) => ({ ...result, atMs })));
+      const body = bodyOf(index, lengthOf(index, tokens));
+      pending.push(ask(port, body).then((result) => ({ ...result, atMs })));
     }
     return Promise.all(pending);
   },

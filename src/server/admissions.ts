@@ -3,7 +3,7 @@
  *
  * The engine refuses as well (`maxQueued`), but only the worker can say so, behind everything that it
  * has to do; under overload the refusals would be late and cost those who are served. Here they cost
- * nothing but the answer. Used by generation.ts, and by routes before they read a body.
+ * nothing but the answer. Used by generation.ts, by routes before they read a body, and by door.ts.
  */
 import { LoraxError } from '../errors.js';
 
@@ -15,6 +15,7 @@ export class Admissions {
   #lastAt: number | undefined;
   /** Between admissions while somebody waited; undefined: none was seen yet. */
   #gapMs: number | undefined;
+  #refusal: LoraxError | undefined;
 
   constructor(private readonly maxWaiting: number) {}
 
@@ -22,23 +23,29 @@ export class Admissions {
     return this.#waiting;
   }
 
-  /** Throws QUEUE_FULL where there is no place. */
+  /** QUEUE_FULL where there is no place: the same object until somebody is admitted. */
+  get refusal(): LoraxError | undefined {
+    if (this.#waiting < this.maxWaiting) return undefined;
+    return (this.#refusal ??= this.refuse());
+  }
+
+  /** Throws it. */
   check(): void {
-    if (this.#waiting < this.maxWaiting) return;
-    const { maxWaiting } = this;
-    const data = this.#gapMs === undefined ? { maxWaiting } : { retryAfterMs: this.#gapMs };
-    throw new LoraxError('QUEUE_FULL', `${this.#waiting} requests are waiting already.`, { data });
+    const { refusal } = this;
+    if (refusal !== undefined) throw refusal;
   }
 
   /** Takes a place, or throws; what it returns gives the place back, once. */
   enter(): () => void {
     this.check();
+    this.#refusal = undefined;
     if (this.#waiting++ === 0) this.#lastAt = undefined;
     let waits = true;
     return () => {
       if (!waits) return;
       waits = false;
       this.#waiting--;
+      this.#refusal = undefined;
       const now = performance.now();
       if (this.#lastAt !== undefined) {
         const gap = now - this.#lastAt;
@@ -46,5 +53,11 @@ export class Admissions {
       }
       this.#lastAt = now;
     };
+  }
+
+  private refuse(): LoraxError {
+    const { maxWaiting } = this;
+    const data = this.#gapMs === undefined ? { maxWaiting } : { retryAfterMs: this.#gapMs };
+    return new LoraxError('QUEUE_FULL', `${this.#waiting} requests are waiting already.`, { data });
   }
 }

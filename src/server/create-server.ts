@@ -9,6 +9,7 @@ import { randomUUID } from 'node:crypto';
 import { Hono } from 'hono';
 import type { RegisterRoutes, ServerApp, ServerEnv, ServerState } from './environment.js';
 import { Admissions } from './admissions.js';
+import { doorOf, givenId, type Door } from './door.js';
 import { errorResponse, HttpError } from './http-error.js';
 import { registerHealth } from './health.js';
 import { registerLoraxGenerate } from './lorax/generate.js';
@@ -29,6 +30,8 @@ export interface LoraxServer {
   /** A hono app: `app.route('/', ...)` in another one, or more routes on it. */
   app: ServerApp;
   fetch(request: Request): Response | Promise<Response>;
+  /** Who would have to wait where no more may, as serveOnNode asks before anything else. */
+  door: Door;
 }
 
 const ROUTES: readonly RegisterRoutes[] = [
@@ -75,12 +78,7 @@ export function createServer(options: ServerOptions): LoraxServer {
   });
   for (const middleware of state.middleware) app.use(middleware);
   for (const register of ROUTES) register(app, state);
-  return { app, fetch: (request) => app.fetch(request) };
-}
-
-/** A caller's own, where it is fit for a header and a log line. */
-function givenId(header: string | undefined): string | undefined {
-  return header !== undefined && /^[\w.:-]{1,128}$/.test(header) ? header : undefined;
+  return { app, fetch: (request) => app.fetch(request), door: doorOf(state.admissions) };
 }
 
 function unknownRoute(app: ServerApp, method: string, path: string): HttpError {

@@ -11,6 +11,7 @@ import { getRequestListener } from '@hono/node-server';
 import { checkNumber, checkObject, checkString, invalidOptions } from '../check-shape.js';
 import { errorBody, errorResponse, HttpError } from './http-error.js';
 import type { LoraxServer } from './create-server.js';
+import { refusedAtDoor } from './door.js';
 
 export interface ListenOptions {
   /** Default 8000; 0 = any that is free. */
@@ -42,7 +43,7 @@ const KEYS = ['port', 'host', 'tls', 'requestTimeoutMs', 'maxHeaderBytes'];
 
 /** Rejects where it cannot listen. */
 export async function serveOnNode(
-  { fetch }: Pick<LoraxServer, 'fetch'>,
+  { fetch, door }: Pick<LoraxServer, 'fetch'> & Partial<Pick<LoraxServer, 'door'>>,
   options: ListenOptions = {},
 ): Promise<NodeServer> {
   const { port, host, tls, requestTimeoutMs, maxHeaderBytes } = checkListenOptions(options);
@@ -63,7 +64,10 @@ export async function serveOnNode(
     overrideGlobalObjects: false,
     errorHandler: (error) => errorResponse(malformed(error)),
   });
-  const onRequest: RequestListener = (incoming, outgoing) => void listener(incoming, outgoing);
+  const onRequest: RequestListener = (incoming, outgoing) => {
+    if (door !== undefined && refusedAtDoor(door, incoming, outgoing)) return;
+    void listener(incoming, outgoing);
+  };
   const server: Server =
     tls === undefined
       ? createHttpServer(settings, onRequest)

@@ -24,8 +24,8 @@ export interface ServerOptions {
    */
   modelName?: string;
   /**
-   * Requests that may wait for the engine to admit them (each of n counts); one more hears 429 at once.
-   * Default 1024.
+   * Requests that may wait for the engine to admit them (each of n counts); one more hears 429 at once,
+   * under serveOnNode before any middleware. Default 1024.
    */
   maxWaiting?: number;
   /** Of a request's body. Default 8 MiB. */

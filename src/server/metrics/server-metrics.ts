@@ -24,6 +24,7 @@ export class ServerMetrics {
   readonly #readers: ReadCensus[];
   readonly #up: Gauge;
   readonly #restarts: Counter;
+  readonly #refused: Counter;
   readonly #tenantTokens: Counter;
   readonly #loadSeconds: Histogram;
   readonly #loadFailures: Counter;
@@ -45,6 +46,10 @@ export class ServerMetrics {
     });
     this.#restarts = new Counter({
       ...{ name: 'lorax:engine_restarts_total', help: 'Engines that were lost.', registers },
+    });
+    this.#refused = new Counter({
+      ...{ name: 'lorax:requests_refused_total', registers },
+      help: 'Requests refused at once because as many waited as may.',
     });
     this.#tenantTokens = new Counter({
       ...{ name: 'lorax:tenant_tokens_total', help: 'Prompt and answer, by tenant.', registers },
@@ -90,6 +95,10 @@ export class ServerMetrics {
 
   engineLost(): void {
     this.#restarts.inc();
+  }
+
+  refused(): void {
+    this.#refused.inc();
   }
 
   register(app: ServerApp): void {

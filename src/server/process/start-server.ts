@@ -16,7 +16,7 @@ import type { Engine, EngineInfo, EngineOptions, LoadProgress } from '../../type
 import { connectProcess } from '../../process-connection.js';
 import { connectWorker } from '../../worker-connection.js';
 import { createAccess } from '../access/access.js';
-import { createServer } from '../create-server.js';
+import { createServer, type LoraxServer } from '../create-server.js';
 import { ServerMetrics } from '../metrics/server-metrics.js';
 import { baseModelName } from '../model-name.js';
 import { serveOnNode, type ListenOptions, type NodeServer } from '../serve-on-node.js';
@@ -94,7 +94,7 @@ export async function startServer(
     const lifecycle = new Lifecycle(engine, { maxQueued, retryAfterSeconds: RETRY_AFTER_SECONDS });
     const { corsOrigins = [] } = settings;
     const server = createServer({
-      ...{ engine: access.engine, modelName },
+      ...{ engine: access.engine, modelName, maxWaiting: maxQueued },
       ...(settings.adapterUpdates === true
         ? { adapterUpdates: { sources: settings.adapterSources ?? [] } }
         : {}),
@@ -108,7 +108,12 @@ export async function startServer(
       ],
     });
     if (settings.metrics !== 'off') metrics.register(server.app);
-    const node = await serveOnNode(server, listenOptions(settings));
+    const door: LoraxServer['door'] = (method, path) => {
+      const refusal = lifecycle.isDraining ? undefined : server.door(method, path);
+      if (refusal !== undefined) metrics.refused();
+      return refusal;
+    };
+    const node = await serveOnNode({ fetch: server.fetch, door }, listenOptions(settings));
     node.server.maxConnections = settings.maxConnections ?? 4096;
     lifecycle.watch(node.server);
     cutStalledReaders(node.server, settings.stallTimeoutMs ?? 30_000);
