@@ -1,13 +1,12 @@
 // Replicas behind the real endpoint picker of the Gateway API Inference Extension and a real Envoy, without a
 // cluster: how many requests find their adapter in the page pool of the replica that they come to.
 //
-//     node bench/router.mjs [--requests 1500] [--concurrency 12] [--tokens 8] [--pages 420] [--prompts short]
-//         [--csv FILE]
+//     node bench/router.mjs [--concurrency 12] [--tokens 8] [--csv FILE]
 //
 // Needs Go 1.26 and Python 3. The picker is built once (minutes). It reads a stand-in of the Kubernetes API
 // (bench/router/kubernetes-api.mjs) that has an InferencePool and two pods, 127.0.0.2 and 127.0.0.3, and
-// scrapes /metrics of each every 50 ms. Each way to pick starts with two fresh replicas; by default, their pools
-// hold about 0.6 of the 200 adapters. Popularity falls as 1/rank. Hits and loads are the engines' own counters.
+// scrapes /metrics of each every 50 ms. Each load (bench/router/load.mjs) and way to pick (pickers.mjs) starts with
+// two fresh replicas. Popularity falls as 1/rank. Hits and loads are the engines' own counters.
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -16,7 +15,7 @@ import { parseArgs } from 'node:util';
 import { writeAdapter } from '../test/e2e/suites/random-adapter.mjs';
 import { commitOf, describeMachine } from './machine.mjs';
 import { freePort, startGateway } from './router/gateway.mjs';
-import { PROMPTS, runLoad, zipf } from './router/load.mjs';
+import { LOADS, runLoad, zipf } from './router/load.mjs';
 import { PICKERS } from './router/pickers.mjs';
 import { getPrograms } from './router/programs.mjs';
 import { startReplicas } from './router/replicas.mjs';
@@ -25,23 +24,16 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const today = new Date().toISOString().slice(0, 10);
 const { values } = parseArgs({
   options: {
-    requests: { type: 'string', default: '1500' },
     concurrency: { type: 'string', default: '12' },
     tokens: { type: 'string', default: '8' },
-    pages: { type: 'string', default: '420' },
-    prompts: { type: 'string', default: 'short' }, // of router/load.mjs
     csv: { type: 'string', default: path.join(root, `bench/results/router-cpu-${today}.csv`) },
   },
 });
-const [requests, concurrency, tokens, pages] = [
-  ...[values.requests, values.concurrency, values.tokens, values.pages].map(Number),
-];
-const promptOf = PROMPTS[values.prompts];
-if (promptOf === undefined) throw new Error(`--prompts is one of ${Object.keys(PROMPTS)}`);
+const [concurrency, tokens] = [values.concurrency, values.tokens].map(Number);
 const ADAPTERS = 200;
 const addresses = ['127.0.0.2', '127.0.0.3'];
 
-const folder = mkdtempSync(path.join(tmpdir(), 'lorax-router-'));
+const folder = mkdtempSync(path.join(tmpdir(), 'lorax-bench-router-'));
 const adapterFolder = path.join(folder, 'adapters');
 mkdirSync(adapterFolder);
 const names = Array.from({ length: ADAPTERS }, (_, i) => `a${i}`);
@@ -55,7 +47,8 @@ console.log(machine);
 const rows = [];
 
 /** From empty pools, then on with them full; a row for each. */
-async function measure(picker, config) {
+async function measure([loadName, load], [picker, config]) {
+  const { pages, requests, promptOf } = load;
   const port = await freePort(addresses);
   const replicas = await startReplicas({
     ...{ addresses, port, adapterFolder, memory: pages * 65536 },
@@ -67,8 +60,9 @@ async function measure(picker, config) {
     const seen = new Set();
     let before = await replicas.counters();
     for (const phase of ['from empty', 'steady']) {
-      const load = { url: gateway.url, adapters, promptOf, count: requests, concurrency, tokens };
-      const asked = await runLoad(load);
+      const asked = await runLoad({
+        ...{ url: gateway.url, adapters, promptOf, count: requests, concurrency, tokens },
+      });
       const after = await replicas.counters();
       const each = (key) => after.map((replica, i) => replica[key] - before[i][key]);
       const sum = (key) => each(key).reduce((a, b) => a + b);
@@ -76,7 +70,7 @@ async function measure(picker, config) {
       const first = [...asked].filter((name) => !seen.has(name)).length;
       for (const name of asked) seen.add(name);
       const row = {
-        ...{ prompts: values.prompts, pages, picker, phase, requests: sum('finished') },
+        ...{ load: loadName, pages, picker, phase, requests: sum('finished') },
         ...{ hits: sum('hits'), loads: sum('loads') },
         ...{ firstLoads: first, evictions: sum('evictions') },
         hitRate: sum('hits') / (sum('hits') + sum('loads')),
@@ -87,7 +81,7 @@ async function measure(picker, config) {
       if (row.requests !== requests) throw new Error(`${row.requests} of ${requests} were served`);
       rows.push(row);
       console.log(
-        `${picker}, ${phase}: hit rate ${row.hitRate.toFixed(3)}, without first loads ` +
+        `${loadName}; ${picker}; ${phase}: hit rate ${row.hitRate.toFixed(3)}, without first loads ` +
           `${row.hitRateWithoutFirst.toFixed(3)}; ${row.loads} loads (${first} first), ` +
           `${(100 * row.shareOfFirstReplica).toFixed(0)} % to the first replica`,
       );
@@ -101,7 +95,9 @@ async function measure(picker, config) {
 }
 
 try {
-  for (const [picker, config] of Object.entries(PICKERS)) await measure(picker, config);
+  for (const load of Object.entries(LOADS)) {
+    for (const picker of Object.entries(PICKERS)) await measure(load, picker);
+  }
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }

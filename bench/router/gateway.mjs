@@ -89,16 +89,14 @@ export async function startGateway({ programs, folder, addresses, port, config }
     ],
     process.env,
   );
-  const numSaid = { picker: 0, envoy: 0 };
+  let numSaid = 0;
   const gateway = {
     url: `http://127.0.0.1:${listen}`,
-    /** What the programs had to say of errors since all was ready. */
+    /** What the programs had to say of errors: Envoy, since all was ready. */
     complaints() {
-      const errors = picker.lines
-        .slice(numSaid.picker)
-        .filter((line) => /"level":"error"/.test(line));
+      const errors = picker.lines.filter((line) => /"level":"error"/.test(line));
       const asked = [...unknown].map((pathname) => `no such thing in the cluster: ${pathname}`);
-      return [...asked, ...errors, ...envoy.lines.slice(numSaid.envoy)];
+      return [...asked, ...errors, ...envoy.lines.slice(numSaid)];
     },
     async stop() {
       await Promise.all([picker.stop(), envoy.stop()]);
@@ -106,12 +104,10 @@ export async function startGateway({ programs, folder, addresses, port, config }
     },
   };
   const isReady = async () => {
-    const [metrics, models] = await Promise.all([
-      fetch(`http://127.0.0.1:${ports.metrics}/metrics`).then((answer) => answer.text()),
-      fetch(`${gateway.url}/v1/models`).then(({ status }) => status),
-    ]);
-    const count = /^inference_pool_ready_pods\{[^}]*\} (\d+)$/m.exec(metrics)?.[1];
-    return Number(count) === addresses.length && models === 200;
+    const metrics = await fetch(`http://127.0.0.1:${ports.metrics}/metrics`);
+    const count = /^inference_pool_ready_pods\{[^}]*\} (\d+)$/m.exec(await metrics.text())?.[1];
+    if (Number(count) !== addresses.length) return false;
+    return (await fetch(`${gateway.url}/v1/models`)).status === 200;
   };
   for (let left = 150; !(await isReady().catch(() => false)); left--) {
     const ended = [picker, envoy].some(({ child }) => child.exitCode !== null);
@@ -123,7 +119,6 @@ export async function startGateway({ programs, folder, addresses, port, config }
     const said = [...picker.lines.slice(-15), ...envoy.lines.slice(-15)].join('\n');
     throw new Error(`the gateway does not get ready:\n${said}`);
   }
-  numSaid.picker = picker.lines.length;
-  numSaid.envoy = envoy.lines.length;
+  numSaid = envoy.lines.length;
   return gateway;
 }

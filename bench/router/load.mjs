@@ -13,14 +13,20 @@ export function* zipf(names, seed) {
   }
 }
 
-/** What is asked in request `i`. */
-export const PROMPTS = {
-  // Less than a block of tokens: nothing of it stays in pages.
-  short: (_, i) => `${i}: where is my order?`,
-  // Each adapter's users share its instructions, which stay in pages that adapters could have.
-  shared: (adapter, i) =>
-    `You answer customers of ${adapter}. ${`${adapter} sells shoes, hats and umbrellas. `.repeat(6)}` +
-    `${i}: where is my order?`,
+// Less than a block of tokens: nothing of it stays in pages.
+const short = (_, i) => `${i}: where is my order?`;
+// Each adapter's users share its instructions, which stay in pages that adapters could have.
+const instructed = (adapter, i) =>
+  `You answer customers of ${adapter}. ${`${adapter} sells shoes, hats and umbrellas. `.repeat(6)}` +
+  `${i}: where is my order?`;
+
+/** What is asked in request `i`, by users of how much of a pool: an adapter takes 3 to 4 pages. */
+export const LOADS = {
+  // A pool holds about 0.6 of 200 adapters, so both hold all of them.
+  short: { promptOf: short, pages: 420, requests: 1500 },
+  // Both together hold about 0.7 of them.
+  'short, small pools': { promptOf: short, pages: 240, requests: 1000 },
+  instructions: { promptOf: instructed, pages: 420, requests: 400 },
 };
 
 /** Resolves to the adapters that were asked for; an answer other than 200 throws. */
