@@ -32,8 +32,7 @@ export function getPrograms() {
   const picker = path.join(cache, 'epp');
   if (!existsSync(picker)) {
     const start = Date.now();
-    // Two packages at a time: some of the Kubernetes packages take more than a GB each to compile.
-    run(findGo(), ['build', '-p', '2', '-mod=readonly', '-buildvcs=false', '-o', picker, PICKER]);
+    run(findGo(), ['build', '-mod=readonly', '-buildvcs=false', '-o', picker, PICKER]);
     console.log(
       `bench: built the endpoint picker in ${((Date.now() - start) / 1000).toFixed(0)} s`,
     );
