@@ -1,7 +1,8 @@
 /**
  * How the Gateway API Inference Extension's endpoint picker reads a model server and scores replicas,
  * from its published protocol (docs/proposals/003-model-server-protocol) and its scorers' rules; written
- * anew here, against the text of /metrics alone.
+ * anew here, against the text of /metrics alone. bench/router.mjs asks the picker itself, which takes minutes to
+ * build.
  */
 
 export interface Series {
