@@ -9,13 +9,18 @@ import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom
 import type { AdapterEvent, Engine } from '../../types.js';
 import type { ServerApp } from '../environment.js';
 import type { EngineObserver } from '../process/observed-engine.js';
-import { takeCensus } from './adapter-census.js';
+import { takeCensus, type Census } from './adapter-census.js';
 import { registerLoraxMetrics } from './lorax-metrics.js';
 import { RequestMetrics } from './request-metrics.js';
 import { registerVllmMetrics, type ReadCensus } from './vllm-metrics.js';
 
 /** A scrape while the model is being loaded. */
 const CENSUS_TIMEOUT_MS = 2_000;
+/**
+ * Routers ask 20 times a second, and each adapter is a line or two: asked again within so many milliseconds for
+ * each that there is, a scrape gets the last one's text. With a few, all are new.
+ */
+const FRESH_MS_PER_ADAPTER = 0.05;
 const LOAD_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
 
 export class ServerMetrics {
@@ -30,6 +35,10 @@ export class ServerMetrics {
   readonly #loadFailures: Counter;
   /** Adapters on their way here -> since when. */
   readonly #loading = new Map<string, { at: number; from: 'remote' | 'disk' }>();
+  /** The newest, or the one that is being made. */
+  #scrape: Promise<string> | undefined;
+  /** As performance.now() has it; until then it is given again. */
+  #freshUntil = 0;
 
   constructor(
     private readonly engine: () => Engine,
@@ -108,20 +117,38 @@ export class ServerMetrics {
     });
   }
 
-  async text(): Promise<string> {
-    try {
-      const { tenants, waiting } = this.#requests;
-      const census = await Promise.race([
-        takeCensus(this.engine(), tenants, waiting),
-        sleep(CENSUS_TIMEOUT_MS, undefined, { ref: false }).then(() => {
-          throw new Error('the engine says nothing');
-        }),
-      ]);
-      this.#up.set(1);
-      for (const read of this.#readers) read(census);
-    } catch {
-      this.#up.set(0);
+  text(): Promise<string> {
+    if (this.#scrape === undefined || performance.now() > this.#freshUntil) {
+      this.#freshUntil = Infinity;
+      this.#scrape = this.scrape();
     }
-    return this.#registry.metrics();
+    return this.#scrape;
+  }
+
+  private async scrape(): Promise<string> {
+    let fresh = 0;
+    try {
+      const census = await this.census();
+      this.#up.set(census === undefined ? 0 : 1);
+      if (census !== undefined) {
+        for (const read of this.#readers) read(census);
+        fresh = census.adapters.length * FRESH_MS_PER_ADAPTER;
+      }
+      return await this.#registry.metrics();
+    } finally {
+      this.#freshUntil = performance.now() + fresh;
+    }
+  }
+
+  private async census(): Promise<Census | undefined> {
+    const { tenants, waiting } = this.#requests;
+    try {
+      return await Promise.race([
+        takeCensus(this.engine(), tenants, waiting),
+        sleep(CENSUS_TIMEOUT_MS, undefined, { ref: false }),
+      ]);
+    } catch {
+      return undefined;
+    }
   }
 }

@@ -58,6 +58,9 @@ export function registerVllmMetrics(registry: Registry, modelName: string): Read
     'Tokens of prompts that were looked for.',
   );
 
+  /** As loraLoaded has them. */
+  const levels = new Map<string, string>();
+
   return ({ info, stats, adapters, resident, waiting: wanted, maxResident, kvUsage: usage }) => {
     running.set(labels, stats.requests.running);
     waiting.set(labels, stats.requests.waiting);
@@ -79,13 +82,20 @@ export function registerVllmMetrics(registry: Registry, modelName: string): Read
       },
       Date.now() / 1000,
     );
-    loraLoaded.reset();
+    const gone = new Map(levels);
     let host = 0;
     for (const { name, state } of adapters) {
       const level = state === 'resident' ? 'gpu' : state === 'host' ? 'cpu' : undefined;
       if (level === undefined) continue;
       if (level === 'cpu') host++;
-      loraLoaded.set({ adapter_name: name, level, pinned: 'false' }, 1);
+      // Of thousands few have moved since the last scrape.
+      if (levels.get(name) === level) gone.delete(name);
+      else loraLoaded.set(loadedLabels(name, level), 1);
+      levels.set(name, level);
+    }
+    for (const [name, level] of gone) {
+      loraLoaded.remove(loadedLabels(name, level));
+      if (levels.get(name) === level) levels.delete(name);
     }
     inPool.set(labels, resident.length);
     inHost.set(labels, host);
@@ -97,3 +107,9 @@ export function registerVllmMetrics(registry: Registry, modelName: string): Read
     queries.inc(labels, stats.totals.promptTokens);
   };
 }
+
+const loadedLabels = (name: string, level: string) => ({
+  adapter_name: name,
+  level,
+  pinned: 'false',
+});
