@@ -17,6 +17,8 @@ export interface ChartSpec {
   format(value: number): string;
   /** Filled, each on top of those before it. */
   stacked?: boolean;
+  /** Where the y axis ends; unset: a little above the highest value. */
+  top?(): number | undefined;
 }
 
 export interface XAxis {
@@ -102,10 +104,10 @@ export class Chart {
     this.#uplot = new uPlot(
       {
         ...{ width, height, legend: { show: false }, series: [{}, ...series] },
-        padding: [6, 8, 0, 0],
+        padding: [6, 14, 0, 0],
         scales: {
           x: { time: false, range: [axis.min, 0] },
-          y: { range: (_, __, max) => [0, max > 0 ? max * 1.08 : 1] },
+          y: { range: (_, __, max) => [0, this.spec.top?.() ?? (max > 0 ? max * 1.08 : 1)] },
         },
         axes: [
           {

@@ -5,12 +5,15 @@ import { byId, setText } from './dom.js';
 import { count, milliseconds, short } from './format.js';
 import { SPAN_SECONDS, type Store } from './store.js';
 
-const MINUTES: XAxis = {
-  min: -SPAN_SECONDS,
-  splits: [-240, -180, -120, -60, 0],
-  label: (x) => (x === 0 ? 'now' : `−${-x / 60} min`),
-  discrete: false,
-};
+/** As long as there is something to show: a minute, two, or five. */
+const TIMES: readonly XAxis[] = [
+  [60, [-45, -30, -15, 0]],
+  [120, [-90, -60, -30, 0]],
+  [SPAN_SECONDS, [-240, -120, 0]],
+].map(([seconds, splits]) => ({
+  ...{ min: -(seconds as number), splits: splits as number[], discrete: false },
+  label: (x: number) => (x === 0 ? 'now' : x % 60 === 0 ? `−${-x / 60} min` : `−${-x} s`),
+}));
 const STEPS: XAxis = {
   min: -256,
   splits: [-200, -100, 0],
@@ -39,6 +42,7 @@ export class Charts {
   });
   readonly #pool = new Chart(byId('chart-pool'), {
     ...{ title: 'Pages held', format: short, stacked: true },
+    top: () => this.store.event?.now?.pages.total,
     series: [
       { label: 'KV', color: '--kv' },
       { label: 'prefixes', color: '--cold' },
@@ -77,16 +81,16 @@ export class Charts {
 
   draw({ now, windowSeconds }: DashboardEvent): void {
     const { points } = this.store;
-    const x = this.#times();
+    const { x, axis } = this.#times();
     const of = (read: (point: DashboardPoint) => number | null | undefined) =>
       points.map((point) => read(point) ?? null);
-    this.#tokens.draw(MINUTES, x, [of((p) => p.outputPerSecond), of((p) => p.promptPerSecond)]);
-    this.#first.draw(MINUTES, x, [of((p) => p.firstTokenMs?.p50), of((p) => p.firstTokenMs?.p99)]);
-    this.#between.draw(MINUTES, x, [
+    this.#tokens.draw(axis, x, [of((p) => p.outputPerSecond), of((p) => p.promptPerSecond)]);
+    this.#first.draw(axis, x, [of((p) => p.firstTokenMs?.p50), of((p) => p.firstTokenMs?.p99)]);
+    this.#between.draw(axis, x, [
       of((p) => p.betweenTokensMs?.p50),
       of((p) => p.betweenTokensMs?.p99),
     ]);
-    this.#pool.draw(MINUTES, x, [
+    this.#pool.draw(axis, x, [
       ...[of((p) => p.pages?.kv), of((p) => p.pages?.cold)],
       ...[of((p) => p.pages?.adapter), of((p) => p.pages?.retiring)],
     ]);
@@ -98,16 +102,19 @@ export class Charts {
     this.#drawBatch();
   }
 
-  #times(): number[] {
+  #times(): { x: number[]; axis: XAxis } {
     const { points } = this.store;
     const newest = points.at(-1)?.at ?? 0;
-    return points.map(({ at }) => (at - newest) / 1000);
+    const x = points.map(({ at }) => (at - newest) / 1000);
+    const axis = TIMES.find(({ min }) => (x[0] ?? 0) >= min) ?? (TIMES.at(-1) as XAxis);
+    return { x, axis };
   }
 
   #drawBatch(): void {
     const isTime = this.#view === 'time';
-    const axis = isTime ? MINUTES : STEPS;
-    const x = isTime ? this.#times() : this.#steps.map((_, i) => i - this.#steps.length);
+    const { x, axis } = isTime
+      ? this.#times()
+      : { x: this.#steps.map((_, i) => i - this.#steps.length), axis: STEPS };
     const { points } = this.store;
     const column = (key: 'prefill' | 'decode' | 'adapters' | 'ms', i: 0 | 1 | 2 | 3) =>
       isTime ? points.map(({ step }) => step?.[key] ?? null) : this.#steps.map((step) => step[i]);

@@ -18,8 +18,8 @@ const TILES = {
   Running: ({ now }) => [count(now?.requests.running ?? 0), 'requests'],
   Waiting: ({ now }) => [count(now?.requests.waiting ?? 0), 'requests'],
   Output: ({ point }) => [shown(point.outputPerSecond, short), 'tokens/s'],
-  'First token': ({ point }) => quantiles(point.firstTokenMs),
-  'Between tokens': ({ point }) => quantiles(point.betweenTokensMs),
+  'First token (p50)': ({ point }) => quantiles(point.firstTokenMs),
+  'Next token (p50)': ({ point }) => quantiles(point.betweenTokensMs),
   'Prompt reuse': ({ now }) => {
     const { cachedTokens = 0, promptTokens = 0 } = now?.totals ?? {};
     return [percent(cachedTokens, promptTokens), `of ${short(promptTokens)} tokens`];
@@ -30,11 +30,11 @@ const TILES = {
   },
   'Host memory': ({ now }) => [
     bytes(now?.host.bytes ?? 0),
-    `of ${bytes(now?.host.budgetBytes ?? 0)} for adapters`,
+    `of ${bytes(now?.host.budgetBytes ?? 0)}`,
   ],
-  Requests: ({ now }) => {
-    const { finished = 0, aborted = 0, failed = 0 } = now?.totals ?? {};
-    return [short(finished), `${short(aborted)} aborted, ${short(failed)} failed`];
+  Finished: ({ now }) => {
+    const { finished = 0, failed = 0 } = now?.totals ?? {};
+    return [short(finished), `${short(failed)} failed`];
   },
 } satisfies Record<string, (event: DashboardEvent) => Tile>;
 
@@ -90,6 +90,6 @@ function shown(value: number | null, format: (value: number) => string): string 
 
 function quantiles(found: { p50: number; p99: number } | null): Tile {
   return found === null
-    ? ['–', 'p50']
-    : [milliseconds(found.p50), `p50; p99 ${milliseconds(found.p99)}`];
+    ? ['–', 'p99 –']
+    : [milliseconds(found.p50), `p99 ${milliseconds(found.p99)}`];
 }

@@ -62,16 +62,16 @@ interface Owner {
 
 /** Names of one content share its pages; a tenant's are its own. */
 function adapterOwners(total: number, adapters: readonly AdapterRow[]) {
-  const contents = new Map<string, { name: string; pages: number; running: number }>();
-  for (const { name, tenant, hash, state, pages, running } of adapters) {
+  const contents = new Map<string, { name: string; pages: number; holding: number }>();
+  for (const { name, tenant, hash, state, pages, holding } of adapters) {
     if (state !== 'resident') continue;
     const key = `${tenant ?? ''}\0${hash ?? name}`;
     const same = contents.get(key);
     const shown = tenant === undefined ? name : `${name} (${tenant})`;
-    if (same === undefined) contents.set(key, { name: shown, pages, running });
+    if (same === undefined) contents.set(key, { name: shown, pages, holding });
     else {
       same.name += `, ${shown}`;
-      same.running += running;
+      same.holding = Math.max(same.holding, holding);
     }
   }
   let left = total;
@@ -82,8 +82,8 @@ function adapterOwners(total: number, adapters: readonly AdapterRow[]) {
   };
   const sorted = [...contents.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   return {
-    used: sorted.filter(({ running }) => running > 0).map(take),
-    idle: sorted.filter(({ running }) => running === 0).map(take),
+    used: sorted.filter(({ holding }) => holding > 0).map(take),
+    idle: sorted.filter(({ holding }) => holding === 0).map(take),
   };
 }
 

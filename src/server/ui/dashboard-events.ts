@@ -62,8 +62,11 @@ export interface AdapterRow {
   bytes: number;
   pages: number;
   rank: number;
+  /** Requests that name it. */
   running: number;
   waiting: number;
+  /** That hold its content in pages: other names may stand for the same. */
+  holding: number;
   /** That have started, since the server's start. */
   requests: number;
   /** Why it failed, in words. */

@@ -21,16 +21,27 @@ export async function sampleEngine(engine: Engine, watch: RequestWatch): Promise
     engine.adapters.list(),
     ...tenants.map((id) => engine.tenant(id).adapters.list()),
   ]);
-  const rowsOf = (tenant: string | undefined, list: AdapterInfo[]) =>
-    list.map((adapter) => rowOf(tenant, adapter, info, watch));
+  const rows = new Map<string, AdapterRow>();
+  const add = (tenant: string | undefined, list: readonly AdapterInfo[]) => {
+    for (const adapter of list) rows.set(keyOf(tenant, adapter.name), rowOf(tenant, adapter, info));
+  };
+  add(undefined, shared);
+  owned.forEach((list, i) => add(tenants[i], list));
+  for (const { tenant, name, running, waiting, requests } of watch.counts) {
+    // A name that a tenant has not for itself is everybody's.
+    const row = rows.get(keyOf(tenant, name)) ?? rows.get(keyOf(undefined, name));
+    if (row === undefined) continue;
+    row.running += running;
+    row.waiting += waiting;
+    row.requests += requests;
+  }
   return {
     ...{ at: Date.now(), facts: factsOf(info), now: nowOf(stats) },
-    adapters: [
-      ...rowsOf(undefined, shared),
-      ...owned.flatMap((list, i) => rowsOf(tenants[i], list)),
-    ],
+    adapters: [...rows.values()],
   };
 }
+
+const keyOf = (tenant: string | undefined, name: string) => `${tenant ?? ''}\0${name}`;
 
 function factsOf(info: EngineInfo): EngineFacts {
   const { architecture, device, deviceDescription, precision } = info;
@@ -51,18 +62,17 @@ function nowOf({ pages, host, requests, totals, recentSteps }: EngineStats): Eng
   };
 }
 
+/** Without counts. */
 function rowOf(
   tenant: string | undefined,
   { name, state, source, hash, bytes, rank, activeRequests, error }: AdapterInfo,
   { pageBytes }: EngineInfo,
-  watch: RequestWatch,
 ): AdapterRow {
-  const { waiting, requests } = watch.of(tenant, name);
   return {
-    ...{ name, state, source, bytes, rank, waiting, requests },
+    ...{ name, state, source, bytes, rank, running: 0, waiting: 0, requests: 0 },
     ...(tenant === undefined ? {} : { tenant }),
     ...(hash === undefined ? {} : { hash: hash.slice(0, 12) }),
     ...(error === undefined ? {} : { error: error.message }),
-    ...{ pages: Math.ceil(bytes / Math.max(1, pageBytes)), running: activeRequests },
+    ...{ pages: Math.ceil(bytes / Math.max(1, pageBytes)), holding: activeRequests },
   };
 }

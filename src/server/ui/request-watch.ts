@@ -14,12 +14,18 @@ export interface AdapterCounts {
   requests: number;
 }
 
+/** What a tenant, or those who are none, asked of a name. */
+export interface NamedCounts extends AdapterCounts {
+  tenant: string | undefined;
+  name: string;
+}
+
 export const WINDOW_SECONDS = 30;
 
 export class RequestWatch {
   readonly firstToken = new LatencyWindow(WINDOW_SECONDS);
   readonly betweenTokens = new LatencyWindow(WINDOW_SECONDS);
-  readonly #counts = new Map<string, AdapterCounts>();
+  readonly #counts = new Map<string, NamedCounts>();
   readonly #tenants = new Set<string>();
 
   /** Those that have asked for something. */
@@ -27,17 +33,17 @@ export class RequestWatch {
     return this.#tenants;
   }
 
-  of(tenant: string | undefined, name: string): AdapterCounts {
-    return this.#counts.get(keyOf(tenant, name)) ?? { waiting: 0, running: 0, requests: 0 };
+  get counts(): Iterable<NamedCounts> {
+    return this.#counts.values();
   }
 
   readonly observer: EngineObserver = ({ kind, adapters, tenant }) => {
     if (tenant !== undefined) this.#tenants.add(tenant);
-    const keys = adapters.map((name) => keyOf(tenant, name));
+    const names = adapters.map(withoutVersion);
     let state: 'waiting' | 'running' | 'over' = 'waiting';
     let isFirst = true;
     const move = (to: typeof state) => {
-      for (const key of keys) this.#move(key, state, to);
+      for (const name of names) this.#move(tenant, name, state, to);
       state = to;
     };
     move('waiting');
@@ -58,8 +64,10 @@ export class RequestWatch {
     };
   };
 
-  #move(key: string, from: string, to: string): void {
-    const counts = this.#counts.get(key) ?? { waiting: 0, running: 0, requests: 0 };
+  #move(tenant: string | undefined, name: string, from: string, to: string): void {
+    const key = `${tenant ?? ''}\0${name}`;
+    const none = { tenant, name, waiting: 0, running: 0, requests: 0 };
+    const counts = this.#counts.get(key) ?? none;
     this.#counts.set(key, counts);
     if (to === 'waiting') counts.waiting++;
     else if (from === 'waiting') counts.waiting--;
@@ -72,4 +80,5 @@ export class RequestWatch {
   }
 }
 
-const keyOf = (tenant: string | undefined, name: string) => `${tenant ?? ''}\0${name}`;
+/** name@hash is its name's. */
+const withoutVersion = (name: string) => name.replace(/@[^@]*$/, '');
