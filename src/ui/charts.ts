@@ -17,7 +17,7 @@ const TIMES: readonly XAxis[] = [
 const STEPS: XAxis = {
   min: -256,
   splits: [-200, -100, 0],
-  label: (x) => (x === 0 ? 'newest' : `−${-x}`),
+  label: (x) => (x === 0 ? 'now' : `−${-x}`),
   discrete: true,
 };
 
@@ -63,7 +63,7 @@ export class Charts {
   });
   readonly #step = new Chart(byId('chart-step'), {
     ...{ title: 'Time of a step', format: milliseconds },
-    series: [{ label: 'mean', color: '--series-4' }],
+    series: [{ label: 'step', color: '--series-4' }],
   });
   #view: 'time' | 'steps' = 'time';
   #steps: readonly StepRow[] = [];

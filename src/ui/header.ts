@@ -18,8 +18,8 @@ const TILES = {
   Running: ({ now }) => [count(now?.requests.running ?? 0), 'requests'],
   Waiting: ({ now }) => [count(now?.requests.waiting ?? 0), 'requests'],
   Output: ({ point }) => [shown(point.outputPerSecond, short), 'tokens/s'],
-  'First token (p50)': ({ point }) => quantiles(point.firstTokenMs),
-  'Next token (p50)': ({ point }) => quantiles(point.betweenTokensMs),
+  'First token, p50': ({ point }) => quantiles(point.firstTokenMs),
+  'Next token, p50': ({ point }) => quantiles(point.betweenTokensMs),
   'Prompt reuse': ({ now }) => {
     const { cachedTokens = 0, promptTokens = 0 } = now?.totals ?? {};
     return [percent(cachedTokens, promptTokens), `of ${short(promptTokens)} tokens`];
