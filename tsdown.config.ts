@@ -5,6 +5,7 @@
 // traces files for a deployment finds it by its URL, but not what it would import.
 import { defineConfig } from 'tsdown';
 import { bundledLicenses } from './scripts/bundled-licenses.mjs';
+import { uiAssets } from './scripts/ui-assets.mjs';
 
 const shared = {
   platform: 'node',
@@ -66,5 +67,18 @@ export default defineConfig([
     dts: false,
     deps: { onlyBundle: false },
     plugins: [bundledLicenses('LICENSES.cli.txt')],
+  },
+  {
+    // The dashboard: for browsers, which get it as it is (src/server/ui/page-files.ts).
+    entry: { app: 'src/ui/main.ts' },
+    outDir: 'dist/ui',
+    platform: 'browser',
+    target: 'es2022',
+    format: ['esm'],
+    outExtensions: () => ({ js: '.js' }),
+    ...{ hash: false, report: false, clean: false, dts: false, minify: true },
+    tsconfig: 'src/ui/tsconfig.json',
+    deps: { onlyBundle: false, alwaysBundle: ['uplot'] },
+    plugins: [bundledLicenses('LICENSES.txt'), uiAssets()],
   },
 ]);

@@ -9,11 +9,13 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     // test/smollm2 needs a fetched model: `npm run check:smollm2`. test/next and test/install need
-    // what scripts/test-next.mjs and scripts/test-package.mjs have installed.
+    // what scripts/test-browsers.mjs and scripts/test-package.mjs have installed, test/dashboard the
+    // browser that the former has looked for.
     exclude: [
       '**/node_modules/**',
       'test/native/**',
       ...(process.env.LORAX_TEST_SMOLLM2 ? [] : ['test/smollm2/**']),
+      ...(process.env.LORAX_TEST_CHROMIUM === undefined ? ['test/dashboard/**'] : []),
       ...(process.env.LORAX_TEST_NEXT ? [] : ['test/next/**']),
       ...(process.env.LORAX_TEST_INSTALL ? [] : ['test/install/**']),
     ],

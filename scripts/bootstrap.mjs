@@ -138,7 +138,7 @@ export function buildJavaScript() {
     'dist/.stamp',
     [
       ...['src', 'worker', 'tsdown.config.ts', 'tsconfig.json', 'package.json'],
-      'scripts/bundled-licenses.mjs',
+      ...['scripts/bundled-licenses.mjs', 'scripts/ui-assets.mjs'],
     ],
     '',
     () => {

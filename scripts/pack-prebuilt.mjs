@@ -2,7 +2,7 @@
 // CUDA backend go beside those of other machines that a release has collected in prebuilds/. Debug
 // information stays here. The checkout is left as it is.
 //     node scripts/pack-prebuilt.mjs [--out lorax-js.tgz] [--cuda build/Release/lorax_cuda.so]
-// Also used by test-package.mjs and test-next.mjs, and by examples/nextjs-chat.
+// Also used by test-package.mjs and test-browsers.mjs, and by examples/nextjs-chat.
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';

@@ -71,11 +71,13 @@ export interface ServeConfig {
   graceMs?: number;
   /** The one key of a server without tenants. */
   apiKey?: KeyText;
-  /** Opens what changes or shows the server: adapter updates, metrics. */
+  /** Opens what changes or shows the server: adapter updates, metrics, the dashboard. */
   adminKey?: KeyText;
   tenants?: TenantConfig[];
   /** Who may read /metrics. Default: 'admin' where there are keys, else 'open'. */
   metrics?: 'open' | 'admin' | 'off';
+  /** Who may see what the dashboard at /ui shows. Default: 'admin' where there are keys, else 'open'. */
+  ui?: 'open' | 'admin' | 'off';
   /** The engine in a child process. */
   isolate?: boolean;
   logLevel?: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'silent';

@@ -1,6 +1,6 @@
 /**
  * examples/nextjs-chat as its users run it: built, in development, as standalone output. Run by
- * scripts/test-next.mjs, which installs a copy of it from a packed lorax-js and looks for a browser.
+ * scripts/test-browsers.mjs, which installs a copy of it from a packed lorax-js and looks for a browser.
  */
 import { execFile } from 'node:child_process';
 import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';

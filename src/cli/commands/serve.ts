@@ -49,6 +49,7 @@ export const serve: Command = {
       const { deviceDescription } = await server.loaded;
       terminal.result({ url: server.url, device: deviceDescription }, () => [
         `${terminal.style('green', 'serving')} at ${server.url} (${deviceDescription})`,
+        ...(settings.ui === 'off' ? [] : [`dashboard at ${server.url}/ui`]),
       ]);
     } catch (error) {
       await server.close(0);

@@ -85,12 +85,17 @@ export const SETTINGS: Readonly<Record<SettingKey, SettingSpec>> = {
   },
   adminKey: {
     ...{ type: 'string', value: '<key>', secret: true, otherwise: 'none' },
-    help: 'opens adapter updates and metrics; better as LORAX_ADMIN_KEY',
+    help: 'opens adapter updates, metrics and the dashboard; better as LORAX_ADMIN_KEY',
   },
   metrics: {
     ...{ type: 'string', choices: ['open', 'admin', 'off'] },
     ...{ otherwise: 'admin where there are keys, else open' },
     help: 'who may read /metrics: open, admin or off',
+  },
+  ui: {
+    ...{ type: 'string', choices: ['open', 'admin', 'off'] },
+    ...{ otherwise: 'admin where there are keys, else open' },
+    help: 'who may see the dashboard at /ui: open, admin or off',
   },
   isolate: {
     ...{ type: 'boolean', otherwise: 'false' },

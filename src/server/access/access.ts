@@ -17,6 +17,7 @@ import type { Engine, EngineView } from '../../types.js';
 import type { ServerMiddleware } from '../environment.js';
 import { HttpError } from '../http-error.js';
 import type { ServeConfig, TenantConfig } from '../serve-config.js';
+import { isUiFile, UI_DATA } from '../ui/paths.js';
 import { KeyRing } from './key-ring.js';
 import { restrictView } from './restricted-view.js';
 import { TenantAllowance } from './tenant-limits.js';
@@ -39,7 +40,7 @@ interface TenantAccess {
 
 export type AccessConfig = Pick<
   ServeConfig,
-  'apiKey' | 'adminKey' | 'tenants' | 'adapterUpdates' | 'adapterSources' | 'metrics'
+  'apiKey' | 'adminKey' | 'tenants' | 'adapterUpdates' | 'adapterSources' | 'metrics' | 'ui'
 >;
 
 const ADMIN_PATHS: ReadonlySet<string> = new Set([
@@ -69,9 +70,15 @@ export function createAccess(engine: Engine, config: AccessConfig): Access {
     tenant.keys.forEach((key, i) => keys.add(key, owner, `tenants.${tenant.id}.keys[${i}]`));
   }
   const open = tenants.length === 0;
-  const metricsAre = config.metrics ?? (open && adminKey === undefined ? 'open' : 'admin');
-  const isAdminPath = (path: string) =>
-    ADMIN_PATHS.has(path) || (path === '/metrics' && metricsAre === 'admin');
+  const usual = open && adminKey === undefined ? 'open' : 'admin';
+  /** What shows the server -> who may see it. */
+  const watching = new Map([
+    ['/metrics', config.metrics ?? usual],
+    [UI_DATA, config.ui ?? usual],
+  ]);
+  const isAdminPath = (path: string) => ADMIN_PATHS.has(path) || watching.get(path) === 'admin';
+  const isPublic = (path: string) =>
+    watching.get(path) === 'open' || (isUiFile(path) && config.ui !== 'off');
   const everything = {
     ...{ mayUse: () => true, mayUseBase: true, allowance: undefined },
     listShared: () => engine.adapters.list(),
@@ -81,7 +88,7 @@ export function createAccess(engine: Engine, config: AccessConfig): Access {
 
   const middleware: ServerMiddleware = async (c, next) => {
     const { path } = c.req;
-    if (path === '/metrics' && metricsAre === 'open') return next();
+    if (isPublic(path)) return next();
     if (isAdminPath(path)) {
       const owner = identify(keys, c.req.header('authorization'));
       if (!owner.admin) throw new HttpError(403, 'This needs a key with the admin scope.');

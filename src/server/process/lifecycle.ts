@@ -11,6 +11,7 @@ import type { Engine } from '../../types.js';
 import { LoraxError } from '../../errors.js';
 import type { ServerContext, ServerMiddleware } from '../environment.js';
 import { HttpError } from '../http-error.js';
+import { isUiPath, UI_DATA } from '../ui/paths.js';
 
 export interface LifecycleOptions {
   maxQueued: number;
@@ -30,6 +31,10 @@ export class Lifecycle {
     private readonly options: LifecycleOptions,
   ) {}
 
+  get isDraining(): boolean {
+    return this.#draining;
+  }
+
   get numOpen(): number {
     return this.#open.size;
   }
@@ -43,14 +48,16 @@ export class Lifecycle {
     const { method, path } = c.req;
     if (method === 'GET' && path === '/health') return c.json({ status: 'ok' });
     if (method === 'GET' && path === '/ready') return this.answerReady(c);
-    if (this.#draining && path !== '/metrics') throw this.refusal();
+    if (this.#draining && !isWatching(method, path)) throw this.refusal();
     await next();
     if (this.#draining) c.header('connection', 'close');
   };
 
   /** Before the first request. */
   watch(server: Server): void {
-    server.prependListener('request', (_request: IncomingMessage, response: ServerResponse) => {
+    server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
+      // Whoever watches watches to the end: that would never be one.
+      if (request.method === 'GET' && request.url?.split('?', 1)[0] === UI_DATA) return;
       this.#open.add(response);
       response.once('close', () => this.#open.delete(response));
     });
@@ -93,4 +100,9 @@ export class Lifecycle {
       headers: { 'retry-after': String(this.options.retryAfterSeconds), connection: 'close' },
     });
   }
+}
+
+/** It shows the server, the drain too. */
+function isWatching(method: string, path: string): boolean {
+  return method === 'GET' && (path === '/metrics' || isUiPath(path));
 }

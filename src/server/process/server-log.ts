@@ -8,6 +8,7 @@ import pino, { type DestinationStream, type Logger } from 'pino';
 import { LoraxError } from '../../errors.js';
 import type { ServerMiddleware } from '../environment.js';
 import type { ServeConfig } from '../serve-config.js';
+import { isUiPath } from '../ui/paths.js';
 import type { EngineObserver } from './observed-engine.js';
 import { currentScope } from './request-scope.js';
 
@@ -20,8 +21,9 @@ export function createLog(
   return pino({ name: 'lorax-js', level: logLevel }, destination);
 }
 
-/** Paths that are asked every second by machines. */
+/** Paths that machines ask every second, and those that only watch. */
 const QUIET: ReadonlySet<string> = new Set(['/health', '/ready', '/metrics']);
+const isQuiet = (path: string) => QUIET.has(path) || isUiPath(path);
 
 /** Bodies only where prompts may be logged, which is never the default. */
 export function logMiddleware(log: ServerLog, logPrompts: boolean): ServerMiddleware {
@@ -36,7 +38,7 @@ export function logMiddleware(log: ServerLog, logPrompts: boolean): ServerMiddle
     }
     await next();
     const { method, path } = c.req;
-    const level = QUIET.has(path) ? 'debug' : 'info';
+    const level = isQuiet(path) ? 'debug' : 'info';
     log[level](
       {
         ...{ requestId: c.get('requestId'), tenant: c.get('tenant'), method },

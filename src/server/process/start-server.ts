@@ -21,6 +21,7 @@ import { ServerMetrics } from '../metrics/server-metrics.js';
 import { baseModelName } from '../model-name.js';
 import { serveOnNode, type ListenOptions, type NodeServer } from '../serve-on-node.js';
 import type { ServeConfig } from '../serve-config.js';
+import { Dashboard } from '../ui/dashboard.js';
 import { keepEngine } from './engine-keeper.js';
 import { Lifecycle } from './lifecycle.js';
 import { observeEngine } from './observed-engine.js';
@@ -70,21 +71,30 @@ export async function startServer(
   }
   const modelName = baseModelName(settings as { modelName: string | undefined }, { model });
   const metrics = new ServerMetrics(() => engine, modelName);
+  const dashboard = new Dashboard(() => engine, { modelName });
   const made = createEngineWithNames(
     settings.isolate === true ? connectProcess : connectWorker,
     engineOptions(settings, model, metrics, hooks),
   );
   const engine: Engine = observeEngine(made.engine, [
     ...metrics.observers,
+    ...(settings.ui === 'off' ? [] : [dashboard.observer]),
     logObserver(log),
     traceObserver(modelName),
     keepEngine(() => engine, {
-      lost: ({ code, message }) => {
+      lost: (error) => {
         metrics.engineLost();
-        log.error({ code }, message);
+        dashboard.engineIsLost(error);
+        log.error({ code: error.code }, error.message);
       },
-      back: () => log.info('the engine is back'),
-      gone: (error) => log.fatal({ code: codeOf(error) }, 'the engine does not come back'),
+      back: () => {
+        dashboard.engineIsBack();
+        log.info('the engine is back');
+      },
+      gone: (error) => {
+        dashboard.engineIsGone(error);
+        log.fatal({ code: codeOf(error) }, 'the engine does not come back');
+      },
     }),
   ]);
   try {
@@ -108,6 +118,7 @@ export async function startServer(
       ],
     });
     if (settings.metrics !== 'off') metrics.register(server.app);
+    if (settings.ui !== 'off') dashboard.register(server.app, lifecycle);
     const door: LoraxServer['door'] = (method, path) => {
       const refusal = lifecycle.isDraining ? undefined : server.door(method, path);
       if (refusal !== undefined) metrics.refused();
