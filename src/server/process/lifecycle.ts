@@ -39,10 +39,6 @@ export class Lifecycle {
     return this.#open.size;
   }
 
-  get isDraining(): boolean {
-    return this.#draining;
-  }
-
   /** Before every other one; answers the probes itself, whatever the state and whoever asks. */
   readonly middleware: ServerMiddleware = async (c, next) => {
     const { method, path } = c.req;
