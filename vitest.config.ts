@@ -8,14 +8,15 @@ const dist = (file: string) => fileURLToPath(new URL(`./dist/${file}`, import.me
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    // test/smollm2 needs a fetched model: `npm run check:smollm2`. test/next and test/install need
-    // what scripts/test-next.mjs and scripts/test-package.mjs have installed.
+    // test/smollm2 needs a fetched model: `npm run check:smollm2`. test/next, test/install and test/chart
+    // need what scripts/test-next.mjs, test-package.mjs and check-chart.mjs have installed.
     exclude: [
       '**/node_modules/**',
       'test/native/**',
       ...(process.env.LORAX_TEST_SMOLLM2 ? [] : ['test/smollm2/**']),
       ...(process.env.LORAX_TEST_NEXT ? [] : ['test/next/**']),
       ...(process.env.LORAX_TEST_INSTALL ? [] : ['test/install/**']),
+      ...(process.env.LORAX_TEST_CHART ? [] : ['test/chart/**']),
     ],
     globalSetup: ['test/global-setup.ts'],
     // Tests with worker threads and process exits of their own need real processes.
