@@ -1,7 +1,6 @@
 // The server as a process: what it says at its start, its probes, and its ends.
 import {
   cpSync,
-  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -139,11 +138,7 @@ function crashingPackage(): { cli: string; crash(): void } {
   for (const file of readdirSync(dist).filter((name) => name.endsWith('.mjs'))) {
     cpSync(path.join(dist, file), path.join(home, 'dist', file));
   }
-  for (const folder of ['build', 'prebuilds']) {
-    if (existsSync(path.join(root, folder))) {
-      symlinkSync(path.join(root, folder), path.join(home, folder));
-    }
-  }
+  symlinkSync(path.join(root, 'build'), path.join(home, 'build'));
   const signal = path.join(home, 'crash-now');
   cpSync(path.join(dist, 'worker.mjs'), path.join(home, 'dist', 'real-worker.mjs'));
   writeFileSync(
