@@ -115,7 +115,8 @@ test('a worker that crashes costs the open streams an error event each, and is b
     expect(end.errors.map(({ code }) => code)).toEqual(['worker_died']);
   }
   // Nobody asked for it.
-  await expect.poll(() => server.log.some(({ msg }) => msg === 'the engine is back')).toBe(true);
+  const isBack = () => server.log.some(({ msg }) => msg === 'the engine is back');
+  await expect.poll(isBack, { timeout: 10_000 }).toBe(true);
   expect(performance.now() - crashedAt).toBeLessThan(10_000);
   const after = await readStream(server.post('/v1/completions', longRequest(5)));
   expect(after).toMatchObject({ status: 200, errors: [], done: true });
