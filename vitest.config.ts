@@ -8,9 +8,9 @@ const dist = (file: string) => fileURLToPath(new URL(`./dist/${file}`, import.me
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    // test/smollm2 needs a fetched model: `npm run check:smollm2`. test/next and test/install need
-    // what scripts/test-browsers.mjs and scripts/test-package.mjs have installed, test/dashboard the
-    // browser that the former has looked for.
+    // test/smollm2 needs a fetched model: `npm run check:smollm2`. test/next, test/install and test/chart
+    // need what scripts/test-browsers.mjs, test-package.mjs and check-chart.mjs have installed, test/dashboard
+    // the browser that the first of them has looked for.
     exclude: [
       '**/node_modules/**',
       'test/native/**',
@@ -18,6 +18,7 @@ export default defineConfig({
       ...(process.env.LORAX_TEST_CHROMIUM === undefined ? ['test/dashboard/**'] : []),
       ...(process.env.LORAX_TEST_NEXT ? [] : ['test/next/**']),
       ...(process.env.LORAX_TEST_INSTALL ? [] : ['test/install/**']),
+      ...(process.env.LORAX_TEST_CHART ? [] : ['test/chart/**']),
     ],
     globalSetup: ['test/global-setup.ts'],
     // Tests with worker threads and process exits of their own need real processes.

@@ -1,30 +1,42 @@
-// npm's install script: use a prebuilt addon that loads here, else build from source. A machine
-// that cannot do either still installs: what is missing is said here, kept in build/not-built.txt,
+// npm's install script: build from source, unless the platform's package was installed and loads here. A
+// machine that cannot do either still installs: what is missing is said here, kept in build/not-built.txt,
 // and the first call fails with ADDON_NOT_BUILT, which names `npx lorax-js build`.
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
+import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { buildNative } from './build-native.mjs';
+import { currentPlatform, SCOPE } from './platform-packages.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const prebuilt = path.join(root, 'prebuilds', `${process.platform}-${process.arch}`, 'lorax.node');
 const notBuilt = path.join(root, 'build', 'not-built.txt');
 
-/** Tried in a process of its own: a binary for another libc can do worse than throw. */
-function loads(file) {
-  if (!fs.existsSync(file)) return false;
+/**
+ * Whether the platform's package has an addon that loads. Tried in a process of its own: a binary for
+ * another libc can do worse than throw.
+ */
+function hasPrebuilt() {
+  let file;
+  try {
+    file = createRequire(import.meta.url).resolve(`${SCOPE}/${currentPlatform()}/lorax.node`);
+  } catch {
+    return false;
+  }
   const probe = spawnSync(process.execPath, ['-e', 'require(process.argv[1])', file], {
-    stdio: 'ignore',
+    encoding: 'utf8',
   });
-  return probe.status === 0;
+  if (probe.status === 0) return true;
+  const reason = /Error: (.*)/.exec(probe.stderr)?.[1] ?? `ended with ${probe.signal}`;
+  process.stderr.write(`lorax-js: ${file} does not load here (${reason}): building from source\n`);
+  return false;
 }
 
 function install() {
   // A checkout (tests are not published) is made ready by scripts/bootstrap.mjs instead.
   if (fs.existsSync(path.join(root, 'test', 'global-setup.ts'))) return;
-  if (loads(prebuilt)) return;
+  if (hasPrebuilt()) return;
   const built = buildNative();
   if (built.ok) {
     fs.rmSync(notBuilt, { force: true });

@@ -29,9 +29,10 @@ async function installExample(work) {
   const example = path.join(root, 'examples/nextjs-chat');
   const isSource = (file) => !['node_modules', '.next'].includes(path.basename(file));
   fs.cpSync(example, app, { recursive: true, filter: isSource });
-  await packPrebuilt({ out: path.join(app, 'lorax-js.tgz'), cuda: builtCudaPlugin() });
+  const packed = await packPrebuilt({ out: app, cuda: builtCudaPlugin() });
   say('installing Next.js ...');
-  run('npm', ['install', '--no-save', '--no-audit', '--no-fund', './lorax-js.tgz'], app);
+  const tarballs = packed.map(({ tarball }) => tarball);
+  run('npm', ['install', '--no-save', '--no-audit', '--no-fund', ...tarballs], app);
   return app;
 }
 

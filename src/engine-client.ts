@@ -42,7 +42,7 @@ import type {
   TokenizeRequest,
   TokenizeResult,
 } from './types.js';
-import { addonPaths, cudaPluginPaths } from './worker-connection.js';
+import { addonPaths, cudaPluginPaths } from './platform-packages.js';
 import type { Connect } from './worker-connection.js';
 import { WorkerLink } from './worker-link.js';
 

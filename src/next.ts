@@ -12,13 +12,13 @@ import { checkArray, describe, invalidOptions } from './check-shape.js';
 
 const PACKAGE_NAME = 'lorax-js';
 
-/** Opened by path at run time: see worker-connection.ts. Those that are not there match nothing. */
+/** Opened by path at run time: see platform-packages.ts. Those that are not there match nothing. */
 const RUNTIME_FILES = [
   'dist/worker.mjs',
   'build/Release/lorax.node',
   'build/Release/lorax_cuda.so',
-  'prebuilds/*/lorax.node',
-  'prebuilds/*/lorax_cuda.so',
+  '../@lorax-js/*/lorax.node',
+  '../@lorax-js/*/lorax_cuda.so',
 ];
 
 /** Which routes will ask for a model cannot be known here. */

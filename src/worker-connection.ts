@@ -78,33 +78,6 @@ export const connectWorker: Connect = (options, handlers) => {
   };
 };
 
-/** Where lorax.node may be, in order; literal URLs, so that tracers of bundles find the files. */
-export function addonPaths(): string[] {
-  const built = fileURLToPath(new URL('../build/Release/lorax.node', import.meta.url));
-  const prebuilt = prebuiltAddons[`${process.platform}-${process.arch}`];
-  return prebuilt === undefined ? [built] : [built, fileURLToPath(prebuilt())];
-}
-
-const prebuiltAddons: Record<string, () => URL> = {
-  'linux-x64': () => new URL('../prebuilds/linux-x64/lorax.node', import.meta.url),
-  'linux-arm64': () => new URL('../prebuilds/linux-arm64/lorax.node', import.meta.url),
-  'darwin-x64': () => new URL('../prebuilds/darwin-x64/lorax.node', import.meta.url),
-  'darwin-arm64': () => new URL('../prebuilds/darwin-arm64/lorax.node', import.meta.url),
-  'win32-x64': () => new URL('../prebuilds/win32-x64/lorax.node', import.meta.url),
-};
-
-/** Likewise of lorax_cuda.so, which only machines with CUDA have. */
-export function cudaPluginPaths(): string[] {
-  const built = fileURLToPath(new URL('../build/Release/lorax_cuda.so', import.meta.url));
-  const prebuilt = prebuiltCudaPlugins[`${process.platform}-${process.arch}`];
-  return prebuilt === undefined ? [built] : [built, fileURLToPath(prebuilt())];
-}
-
-const prebuiltCudaPlugins: Record<string, () => URL> = {
-  'linux-x64': () => new URL('../prebuilds/linux-x64/lorax_cuda.so', import.meta.url),
-  'linux-arm64': () => new URL('../prebuilds/linux-arm64/lorax_cuda.so', import.meta.url),
-};
-
 export function workerDied(cause: unknown): LoraxError {
   const detail = cause instanceof Error ? ` (${cause.message})` : '';
   return new LoraxError(

@@ -115,7 +115,8 @@ export function loadAddon(paths: readonly string[]): EngineAddon {
   if (found === undefined) {
     throw new LoraxError(
       'ADDON_NOT_BUILT',
-      'The native engine (lorax.node) is not there: its install script did not run or failed. ' +
+      "The native engine (lorax.node) is not there: neither was this platform's package (an optional " +
+        'dependency) installed, nor did the install script build it. ' +
         `Build it with \`npx lorax-js build\`. Looked at: ${paths.join(', ')}`,
       { data: { paths: [...paths] } },
     );

@@ -1,7 +1,7 @@
 /** What this machine has to run on, as far as can be seen without loading anything. */
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { cudaPluginPaths } from '../worker-connection.js';
+import { cudaPluginPaths } from '../platform-packages.js';
 
 export interface Gpu {
   name: string;

@@ -1,7 +1,16 @@
 /** A project of a user: a folder with a few files, into which a packed lorax-js is installed. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
@@ -12,9 +21,11 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 
 /** Made by scripts/test-package.mjs: the tarballs, and room for the projects. */
 export const work = process.env.LORAX_TEST_INSTALL as string;
-/** Without binaries. */
+/** lorax-js as a platform without a package sees it. */
 export const sourceTarball = path.join(work, 'lorax-js-source.tgz');
-const tarball = path.join(work, 'lorax-js.tgz');
+/** lorax-js and the packages of this machine's platform, none of which is published. */
+const packed = path.join(work, 'packed');
+const tarballs = () => readdirSync(packed).map((name) => path.join(packed, name));
 
 const { devDependencies } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as {
   devDependencies: Record<string, string>;
@@ -25,7 +36,25 @@ interface ProjectOptions {
   files: Record<string, string>;
   /** Beside lorax-js: of the version that is tested here, unless it names one (`next@15.5.29`). */
   packages?: string[];
-  from?: string;
+  from?: string[];
+  /** For npm and the install scripts. */
+  env?: NodeJS.ProcessEnv;
+}
+
+/** A PATH on which there is what npm needs, and neither CMake nor a compiler. */
+export function pathWithoutCompilers(): string {
+  const folder = path.join(work, 'no-compilers');
+  mkdirSync(folder, { recursive: true });
+  const [npm] = (process.env.PATH ?? '')
+    .split(path.delimiter)
+    .map((each) => path.join(each, 'npm'))
+    .filter((file) => existsSync(file));
+  const programs = { node: process.execPath, npm: realpathSync(npm as string), sh: '/bin/sh' };
+  for (const [name, file] of Object.entries(programs)) {
+    const link = path.join(folder, name);
+    if (!existsSync(link)) symlinkSync(file, link);
+  }
+  return folder;
 }
 
 export class Project {
@@ -33,13 +62,13 @@ export class Project {
 
   static async install(
     name: string,
-    { manifest = {}, files, packages = [], from = tarball }: ProjectOptions,
+    { manifest = {}, files, packages = [], from = tarballs(), env }: ProjectOptions,
   ): Promise<Project> {
     const project = new Project(path.join(work, name));
     project.#write('package.json', JSON.stringify({ name, private: true, ...manifest }));
     for (const [file, content] of Object.entries(files)) project.#write(file, content);
     const wanted = packages.map((each) => (each.includes('@', 1) ? each : withVersion(each)));
-    await project.run('npm', ['install', '--no-audit', '--no-fund', from, ...wanted]);
+    await project.run('npm', ['install', '--no-audit', '--no-fund', ...from, ...wanted], env);
     return project;
   }
 

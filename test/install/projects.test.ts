@@ -2,11 +2,11 @@
  * `npm pack`, installed into empty projects of every kind that users have; each gives one answer of
  * the demo model. Run by scripts/test-package.mjs.
  */
-import { cpSync, existsSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { NextServer } from '../next/next-server.js';
-import { Project, sourceTarball, work } from './project.js';
+import { pathWithoutCompilers, Project, sourceTarball, work } from './project.js';
 
 const QUESTION = 'Where is my order 4821?';
 const BASE = 'Your order 4821 is on its way and arrives on Tuesday.';
@@ -79,14 +79,18 @@ console.log(JSON.stringify({
     });
   });
 
-  test('nothing was compiled: the prebuilt binaries were used', async () => {
+  test("nothing was compiled: the platform's package was used", async () => {
     expect(existsSync(project.file('node_modules/lorax-js/build'))).toBe(false);
+    const platform = `${process.platform}-${process.arch}`;
+    const manifest = JSON.parse(
+      readFileSync(project.file('node_modules/lorax-js/package.json'), 'utf8'),
+    ) as { version: string; optionalDependencies: Record<string, string> };
+    expect(manifest.optionalDependencies).toEqual({ [`@lorax-js/${platform}`]: manifest.version });
     // Where a CUDA backend was packed, what is missing for it is the machine's.
-    const own = `prebuilds/${process.platform}-${process.arch}`;
-    const packed = existsSync(project.file('node_modules/lorax-js', own, 'lorax_cuda.so'));
+    const plugin = `node_modules/@lorax-js/${platform}-cuda/lorax_cuda.so`;
     const device = await project.node('device.js');
     expect(device.includes('lorax_cuda.so) is not built'), device).toBe(
-      process.platform === 'linux' && !packed,
+      process.platform === 'linux' && !existsSync(project.file(plugin)),
     );
   });
 });
@@ -96,6 +100,8 @@ describe('a CommonJS project with nothing but lorax-js', () => {
 
   beforeAll(async () => {
     project = await Project.install('cjs', {
+      // Whatever would be compiled could not be.
+      env: { PATH: pathWithoutCompilers(), CXX: '' },
       files: {
         'main.js': `
 const { createEngine } = require('lorax-js/engine');
@@ -129,7 +135,8 @@ const [how, specifier] = process.argv.slice(2);
       megabytes(project.sizeOf('node_modules/lorax-js'));
   }, 3 * MINUTES);
 
-  test('answers', async () => {
+  test('answers, though there was no compiler', async () => {
+    expect(existsSync(project.file('node_modules/lorax-js/build'))).toBe(false);
     expect(await project.node('main.js')).toContain(BASE);
   });
 
@@ -259,12 +266,12 @@ export async function POST(request) {
   );
 });
 
-describe('a platform without prebuilt binaries', () => {
+describe('a platform without a package', () => {
   test(
     'builds from source when it is installed, and answers',
     async () => {
       const project = await Project.install('source', {
-        from: sourceTarball,
+        from: [sourceTarball],
         manifest: { type: 'module' },
         files: {
           'main.js': `
@@ -277,7 +284,7 @@ console.log(text);
 `,
         },
       });
-      expect(existsSync(project.file('node_modules/lorax-js/prebuilds'))).toBe(false);
+      expect(existsSync(project.file('node_modules/@lorax-js'))).toBe(false);
       expect(existsSync(project.file('node_modules/lorax-js/build/Release/lorax.node'))).toBe(true);
       expect(await project.node('main.js')).toContain(BASE);
     },

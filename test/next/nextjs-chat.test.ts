@@ -42,21 +42,20 @@ describe('next build', () => {
     });
   });
 
-  test.each(['dist/worker.mjs', 'lorax.node', 'lorax_cuda.so'])(
-    'the standalone output holds %s as the package does',
-    (name) => {
-      const file = name.includes('/')
-        ? name
-        : `prebuilds/${process.platform}-${process.arch}/${name}`;
-      const read = (root: string) => {
-        const found = path.join(root, 'node_modules/lorax-js', file);
-        return existsSync(found) ? readFileSync(found).toString('base64') : 'not there';
-      };
-      // A package without a CUDA backend is what most machines that test this have built.
-      if (name !== 'lorax_cuda.so') expect(read(app)).not.toBe('not there');
-      expect(read(deployed) === read(app)).toBe(true);
-    },
-  );
+  const platform = `@lorax-js/${process.platform}-${process.arch}`;
+  test.each([
+    'lorax-js/dist/worker.mjs',
+    `${platform}/lorax.node`,
+    `${platform}-cuda/lorax_cuda.so`,
+  ])('the standalone output holds %s as the installed packages do', (file) => {
+    const read = (root: string) => {
+      const found = path.join(root, 'node_modules', file);
+      return existsSync(found) ? readFileSync(found).toString('base64') : 'not there';
+    };
+    // No CUDA backend is what most machines that test this have built.
+    if (!file.endsWith('lorax_cuda.so')) expect(read(app)).not.toBe('not there');
+    expect(read(deployed) === read(app)).toBe(true);
+  });
 });
 
 describe('next dev', () => {

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, test } from 'vitest';
 import { withLorax } from '../../src/next.js';
-import { addonPaths, cudaPluginPaths } from '../../src/worker-connection.js';
+import { addonPaths, cudaPluginPaths } from '../../src/platform-packages.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 

@@ -19,13 +19,13 @@ describe('loadAddon', () => {
   });
 
   it('names the command and the paths when none exists', () => {
-    const paths = ['/nowhere/build/lorax.node', '/nowhere/prebuilds/lorax.node'];
+    const paths = ['/nowhere/build/lorax.node', '/nowhere/@lorax-js/lorax.node'];
     expect(() => loadAddon(paths)).toThrow(
       expect.objectContaining({
         code: 'ADDON_NOT_BUILT',
         data: { paths },
         message: expect.stringMatching(
-          /npx lorax-js build.*\/nowhere\/build.*\/nowhere\/prebuilds/,
+          /npx lorax-js build.*\/nowhere\/build.*\/nowhere\/@lorax-js/,
         ),
       }),
     );

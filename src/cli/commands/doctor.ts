@@ -10,7 +10,7 @@ import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { createEngine } from '../../create-engine.js';
 import { LoraxError } from '../../errors.js';
-import { addonPaths, cudaPluginPaths } from '../../worker-connection.js';
+import { addonPaths, cudaPluginPaths } from '../../platform-packages.js';
 import { hubSettings } from '../../../worker/offline.js';
 import type { Command } from '../command-line.js';
 import { cudaPlugin, listGpus, type Gpu } from '../devices.js';
