@@ -38,6 +38,15 @@ class DecoderTest : public testing::TestWithParam<BackendCase> {
   // bf16 weights and activations: a few tenths of a percent a layer.
   double tolerance() const { return GetParam().precision == Precision::kFloat32 ? 2e-5 : 3e-2; }
 
+  // Of what is computed element by element.
+  bool takes_minutes() const {
+#ifdef __SANITIZE_ADDRESS__
+    return GetParam().name == "reference";
+#else
+    return false;
+#endif
+  }
+
   // Bit for bit, where the backend promises that.
   void expect_same(const std::vector<float>& got, const std::vector<float>& want,
                    const std::string& what) const {
@@ -213,11 +222,13 @@ TEST_P(DecoderTest, NeighboursChangeNothing) {
 }
 
 TEST_P(DecoderTest, NeighboursChangeNothingInAWiderModel) {
+  if (takes_minutes()) GTEST_SKIP() << "a wider model by the reference, under a sanitizer";
   neighbours_change_nothing(wider_config(), {150, 31, 170, 64, 40, 90, 1}, 18);
 }
 
 // More adapters than a backend may care to handle in passing, a row or two each.
 TEST_P(DecoderTest, ManyAdaptersInAStepChangeNothing) {
+  if (takes_minutes()) GTEST_SKIP() << "a wider model by the reference, under a sanitizer";
   constexpr int32_t kAdapters = 60, kTokens = 4;
   const TinyModel model(wider_config());
   StepRunner runner(GetParam().make(), model.write(), 128, int64_t{256} << 20);
