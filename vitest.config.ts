@@ -24,6 +24,8 @@ export default defineConfig({
     // Tests with worker threads and process exits of their own need real processes.
     pool: 'forks',
     testTimeout: 30_000,
+    // What is polled for comes when it comes: on a busy machine not within the default of a second.
+    expect: { poll: { timeout: 15_000 } },
     hookTimeout: 60_000,
     server: { deps: { external: [/\/dist\/[^/]+\.[mc]js$/] } },
   },

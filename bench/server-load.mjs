@@ -95,14 +95,14 @@ function sampling(phase, engine) {
   delay.enable();
   whole.enable();
   const samples = [];
-  let second = 0;
+  const beganAt = performance.now();
   const timer = setInterval(async () => {
     const { rss, heapUsed } = process.memoryUsage();
     const p99 = delay.percentile(99) / 1e6 - 1;
     delay.reset();
-    const at = ++second;
     const { totals, requests } = await engine.stats();
-    const sample = { phase, second: at, rss, heapUsed, p99, running: requests.running };
+    const second = (performance.now() - beganAt) / 1000;
+    const sample = { phase, second, rss, heapUsed, p99, running: requests.running };
     samples.push({ ...sample, waiting: requests.waiting, tokens: totals.outputTokens });
   }, 1000);
   return () => {

@@ -1,57 +1,28 @@
 // The client process of server-load.mjs: opens streams and reads every event of them strictly. Told what
 // to do by messages, answers each with what it saw. An event that is no whole JSON, a stream without its
 // end, or one whose events do not add up to its usage is an error.
-import { Agent, request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Connections } from './connections.mjs';
 
-const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
+let connections;
 
 /** One request: what it gave, or why it was refused. */
-function ask(port, body, onEvent) {
-  return new Promise((resolve) => {
-    const startedAt = performance.now();
+async function ask(port, body) {
+  if (connections?.port !== port) connections = new Connections(port);
+  const startedAt = performance.now();
+  const sinceStart = () => performance.now() - startedAt;
+  try {
     const text = JSON.stringify(body);
-    const headers = {
-      'content-type': 'application/json',
-      'content-length': Buffer.byteLength(text),
-    };
-    const options = {
-      agent,
-      port,
-      host: '127.0.0.1',
-      path: '/v1/chat/completions',
-      method: 'POST',
-    };
-    const fail = (error) => resolve({ error: String(error), ms: performance.now() - startedAt });
-    const sent = request({ ...options, headers }, (response) => {
-      response.setEncoding('utf8');
-      let rest = '';
-      let firstMs;
-      const events = [];
-      response.on('error', fail);
-      response.on('data', (chunk) => {
-        firstMs ??= performance.now() - startedAt;
-        rest += chunk;
-        const parts = rest.split('\n\n');
-        rest = parts.pop();
-        for (const part of parts) {
-          events.push(part);
-          onEvent?.(part);
-        }
-      });
-      response.on('end', () => {
-        const ms = performance.now() - startedAt;
-        const { statusCode: status } = response;
-        const retryAfter = response.headers['retry-after'];
-        if (status !== 200) return resolve({ status, retryAfter, ms });
-        const tornness = check(events, rest);
-        if (tornness.error) return fail(tornness.error);
-        resolve({ status, ms, firstMs, tokens: tornness.tokens });
-      });
-    });
-    sent.on('error', fail);
-    sent.end(text);
-  });
+    const answer = await connections.post('/v1/chat/completions', text);
+    const { status, retryAfter, firstMs } = answer;
+    const ms = sinceStart();
+    if (status !== 200) return { status, retryAfter, ms };
+    const events = answer.text.split('\n\n');
+    const { error, tokens } = check(events, events.pop());
+    return error === undefined ? { status, ms, firstMs, tokens } : { error, ms };
+  } catch (error) {
+    return { error: String(error), ms: sinceStart() };
+  }
 }
 
 /** Of one stream's events, first to last. */
