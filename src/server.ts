@@ -14,6 +14,8 @@ export { startServer } from './server/process/start-lazily.js';
 export type { RunningServer, ServerSettings, StartHooks } from './server/process/start-server.js';
 export { HttpError } from './server/http-error.js';
 export type { ErrorBody, HttpErrorOptions } from './server/http-error.js';
+export { toNodeHandler } from './server/node-handler.js';
+export type { NodeHandler } from './server/node-handler.js';
 export { serveOnNode } from './server/serve-on-node.js';
 export type { ListenOptions, NodeServer } from './server/serve-on-node.js';
 export { defineConfig } from './server/serve-config.js';

@@ -30,7 +30,7 @@ export interface LoraxServer {
   /** A hono app: `app.route('/', ...)` in another one, or more routes on it. */
   app: ServerApp;
   fetch(request: Request): Response | Promise<Response>;
-  /** Who would have to wait where no more may, as serveOnNode asks before anything else. */
+  /** Who would have to wait where no more may, as toNodeHandler asks before anything else. */
   door: Door;
 }
 
@@ -62,7 +62,7 @@ export function createServer(options: ServerOptions): LoraxServer {
       return info;
     },
   };
-  const app = new Hono<ServerEnv>();
+  const app = new Hono<ServerEnv>().basePath(resolved.basePath);
   app.onError((error, c) => {
     // Nobody reads it; 499 is what logs call that.
     if (c.req.raw.signal.aborted) return new Response(null, { status: 499 });
@@ -78,7 +78,11 @@ export function createServer(options: ServerOptions): LoraxServer {
   });
   for (const middleware of state.middleware) app.use(middleware);
   for (const register of ROUTES) register(app, state);
-  return { app, fetch: (request) => app.fetch(request), door: doorOf(state.admissions) };
+  return {
+    app,
+    fetch: (request) => app.fetch(request),
+    door: doorOf(state.admissions, resolved.basePath),
+  };
 }
 
 function unknownRoute(app: ServerApp, method: string, path: string): HttpError {

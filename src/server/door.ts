@@ -4,7 +4,7 @@
  * cost is taken from those who are served.
  *
  * The answer is the one that the route itself would give. What has an Origin goes the long way, where CORS
- * is. Asked by serve-on-node.ts for each request; made by create-server.ts.
+ * is. Asked by node-handler.ts for each request; made by create-server.ts.
  */
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
@@ -35,11 +35,12 @@ export const WAITING_ROUTES: ReadonlyMap<string, (failure: HttpError) => object>
   ['/', loraxErrorJson],
 ]);
 
-export function doorOf(admissions: Admissions): Door {
+export function doorOf(admissions: Admissions, basePath = ''): Door {
+  const below = new Map([...WAITING_ROUTES].map(([path, shape]) => [basePath + path, shape]));
   let refused: LoraxError | undefined;
   let refusals = new Map<string, Refusal>();
   return (method, path) => {
-    const shape = method === 'POST' ? WAITING_ROUTES.get(path) : undefined;
+    const shape = method === 'POST' ? below.get(path) : undefined;
     const error = shape && admissions.refusal;
     if (shape === undefined || error === undefined) return undefined;
     // The same until somebody is admitted: what is written is made once.

@@ -4,14 +4,12 @@
  * Answers what HTTP itself refuses (a header too long, no HTTP at all) in the same shape as everything
  * else. `close()` takes no new connections and waits for what is open, up to its grace period.
  */
-import { createServer as createHttpServer, type RequestListener, type Server } from 'node:http';
+import { createServer as createHttpServer, type Server } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
-import { getRequestListener } from '@hono/node-server';
 import { checkNumber, checkObject, checkString, invalidOptions } from '../check-shape.js';
-import { errorBody, errorResponse, HttpError } from './http-error.js';
-import type { LoraxServer } from './create-server.js';
-import { refusedAtDoor } from './door.js';
+import { errorBody, HttpError } from './http-error.js';
+import { toNodeHandler } from './node-handler.js';
 
 export interface ListenOptions {
   /** Default 8000; 0 = any that is free. */
@@ -43,7 +41,7 @@ const KEYS = ['port', 'host', 'tls', 'requestTimeoutMs', 'maxHeaderBytes'];
 
 /** Rejects where it cannot listen. */
 export async function serveOnNode(
-  { fetch, door }: Pick<LoraxServer, 'fetch'> & Partial<Pick<LoraxServer, 'door'>>,
+  handler: Parameters<typeof toNodeHandler>[0],
   options: ListenOptions = {},
 ): Promise<NodeServer> {
   const { port, host, tls, requestTimeoutMs, maxHeaderBytes } = checkListenOptions(options);
@@ -59,15 +57,7 @@ export async function serveOnNode(
     requireHostHeader: false,
     ...tls,
   };
-  const listener = getRequestListener(fetch, {
-    // The user's globals stay the user's.
-    overrideGlobalObjects: false,
-    errorHandler: (error) => errorResponse(malformed(error)),
-  });
-  const onRequest: RequestListener = (incoming, outgoing) => {
-    if (door !== undefined && refusedAtDoor(door, incoming, outgoing)) return;
-    void listener(incoming, outgoing);
-  };
+  const onRequest = toNodeHandler(handler);
   const server: Server =
     tls === undefined
       ? createHttpServer(settings, onRequest)
@@ -114,12 +104,6 @@ function checkListenOptions(options: ListenOptions) {
       checkNumber(fields.maxHeaderBytes, 'options.maxHeaderBytes', { ...ms, max: 1 << 20 }) ??
       16 << 10,
   };
-}
-
-/** A request line or Host header that is no URL. */
-function malformed(error: unknown): unknown {
-  const isRequest = error instanceof Error && error.name === 'RequestError';
-  return isRequest ? new HttpError(400, `This is no HTTP request: ${error.message}.`) : error;
 }
 
 const CLIENT_ERRORS: Record<string, [status: string, message: string]> = {

@@ -24,8 +24,13 @@ export interface ServerOptions {
    */
   modelName?: string;
   /**
+   * What comes before every route where the server is mounted with whole URLs, e.g. '/api/ai' in a route
+   * handler of Next.js. Not under Express's or Hono's own mounting, which take it off. Default: nothing.
+   */
+  basePath?: string;
+  /**
    * Requests that may wait for the engine to admit them (each of n counts); one more hears 429 at once,
-   * under serveOnNode before any middleware. Default 1024.
+   * with serveOnNode and toNodeHandler before any middleware. Default 1024.
    */
   maxWaiting?: number;
   /** Of a request's body. Default 8 MiB. */
@@ -42,6 +47,8 @@ export interface ServerOptions {
 
 export interface ResolvedServerOptions {
   modelName: string | undefined;
+  /** '' or '/path'. */
+  basePath: string;
   maxBodyBytes: number;
   maxWaiting: number;
   /** Which sources may be loaded; undefined: nothing may be changed. */
@@ -52,6 +59,7 @@ export interface ResolvedServerOptions {
 const KEYS = [
   'engine',
   'modelName',
+  'basePath',
   'maxBodyBytes',
   'maxWaiting',
   'adapterUpdates',
@@ -76,12 +84,21 @@ export function checkServerOptions(
   return {
     engine: engine as Engine,
     modelName: checkString(fields.modelName, 'options.modelName'),
+    basePath: basePathOf(fields.basePath),
     maxBodyBytes:
       checkNumber(fields.maxBodyBytes, 'options.maxBodyBytes', bytes) ?? DEFAULT_MAX_BODY_BYTES,
     maxWaiting: checkNumber(fields.maxWaiting, 'options.maxWaiting', count) ?? 1024,
     adapterUpdates: adapterUpdatesOf(fields.adapterUpdates),
     middleware: middleware as ServerMiddleware[],
   };
+}
+
+function basePathOf(value: unknown): string {
+  const field = 'options.basePath';
+  const text = checkString(value, field) ?? '';
+  if (text === '' || text === '/') return '';
+  if (/^(\/[\w.~-]+)+\/?$/.test(text)) return text.replace(/\/$/, '');
+  throw invalidOptions(field, `${field} must be a path like '/api/ai'.`, value);
 }
 
 function adapterUpdatesOf(value: unknown): AllowedSources | undefined {
