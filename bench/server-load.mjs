@@ -1,12 +1,12 @@
 // The HTTP server under load, on the CPU and the demo model: this process serves, a second one asks.
 //
-//     node bench/server-load.mjs [--streams 500] [--seconds 60] [--overload-seconds 20] [--csv FILE]
+//     node bench/server-load.mjs [--streams 500] [--seconds 60] [--overload-seconds 10] [--csv FILE]
 //
 // 1. `streams` streams at once for `seconds`: every event is checked to be whole and every stream to be
 //    complete; this process's memory and event-loop delay are sampled each second.
 // 2. A reader that stops reading, beside others: what it costs here.
-// 3. The peak of what is served (closed loop), then ten times that (open loop): what is still served, and
-//    how soon the rest hears 429 or 503 with retry-after.
+// 3. The peak of what is served (closed loop, the better of two), then ten times that (open loop), in turns:
+//    what is still served, and how soon the rest hears 429 or 503 with retry-after.
 //
 // Event-loop delay is what perf_hooks measures with a timer of 1 ms, that millisecond taken off. The engine's
 // threads, the client and whoever else uses the machine take the processor away from the event loop as well;
@@ -31,7 +31,7 @@ const { values } = parseArgs({
   options: {
     streams: { type: 'string', default: '500' },
     seconds: { type: 'string', default: '60' },
-    'overload-seconds': { type: 'string', default: '15' },
+    'overload-seconds': { type: 'string', default: '10' },
     csv: { type: 'string', default: path.join(root, `bench/results/server-load-cpu-${today}.csv`) },
   },
 });
@@ -39,6 +39,7 @@ const [streams, seconds, overloadSeconds] = [
   ...[values.streams, values.seconds, values['overload-seconds']].map(Number),
 ];
 const OVERLOAD_TOKENS = 200;
+const ROUNDS = 4;
 
 const demo = path.join(root, 'models/demo');
 const rows = [];
@@ -184,38 +185,57 @@ await serving({ maxWaiting: 16 }, async ({ engine, tell }) => {
   const closed = (concurrency, seconds) =>
     tell({ ...{ command: 'streams', concurrency, seconds }, tokens: OVERLOAD_TOKENS });
   await closed(32, 3);
-  let peak = 0;
-  for (const concurrency of [64, 128, 256]) {
-    const stop = sampling(`closed loop of ${concurrency}`, engine);
-    await closed(concurrency, overloadSeconds);
-    const tokens = rateOf(stop().samples);
-    console.log(`closed loop of ${concurrency}: ${tokens.toFixed(0)} tokens/s`);
-    peak = Math.max(peak, tokens);
+  const ratios = [];
+  const waits = [];
+  let without = 0;
+  // In turns: a slow minute of the machine is one of both.
+  for (let round = 1; round <= ROUNDS; round++) {
+    let peak = 0;
+    for (const concurrency of [128, 256]) {
+      const stop = sampling(`closed loop of ${concurrency}`, engine);
+      await closed(concurrency, overloadSeconds);
+      peak = Math.max(peak, rateOf(stop().samples));
+    }
+    const rate = (10 * peak) / OVERLOAD_TOKENS;
+    const stopOverload = sampling('overload', engine);
+    const results = await tell({
+      ...{ command: 'arrivals', rate, seconds: overloadSeconds, tokens: OVERLOAD_TOKENS },
+    });
+    const goodput = rateOf(stopOverload().samples);
+    const served = results.filter(({ status }) => status === 200);
+    const refused = results.filter(({ status }) => status === 429 || status === 503);
+    const others = results.length - served.length - refused.length;
+    ratios.push(goodput / peak);
+    waits.push(...refused.map(({ ms }) => ms));
+    without += refused.filter(({ retryAfter }) => retryAfter === undefined).length;
+    console.log(
+      `overload, round ${round}: peak ${peak.toFixed(0)} tokens/s; at ${rate.toFixed(0)} requests/s ` +
+        `${results.length} requests, ${served.length} served, ${refused.length} refused, ` +
+        `${others} neither; goodput ${goodput.toFixed(0)} tokens/s = ${(goodput / peak).toFixed(2)} of the peak`,
+    );
+    for (const { status, ms, atMs, tokens } of results) {
+      rows.push({
+        phase: `overload request, round ${round}`,
+        second: atMs / 1000,
+        status,
+        ms,
+        tokens,
+      });
+    }
   }
-  const rate = (10 * peak) / OVERLOAD_TOKENS;
-  console.log(`peak: ${peak.toFixed(0)} tokens/s; ten times that: ${rate.toFixed(1)} requests/s`);
-  const stopOverload = sampling('overload', engine);
-  const results = await tell({
-    ...{ command: 'arrivals', rate, seconds: overloadSeconds, tokens: OVERLOAD_TOKENS },
-  });
-  const { samples, p99 } = stopOverload();
-  const served = results.filter(({ status }) => status === 200);
-  const refused = results.filter(({ status }) => status === 429 || status === 503);
-  const others = results.length - served.length - refused.length;
-  const goodput = rateOf(samples);
-  const waits = refused.map(({ ms }) => ms);
-  const without = refused.filter(({ retryAfter }) => retryAfter === undefined).length;
-  console.log(
-    `overload: ${results.length} requests, ${served.length} served, ${refused.length} refused, ` +
-      `${others} neither; goodput ${goodput.toFixed(0)} tokens/s = ${(goodput / peak).toFixed(2)} of the peak`,
-  );
+  const middle =
+    (percentile(ratios, 0.5) +
+      percentile(
+        ratios.map((each) => -each),
+        0.5,
+      ) *
+        -1) /
+    2;
+  console.log(`overload: goodput median ${middle.toFixed(2)} of the peak`);
   console.log(
     `  refusals: median ${median(waits)?.toFixed(1)} ms, p99 ${percentile(waits, 0.99)?.toFixed(1)} ms, ` +
-      `max ${percentile(waits, 1)?.toFixed(1)} ms, ${without} without retry-after; loop p99 ${p99.toFixed(1)} ms`,
+      `max ${percentile(waits, 1)?.toFixed(1)} ms, ${without} without retry-after`,
   );
-  for (const { status, ms, atMs, tokens } of results) {
-    rows.push({ phase: 'overload request', second: atMs / 1000, status, ms, tokens });
-  }
 });
 
 idle.kill();

@@ -14,8 +14,11 @@ export class Connections {
 
   /** Resolves to { status, retryAfter, firstMs, text }; rejects where the connection ends before the answer. */
   post(path, body) {
-    const connection =
-      this.#idle.pop() ?? new Connection(this.port, (each) => this.#idle.push(each));
+    let connection;
+    // The server closes those that were idle for long.
+    do connection = this.#idle.pop();
+    while (connection?.socket.readable === false);
+    connection ??= new Connection(this.port, (each) => this.#idle.push(each));
     return connection.ask(
       `POST ${path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n` +
         `content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
