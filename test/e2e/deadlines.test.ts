@@ -106,12 +106,12 @@ it('weights of tenants share what is served', async () => {
     await run({ prompt: `Question ${i} of ${id}` }, 30, view);
     ended.push(id);
   };
-  // All places are taken when they come, so who comes first makes no difference.
-  const others = Array.from({ length: 4 }, (_, i) => run({ prompt: `Before ${i}` }, 200));
-  await expect.poll(async () => (await engine.stats()).requests.running).toBeGreaterThan(0);
   const all = Array.from({ length: 28 }, (_, i) => [ask('heavy', 4, i), ask('light', 1, i)]);
-  await Promise.all([...all.flat(), ...others]);
-  const heavy = ended.slice(0, 28).filter((id) => id === 'heavy').length;
-  expect(heavy).toBeGreaterThan(18);
-  expect(heavy).toBeLessThan(28);
+  await Promise.all(all.flat());
+  // Turns are of several at a time, so the one ahead changes; but the heavy ones come first by far: of 56 ends
+  // theirs are at 21 on the mean, those of the light at 35, and at 28 both if weights made no difference.
+  const meanPlace = (id: string) =>
+    ended.reduce((sum, each, place) => sum + (each === id ? place : 0), 0) / 28;
+  expect(ended.length).toBe(56);
+  expect(meanPlace('light') - meanPlace('heavy')).toBeGreaterThan(5);
 });
