@@ -117,7 +117,11 @@ function sampling(phase, engine) {
 
 const percentile = (all, p) => [...all].sort((a, b) => a - b)[Math.floor((all.length - 1) * p)];
 const mib = (bytes) => (bytes / 2 ** 20).toFixed(1);
-const median = (all) => percentile(all, 0.5);
+const median = (all) => {
+  const sorted = [...all].sort((a, b) => a - b);
+  const at = (all.length - 1) / 2;
+  return (sorted[Math.floor(at)] + sorted[Math.ceil(at)]) / 2;
+};
 
 await serving({}, async ({ engine, node, sockets, tell }) => {
   await tell({ command: 'streams', concurrency: streams, seconds: 5, tokens: 40 });
@@ -223,15 +227,7 @@ await serving({ maxWaiting: 16 }, async ({ engine, tell }) => {
       });
     }
   }
-  const middle =
-    (percentile(ratios, 0.5) +
-      percentile(
-        ratios.map((each) => -each),
-        0.5,
-      ) *
-        -1) /
-    2;
-  console.log(`overload: goodput median ${middle.toFixed(2)} of the peak`);
+  console.log(`overload: goodput median ${median(ratios).toFixed(2)} of the peak`);
   console.log(
     `  refusals: median ${median(waits)?.toFixed(1)} ms, p99 ${percentile(waits, 0.99)?.toFixed(1)} ms, ` +
       `max ${percentile(waits, 1)?.toFixed(1)} ms, ${without} without retry-after`,

@@ -6,6 +6,7 @@
  * prefixes, were filled with adapters of the usual size. Used by vllm-metrics.ts and lorax-metrics.ts.
  */
 import type { AdapterInfo, Engine, EngineInfo, EngineStats } from '../../types.js';
+import { lookAtEngine } from '../engine-look.js';
 
 export interface Census {
   info: EngineInfo;
@@ -26,15 +27,10 @@ export async function takeCensus(
   tenants: ReadonlySet<string>,
   wanted: ReadonlySet<string>,
 ): Promise<Census> {
-  const [info, stats, ...lists] = await Promise.all([
-    engine.ready(),
-    engine.stats(),
-    engine.adapters.list(),
-    ...[...tenants].map((id) => engine.tenant(id).adapters.list()),
-  ]);
+  const { info, stats, shared, owned } = await lookAtEngine(engine, tenants);
   // A tenant's own and the shared ones may have one name; where it is resident, it is.
   const byName = new Map<string, AdapterInfo>();
-  for (const adapter of lists.flat()) {
+  for (const adapter of [shared, ...owned.values()].flat()) {
     if (byName.get(adapter.name)?.state !== 'resident') byName.set(adapter.name, adapter);
   }
   const adapters = [...byName.values()];

@@ -2,6 +2,7 @@
  * What GET /ui/events sends, one event a second: the border between the server (src/server/ui) and the
  * page (src/ui). Types only.
  */
+import type { EngineStats } from '../../stats-types.js';
 
 /**
  * `silent`: the engine has not answered for a while; `lost`: it is gone and being brought back;
@@ -9,14 +10,7 @@
  */
 export type DashboardState = 'loading' | 'ready' | 'draining' | 'silent' | 'lost' | 'failed';
 
-export interface PageCounts {
-  total: number;
-  free: number;
-  kv: number;
-  cold: number;
-  adapter: number;
-  retiring: number;
-}
+export type PageCounts = EngineStats['pages'];
 
 export interface Quantiles {
   /** Of the sliding window. */
@@ -89,8 +83,8 @@ export interface DashboardEvent {
   /** Unset while the engine does not answer. */
   now?: {
     pages: PageCounts;
-    host: { bytes: number; budgetBytes: number; images: number };
-    requests: { running: number; waiting: number };
+    host: EngineStats['host'];
+    requests: EngineStats['requests'];
     totals: Record<string, number>;
     /** The newest, oldest first, at most 256. */
     steps: StepRow[];

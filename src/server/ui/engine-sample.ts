@@ -2,6 +2,7 @@
  * One look at the engine: its numbers, and a row for each adapter, everybody's and each tenant's.
  */
 import type { AdapterInfo, Engine, EngineInfo, EngineStats } from '../../types.js';
+import { lookAtEngine } from '../engine-look.js';
 import type { AdapterRow, DashboardEvent, EngineFacts } from './dashboard-events.js';
 import type { RequestWatch } from './request-watch.js';
 
@@ -14,19 +15,13 @@ export interface EngineSample {
 }
 
 export async function sampleEngine(engine: Engine, watch: RequestWatch): Promise<EngineSample> {
-  const tenants = [...watch.tenants];
-  const [info, stats, shared, ...owned] = await Promise.all([
-    engine.ready(),
-    engine.stats(),
-    engine.adapters.list(),
-    ...tenants.map((id) => engine.tenant(id).adapters.list()),
-  ]);
+  const { info, stats, shared, owned } = await lookAtEngine(engine, watch.tenants);
   const rows = new Map<string, AdapterRow>();
   const add = (tenant: string | undefined, list: readonly AdapterInfo[]) => {
     for (const adapter of list) rows.set(keyOf(tenant, adapter.name), rowOf(tenant, adapter, info));
   };
   add(undefined, shared);
-  owned.forEach((list, i) => add(tenants[i], list));
+  for (const [tenant, list] of owned) add(tenant, list);
   for (const { tenant, name, running, waiting, requests } of watch.counts) {
     // A name that a tenant has not for itself is everybody's.
     const row = rows.get(keyOf(tenant, name)) ?? rows.get(keyOf(undefined, name));
