@@ -29,8 +29,8 @@ const BENCHES = ['decode_bench', 'engine_bench', 'load_bench'];
 const TEST_PACKAGES = [
   ...['vitest', 'ai', 'ai6', '@ai-sdk/provider', '@opentelemetry/api', 'zod', 'ajv', 'ajv-formats'],
   'aws4fetch',
-  ...['@langchain/core', '@langchain/langgraph', 'langchain', 'express', 'hono'],
-  ...['@hono/node-server', '@huggingface/tokenizers', '@huggingface/jinja'],
+  ...['@langchain/core', '@langchain/langgraph', 'langchain', 'express', 'fastify', 'hono'],
+  ...['@hono/node-server', '@huggingface/tokenizers', '@huggingface/jinja', 'openai'],
 ];
 const NEEDLESS = ['*.map', '*.md', '*.d.ts', '*.d.mts', '*.d.cts', '*.o', '*.a', 'CMakeFiles'];
 
