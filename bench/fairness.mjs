@@ -10,7 +10,7 @@
 // them together; in a third, the same crowd has one name, so that there is no fairness between them: that
 // is what throughput is compared with. The engine has its own options, but for those named. The machine
 // should have nothing else to do. The kinds take turns in one run, so that a slow minute hits all. Arrivals
-// are the same in all kinds of a round. How far the ratios are chance, a bootstrap over rounds and the
+// and lengths are the same in all kinds of a round, the tokens are not: no prompt is found in a cache. How far the ratios are chance, a bootstrap over rounds and the
 // requests in them says. Every request's sample is in the CSV.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -63,7 +63,9 @@ const capacity = await findCapacity();
 const rate = number('load') * capacity;
 console.log(`bench: about ${capacity.toFixed(1)} requests/s; the others send ${rate.toFixed(1)}`);
 
-const rows = ['round,kind,tenant,arrival_ms,first_token_ms,total_ms,output_tokens,outcome'];
+const rows = [
+  'round,kind,tenant,arrival_ms,sent_ms,queue_ms,engine_first_ms,first_token_ms,total_ms,output_tokens,outcome',
+];
 const samples = new Map(KINDS.map((kind) => [kind, []]));
 for (let round = 0; round <= number('rounds'); round++) {
   const length = round === 0 ? seconds / 3 : seconds;
@@ -75,7 +77,15 @@ for (let round = 0; round <= number('rounds'); round++) {
     if (round === 0) continue; // buffers are made, speeds are measured
     samples.get(kind).push(done);
     for (const each of done.requests) {
-      const ms = [each.at, each.firstMs, each.totalMs].map((value) => value?.toFixed(1) ?? '');
+      const times = [
+        each.at,
+        each.sentMs,
+        each.queueMs,
+        each.engineFirstMs,
+        each.firstMs,
+        each.totalMs,
+      ];
+      const ms = times.map((value) => value?.toFixed(1) ?? '');
       rows.push(`${round},${kind},${each.tenant},${ms.join()},${each.tokens},${each.outcome}`);
     }
   }
@@ -96,10 +106,12 @@ function arrivals(length, perSecond, tenantOf) {
 }
 
 function randomRequest() {
-  const promptTokens = Array.from({ length: around(number('prompt')) }, () =>
-    Math.floor(1000 + random() * (vocabSize - 1000)),
-  );
-  return { promptTokens, outputs: around(number('output')) };
+  return { inputs: around(number('prompt')), outputs: around(number('output')) };
+}
+
+function withPrompt(request) {
+  const token = () => Math.floor(1000 + random() * (vocabSize - 1000));
+  return { ...request, promptTokens: Array.from({ length: request.inputs }, token) };
 }
 
 /**
@@ -111,7 +123,7 @@ async function findCapacity() {
   const begin = performance.now();
   const line = async () => {
     while (!over.signal.aborted)
-      await ask(engine, randomRequest(), begin, { tokens: 0 }, over.signal);
+      await ask(engine, withPrompt(randomRequest()), begin, { tokens: 0 }, over.signal);
   };
   const lines = Array.from({ length: 600 }, line);
   await sleep(seconds * 500);
@@ -126,14 +138,18 @@ async function findCapacity() {
 }
 
 async function computedTokens() {
-  const { totals } = await engine.stats();
+  return computedOf((await engine.stats()).totals);
+}
+
+function computedOf(totals) {
   return totals.promptTokens - totals.cachedTokens + totals.outputTokens;
 }
 
 /** A round: every request at its time, whatever became of those before; what waits at its end is left. */
-async function play(crowd, kind) {
+async function play(requested, kind) {
+  const crowd = requested.map(withPrompt);
   const begin = performance.now();
-  const before = await computedTokens();
+  const { totals: before } = await engine.stats();
   const over = new AbortController();
   const requests = [];
   const running = [];
@@ -145,19 +161,26 @@ async function play(crowd, kind) {
     requests.push(sample);
     running.push(ask(view, request, begin + at, sample, over.signal));
   }
-  const computed = ((await computedTokens()) - before) / ((performance.now() - begin) / 1000);
+  const { totals } = await engine.stats();
+  const ms = performance.now() - begin;
+  const computed = (computedOf(totals) - computedOf(before)) / (ms / 1000);
+  const steps = totals.steps - before.steps;
   // Those of the others are waited for: what they saw is what counts.
   if (kind === 'one name') over.abort();
   await Promise.all(running.filter((_, i) => requests[i].tenant !== 'flood'));
   over.abort();
   await Promise.all(running);
-  return { requests, computed };
+  return { requests, computed, stepMs: ms / steps };
 }
 
 async function ask(view, { promptTokens, outputs }, begin, sample, signal) {
   const sampling = { maxOutputTokens: outputs, temperature: 0, ignoreEos: true };
   try {
+    sample.sentMs = performance.now() - begin;
     for await (const event of view.generate({ promptTokens, sampling, signal })) {
+      // What the engine itself says, since it was sent: the rest is on the way.
+      if (event.type === 'start') sample.queueMs = event.queueMs;
+      if (event.type === 'finish') sample.engineFirstMs = event.timing.timeToFirstTokenMs;
       if (event.type !== 'delta') continue;
       sample.firstMs ??= performance.now() - begin;
       sample.tokens += event.tokenIds.length;
@@ -178,10 +201,15 @@ function report() {
     const lost = all.filter(({ outcome }) => outcome !== 'finished').length;
     const of = rounds.flatMap((round) => firsts(round));
     const speeds = rounds.map(({ computed }) => computed);
+    const stepMs = quantile(
+      rounds.map((round) => round.stepMs),
+      0.5,
+    );
     console.log(
       `${kind.padEnd(10)} first token of the others: p50 ${quantile(of, 0.5).toFixed(1)}, p99 ` +
         `${quantile(of, 0.99).toFixed(1)} ms (${of.length} requests, ${lost} without an answer); ` +
-        `${quantile(speeds, 0.5).toFixed(0)} tokens/s computed`,
+        `${quantile(speeds, 0.5).toFixed(0)} tokens/s computed, ` +
+        `${stepMs.toFixed(1)} ms a step`,
     );
   }
   const numRounds = samples.get('alone').length;
