@@ -162,6 +162,9 @@ class Backend {
                                               std::span<const TensorView> biases) = 0;
   virtual std::unique_ptr<Vector> pack_vector(const TensorView& tensor) = 0;
 
+  // Many rows are multiplied in tiles of so many: the last one takes as long if it is not full.
+  virtual int32_t row_tile() const { return 1; }
+
   // Tokens a KV page holds and the bytes it takes: block_tokens x num_layers x (k and v).
   virtual int32_t block_tokens() const = 0;
   virtual int64_t page_bytes(const KvLayout& layout) const = 0;

@@ -18,7 +18,8 @@
 namespace lorax::cuda {
 
 // Row counts are rounded up to one of these; beyond the last, the last.
-inline constexpr int32_t kRowBuckets[] = {16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192};
+inline constexpr int32_t kRowBuckets[] = {16,   32,   64,   128,  256,  384,  512,  768,
+                                          1024, 1280, 1536, 1792, 2048, 3072, 4096, 8192};
 int32_t row_bucket(int32_t rows);
 
 using GemmChoices = std::map<std::pair<GemmShape, int32_t>, cublasLtMatmulAlgo_t>;

@@ -21,6 +21,10 @@ constexpr int64_t kOfLate = 1024;
 // A flood has one place in so many at least: else it is a crowd of tenants, who wait for each
 // other.
 constexpr int32_t kFloodShare = 4;
+// A line is long that would take one place in so many, a few requests aside, which are begun in one
+// step. A flood is known by it before it has filled the places, which takes a while.
+constexpr int32_t kLongLine = 8;
+constexpr int32_t kFewRequests = 8;
 
 float weight_of(const Ticket& ticket) { return std::clamp(ticket.weight, 1e-3f, 1e3f); }
 
@@ -139,6 +143,7 @@ void FairQueue::share_places(int32_t num_places, int32_t num_running) {
   for (auto& [key, tenant] : tenants_) {
     tenant.part = std::max(1.0, num_running * tenant.weight / std::max(1e-9, all_weights));
     tenant.share = std::max(1.0, level * tenant.weight);
+    tenant.longest_line = static_cast<size_t>(std::max(kFewRequests, num_places / kLongLine));
     tenant.num_placed = 0;
     if (tenant.num_open > 0) tenant.seen = turn_;
     if (tenant.is_light()) num_light += tenant.num_open;

@@ -3,12 +3,12 @@
 //
 // Each tenant's requests wait in a line of their own, those of higher priority first. A tenant's
 // counter grows by what is computed for it, tokens over its weight; the one with the lowest counter
-// is next; those that ask for no more than their share of places come before those that ask for
-// more. Who comes back is lifted to where the others are, so that nobody saves up while away.
-// Debts stay, until nobody has anything open. Always holds: no tenant starves, however many others
-// come: one that has waited for enough turns of others is next, whatever its counter, unless it
-// runs its part of the places already. Within a tenant its priorities say who is first. Pure
-// integers; owned by the sequence table, which owns the requests. Engine thread.
+// is next; those that ask for no more than their share of places, and have no long line, come
+// before those that ask for more. Who comes back is lifted to where the others are, so that nobody
+// saves up while away. Debts stay, until nobody has anything open. Always holds: no tenant starves,
+// however many others come: one that has waited for enough turns of others is next, whatever its
+// counter, unless it runs its part of the places already. Within a tenant its priorities say who is
+// first. Pure integers; owned by the sequence table, which owns the requests. Engine thread.
 #pragma once
 
 #include <cstdint>
@@ -35,12 +35,13 @@ struct Tenant {
   int32_t num_open = 0;
   float weight = 1.0f;  // of its newest request
   // As share_places() has found: of those that run by its weight alone, and of all places with what
-  // others do not need.
+  // others do not need; and how many may wait before its prompts alone would fill steps.
   double part = 0;
   double share = 0;
+  size_t longest_line = 0;
   int32_t num_placed = 0;
 
-  bool is_light() const { return num_open <= share; }
+  bool is_light() const { return num_open <= share && waiting.size() <= longest_line; }
   // As many of it run as its weight alone says: it does not starve.
   bool has_its_part() const {
     return part > 0 && num_open - static_cast<int32_t>(waiting.size()) >= part;
@@ -99,8 +100,8 @@ class FairQueue {
   // the others' (max-min fairness); and those that run by weight alone. Nobody is placed then.
   void share_places(int32_t num_places, int32_t num_running);
 
-  // By that: some ask for more than their share, and have a good part of the places; and there are
-  // others, or were of late, that do not.
+  // By that: some ask for more than their share, or have a long line, and have a good part of the
+  // places; and there are others, or were of late, that do not.
   bool is_flooded() const { return is_flooded_; }
 
   // Who is refused where too many wait: the last in the longest line. Null: nobody waits.

@@ -97,7 +97,7 @@ int32_t SequenceTable::num_places_in_all() const {
 int32_t SequenceTable::flood_rows(int32_t num_places, const StepCosts& costs) const {
   if (!queue_.is_flooded()) return 0;
   const int32_t full = step_length_.full(num_places, limits_.max_batch_tokens);
-  return StepLength::beside_flood(full, limits_.max_batch_tokens, costs);
+  return StepLength::beside_flood(full, limits_.max_batch_tokens, model_limits_.row_tile, costs);
 }
 
 // Of pages that the sequences described so far have, those that come for the first time.

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "backend/recent_rate.h"
@@ -31,11 +32,14 @@ class StepLength {
   }
 
   // Instead of steps of `full` rows; never less than an eighth of max_batch_tokens. 0: nothing was
-  // measured, so as many as there are.
-  static int32_t beside_flood(int32_t full, int32_t max_batch_tokens, const StepCosts& costs) {
+  // measured, so as many as there are. `row_tile`: Backend::row_tile().
+  static int32_t beside_flood(int32_t full, int32_t max_batch_tokens, int32_t row_tile,
+                              const StepCosts& costs) {
     if (costs.row_ns <= 0 || full <= 0) return 0;
     const double k = static_cast<double>(costs.step_ns) / static_cast<double>(costs.row_ns);
-    const double rows = kKept * full * k / std::max(1e-9, k + (1 - kKept) * full);
+    double rows = kKept * full * k / std::max(1e-9, k + (1 - kKept) * full);
+    // Of one or two tiles, rounding would be a good part.
+    if (rows > 2 * row_tile) rows = std::round(rows / row_tile) * row_tile;
     const int32_t least = std::max(1, max_batch_tokens / 8);
     return std::clamp(static_cast<int32_t>(rows), least, max_batch_tokens);
   }

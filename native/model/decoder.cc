@@ -88,6 +88,7 @@ Decoder::Decoder(std::unique_ptr<Backend> backend, const ModelSpec& spec,
   limits_.num_pages = backend_->allocate_pages(options.memory_bytes, config_.context_tokens);
   limits_.page_bytes = backend_->page_bytes(layout);
   limits_.block_tokens = backend_->block_tokens();
+  limits_.row_tile = backend_->row_tile();
   limits_.copies_beside_steps = backend_->copies_beside_steps();
 }
 
@@ -192,8 +193,9 @@ void Decoder::sample() {
 }
 
 void Decoder::collect(std::span<SampleResult> results) {
+  const StepTimer::Clock::time_point asked = StepTimer::Clock::now();
   backend_->collect(results);
-  timer_.collected(StepTimer::Clock::now());
+  timer_.collected(asked, StepTimer::Clock::now());
 }
 
 void Decoder::forward_logits(const StepPlan& plan, std::span<float> out) {

@@ -21,6 +21,7 @@ struct ModelLimits {
   int64_t page_bytes = 0;
   int32_t block_tokens = 0;
   int32_t max_batch_tokens = 0;      // rows of one step
+  int32_t row_tile = 1;              // Backend::row_tile()
   int32_t hidden_size = 0;           // of an embedding
   bool copies_beside_steps = false;  // Backend::copies_beside_steps()
 };

@@ -2,8 +2,8 @@
 // before it was over, until it was collected.
 //
 // From it: how long a token takes that is computed with others, in steps that mostly prefill, which
-// is what it costs to compute a prefix again; what a step takes by its rows; and when most of the
-// one in flight is over. Owned by the decoder; engine thread.
+// is what it costs to compute a prefix again; what a step takes by its rows; and until when the one
+// behind the one in flight need not be planned. Owned by the decoder; engine thread.
 #pragma once
 
 #include <algorithm>
@@ -15,6 +15,7 @@
 #include "backend/step_plan.h"
 #include "model/model.h"
 #include "model/step_fit.h"
+#include "model/step_lead.h"
 
 namespace lorax {
 
@@ -28,16 +29,18 @@ class StepTimer {
       if (span.num_rows > 1) num_prefilled += span.num_rows;
     }
     const bool prefills = 2 * num_prefilled > plan.num_rows();
-    steps_.push_back({at, plan.num_rows(), prefills});
+    steps_.push_back({at, plan.num_rows(), prefills, false});
   }
 
-  void collected(Clock::time_point at) {
+  // `asked`: from when on it was waited for.
+  void collected(Clock::time_point asked, Clock::time_point at) {
     const Step step = steps_.front();
     steps_.pop_front();
     const std::chrono::nanoseconds took = at - begin_of(step);
     last_collected_ = at;
     fit_.add(step.num_rows, took.count());
     if (step.prefills) tokens_.add(step.num_rows, took.count());
+    if (step.was_awaited) lead_.observe(at - asked < kAtOnce, took);
   }
 
   // 0: nothing was measured yet.
@@ -48,15 +51,17 @@ class StepTimer {
     return {static_cast<int64_t>(fit_.step_ns()), static_cast<int64_t>(fit_.row_ns())};
   }
 
-  // When three quarters of the only step in flight are over, by what such steps take; else, or
-  // where that is unknown, `now`.
-  Clock::time_point most_is_over(Clock::time_point now) const {
+  // Until when the next step may be planned so that it is there when the only one in flight is
+  // over, by what such steps take and what planning was seen to; else, or where that is unknown,
+  // `now`.
+  Clock::time_point most_is_over(Clock::time_point now) {
     const StepCosts costs = step_costs();
     if (steps_.size() != 1 || costs.row_ns == 0) return now;
-    const Step& step = steps_.front();
+    Step& step = steps_.front();
+    step.was_awaited = true;
     const std::chrono::nanoseconds takes(costs.step_ns + step.num_rows * costs.row_ns);
     constexpr std::chrono::nanoseconds kLongest = std::chrono::milliseconds(200);
-    return begin_of(step) + std::min(takes * 3 / 4, kLongest);
+    return begin_of(step) + std::min(takes - lead_.of(takes), kLongest);
   }
 
  private:
@@ -64,7 +69,11 @@ class StepTimer {
     Clock::time_point submitted;
     int32_t num_rows;
     bool prefills;  // most of it
+    bool was_awaited;
   };
+  // It was over when somebody asked.
+  static constexpr std::chrono::nanoseconds kAtOnce = std::chrono::microseconds(50);
+
   Clock::time_point begin_of(const Step& step) const {
     return std::max(step.submitted, last_collected_);
   }
@@ -73,6 +82,7 @@ class StepTimer {
   Clock::time_point last_collected_;
   RecentRate tokens_{1 << 14};
   StepFit fit_;
+  StepLead lead_;
 };
 
 }  // namespace lorax

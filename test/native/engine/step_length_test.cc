@@ -12,7 +12,7 @@ double speed(double rows, double k) { return rows / (rows + k); }
 TEST(StepLength, KeepsNearlyAllOfTheThroughput) {
   for (const int64_t k : {10, 50, 200, 1000}) {
     for (const int32_t full : {256, 700, 1500, 2048}) {
-      const int32_t rows = StepLength::beside_flood(full, 2048, {k * 25000, 25000});
+      const int32_t rows = StepLength::beside_flood(full, 2048, 1, {k * 25000, 25000});
       EXPECT_GE(speed(rows, k), 0.95 * speed(full, k)) << k << ", " << full;
       if (rows > 256) {
         EXPECT_LE(speed(rows, k), 0.965 * speed(full, k)) << "it is no longer than that";
@@ -22,13 +22,13 @@ TEST(StepLength, KeepsNearlyAllOfTheThroughput) {
 }
 
 TEST(StepLength, IsAnEighthAtLeast) {
-  EXPECT_EQ(StepLength::beside_flood(512, 512, {0, 1000}), 64) << "nothing but rows takes time";
-  EXPECT_EQ(StepLength::beside_flood(1, 1, {1000, 1000}), 1);
+  EXPECT_EQ(StepLength::beside_flood(512, 512, 1, {0, 1000}), 64) << "nothing but rows takes time";
+  EXPECT_EQ(StepLength::beside_flood(1, 1, 1, {1000, 1000}), 1);
 }
 
 TEST(StepLength, IsWhatItWasWhereNothingIsKnown) {
-  EXPECT_EQ(StepLength::beside_flood(512, 512, {}), 0);
-  EXPECT_EQ(StepLength::beside_flood(0, 512, {1000, 1000}), 0);
+  EXPECT_EQ(StepLength::beside_flood(512, 512, 1, {}), 0);
+  EXPECT_EQ(StepLength::beside_flood(0, 512, 1, {1000, 1000}), 0);
 }
 
 TEST(StepLength, AFullStepHasPromptsBesideADecodeForEachPlace) {
@@ -38,6 +38,14 @@ TEST(StepLength, AFullStepHasPromptsBesideADecodeForEachPlace) {
   EXPECT_EQ(length.full(100, 2048), 300);
   EXPECT_EQ(length.full(1000, 2048), 2048);
   EXPECT_EQ(length.full(256, 256), 256);
+}
+
+TEST(StepLength, IsAWholeNumberOfTilesUnlessThatIsFew) {
+  const StepCosts costs{5400000, 24000};  // 225 rows
+  EXPECT_EQ(StepLength::beside_flood(1430, 2048, 1, costs), 1068);
+  EXPECT_EQ(StepLength::beside_flood(1430, 2048, 256, costs), 1024);
+  EXPECT_EQ(StepLength::beside_flood(2048, 2048, 256, costs), 1280) << "the nearest";
+  EXPECT_EQ(StepLength::beside_flood(500, 2048, 256, costs), 435);
 }
 
 }  // namespace

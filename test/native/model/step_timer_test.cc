@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "backend_cases.h"
 #include "step_runner.h"
 #include "tiny_model.h"
@@ -17,8 +19,9 @@ class StepTimerTest : public testing::Test {
   // One step of spans with so many rows, from `begin` to `end` in microseconds.
   void step(const std::vector<int32_t>& spans, int64_t begin, int64_t end) {
     submit(spans, begin);
-    timer_.collected(at(end));
+    collect(begin, end);
   }
+  void collect(int64_t asked, int64_t end) { timer_.collected(at(asked), at(end)); }
   void submit(const std::vector<int32_t>& spans, int64_t begin) {
     StepPlan plan;
     for (const int32_t rows : spans) {
@@ -50,9 +53,9 @@ TEST_F(StepTimerTest, CountsStepsThatMostlyPrefill) {
 TEST_F(StepTimerTest, AStepBeginsWhenTheOneBeforeIsOver) {
   submit({10}, 0);
   submit({10}, 10);
-  timer_.collected(at(100));
+  collect(50, 100);
   EXPECT_EQ(timer_.token_ns(), 10000);
-  timer_.collected(at(400));
+  collect(150, 400);
   EXPECT_EQ(timer_.token_ns(), 20000);
 }
 
@@ -78,16 +81,48 @@ TEST_F(StepTimerTest, AStepThatTakesLessForMoreRowsSaysNothing) {
   EXPECT_EQ(timer_.step_costs().step_ns, 0);
 }
 
-TEST_F(StepTimerTest, MostOfAStepIsOverAfterThreeQuartersOfIt) {
+TEST_F(StepTimerTest, AtFirstTheNextStepIsPlannedAfterThreeQuartersOfOne) {
   submit({100}, 0);
   EXPECT_EQ(timer_.most_is_over(at(7)), at(7)) << "nothing was measured";
-  timer_.collected(at(600));
+  collect(7, 600);
   for (int32_t i = 1; i < 40; ++i) step({100 + 3 * i}, 10000 * i, 10000 * i + 600 + 3 * i);
   EXPECT_EQ(timer_.most_is_over(at(7)), at(7)) << "nothing is in flight";
   submit({300}, 500000);
   EXPECT_NEAR((timer_.most_is_over(at(7)) - at(500000)) / microseconds(1), 600, 2);
   submit({300}, 500001);
   EXPECT_EQ(timer_.most_is_over(at(7)), at(7)) << "the one after is planned already";
+}
+
+TEST_F(StepTimerTest, WhatARowTakesIsNotForgottenWhileAllStepsAreOfOneSize) {
+  for (int32_t i = 0; i < 40; ++i) step({50 + i}, 10000 * i, 10000 * i + 500 + 5 * (50 + i));
+  for (int32_t i = 40; i < 5000; ++i) step({100}, 10000 * i, 10000 * i + 1000);
+  EXPECT_NEAR(timer_.step_costs().row_ns, 5000, 50);
+  EXPECT_NEAR(timer_.step_costs().step_ns, 500000, 5000);
+}
+
+// The next one is planned and submitted in 700 to 900 us, and steps of which 10,000 are expected
+// take 9,500 to 10,500: in nineteen of twenty times a lead of 1,200 is enough.
+TEST_F(StepTimerTest, TheNextStepIsPlannedAsLateAsIsInTimeNineteenTimesOfTwenty) {
+  for (int32_t i = 0; i < 40; ++i) step({50 + i}, 20000 * i, 20000 * i + 5000 + 50 * (50 + i));
+  std::mt19937 random(3);
+  const auto between = [&](int64_t least, int64_t most) {
+    return std::uniform_int_distribution<int64_t>(least, most)(random);
+  };
+  int64_t begin = 1000000, late = 0, lead = 0;
+  constexpr int kSteps = 4000, kSettled = 400;
+  submit({100}, begin);
+  for (int i = 0; i < kSteps; ++i) {
+    const int64_t end = begin + between(9500, 10500);
+    const int64_t planned = (timer_.most_is_over(at(begin)) - at(0)) / microseconds(1);
+    const int64_t submitted = planned + between(700, 900);
+    submit({100}, submitted);
+    collect(submitted, std::max(end, submitted + 2));  // who asks when it is over hears at once
+    if (i >= kSettled) late += submitted > end, lead += begin + 10000 - planned;
+    begin = std::max(end, submitted);
+  }
+  // Nearly late counts as late.
+  EXPECT_NEAR(late, (kSteps - kSettled) / 28, 40);
+  EXPECT_NEAR(lead / (kSteps - kSettled), 1300, 100);
 }
 
 class ReloadCostsTest : public testing::TestWithParam<BackendCase> {};
