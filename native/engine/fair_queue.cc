@@ -23,7 +23,7 @@ constexpr int64_t kOfLate = 1024;
 constexpr int32_t kFloodShare = 4;
 // A line is long that would take one place in so many, a few requests aside, which are begun in one
 // step. A flood is known by it before it has filled the places, which takes a while.
-constexpr int32_t kLongLine = 8;
+constexpr int32_t kLongLine = 16;
 constexpr int32_t kFewRequests = 8;
 
 float weight_of(const Ticket& ticket) { return std::clamp(ticket.weight, 1e-3f, 1e3f); }

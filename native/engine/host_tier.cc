@@ -120,7 +120,11 @@ void HostTier::read_ended() { --num_being_read_; }
 
 void HostTier::arrived(Copy& copy, ImageRead& result) {
   copy.is_being_read = false;
-  if (result.image == nullptr) return;
+  if (result.image == nullptr) {
+    // Now: the job that read holds the result for a moment more.
+    result.share = {};
+    return;
+  }
   copy.image = std::move(result.image);
   copy.share = std::move(result.share);
   add(copy);

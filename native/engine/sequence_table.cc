@@ -273,6 +273,9 @@ void SequenceTable::close(Sequence& sequence) {
   std::erase(preempted_, &sequence);
   by_deadline_.erase(deadline_key(sequence));
   queue_.close(sequence);
+  if (sequence.num_outputs() > 0) {
+    step_length_.observe(sequence.num_tokens() - sequence.num_cached, sequence.num_outputs());
+  }
   let_go(sequence);
   for (const AdapterUse& use : sequence.adapters) adapters_.close_request(use.handle);
 }

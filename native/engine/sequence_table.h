@@ -56,11 +56,6 @@ class SequenceTable {
   // Returns the sequence of each chunk, with pages for all its tokens.
   std::vector<Sequence*> apply(const Schedule& schedule);
 
-  // A step of so many rows was planned, some of which are sampled.
-  void note_planned(int32_t num_rows, int32_t num_sampled) {
-    step_length_.observe(num_rows, num_sampled);
-  }
-
   // A running sequence's newest chunk was submitted: what it has computed may be found.
   void publish(Sequence& sequence);
 

@@ -1,7 +1,8 @@
 // How long a step may be while one tenant floods the engine and others are served beside it: they
 // wait for the step that runs, whatever the order is in which requests have their turns.
 //
-// A step of r rows takes k + r, in rows' time. Steps of s rows instead of r compute
+// A step of r rows takes k + r, in rows' time, where rows are computed in tiles those of whole
+// tiles. Steps of s rows instead of r compute
 //   s / (k + s) : r / (k + r)
 // of the tokens. So a step has as few rows as leave kKept of them, by what steps were measured to
 // take here: a machine that computes row by row may cut them short, one that reads its weights for
@@ -19,14 +20,15 @@ namespace lorax {
 
 class StepLength {
  public:
-  // A step was planned.
+  // A request that generates is over: so many rows were computed for it, so many tokens sampled.
   void observe(int32_t num_rows, int32_t num_sampled) {
     rows_each_.add(num_sampled, int64_t{num_rows} * kUnit);
   }
 
-  // Rows of a step with as many sequences as there are places: each has a row of its own, and
-  // their prompts theirs.
+  // Rows of a step when as many sequences run as there are places, one beginning where one ends:
+  // each has a row of its own, and their prompts theirs. All, while no request was seen to its end.
   int32_t full(int32_t num_places, int32_t max_batch_tokens) const {
+    if (rows_each_.ns_each() == 0) return max_batch_tokens;
     const int64_t rows = num_places * std::max(kUnit, rows_each_.ns_each()) / kUnit;
     return static_cast<int32_t>(std::min<int64_t>(rows, max_batch_tokens));
   }
@@ -37,15 +39,21 @@ class StepLength {
                               const StepCosts& costs) {
     if (costs.row_ns <= 0 || full <= 0) return 0;
     const double k = static_cast<double>(costs.step_ns) / static_cast<double>(costs.row_ns);
-    double rows = kKept * full * k / std::max(1e-9, k + (1 - kKept) * full);
-    // Of one or two tiles, rounding would be a good part.
+    // The part of a step's time in which it computes.
+    const double kept = kKept * full / (k + whole_tiles(full, row_tile));
+    double rows = kept * k / std::max(1e-9, 1 - kept);
+    // Of one or two tiles, the rest of one would be a good part.
     if (rows > 2 * row_tile) rows = std::round(rows / row_tile) * row_tile;
     const int32_t least = std::max(1, max_batch_tokens / 8);
     return std::clamp(static_cast<int32_t>(rows), least, max_batch_tokens);
   }
 
  private:
-  static constexpr double kKept = 0.956;
+  static double whole_tiles(double rows, int32_t tile) { return std::ceil(rows / tile) * tile; }
+
+  // 0.95 is what shall be kept; rounding takes half a tile, and the device waits for plans that are
+  // late.
+  static constexpr double kKept = 0.965;
   static constexpr int64_t kUnit = 1 << 10;
 
   RecentRate rows_each_{1 << 14};  // rows for each token sampled, times kUnit

@@ -211,7 +211,6 @@ void StepLoop::plan(const Schedule& schedule, StepInFlight* step) {
   }
   make_step_plan(++step_number_, model_limits_.block_tokens, planned_, &step->plan, &sampled_,
                  &embedded_);
-  sequences_.note_planned(step->plan.num_rows(), static_cast<int32_t>(sampled_.size()));
   step->stats.adapters = static_cast<int32_t>(step->plan.segments.size());
   make_masks(step);
 

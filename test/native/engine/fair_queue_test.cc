@@ -244,7 +244,7 @@ TEST_F(FairQueueTest, AFloodIsOneThatHasAGoodPartOfThePlacesBesideOthers) {
   Request& other = add("a", 1);
   EXPECT_TRUE(is_flooded(16));
   EXPECT_TRUE(is_flooded(200)) << "there are places for all, but they come too fast";
-  EXPECT_FALSE(is_flooded(800)) << "a hundred are no long line there";
+  EXPECT_FALSE(is_flooded(1600)) << "a hundred are no long line there";
   queue_.take_turn(other);
   queue_.close(other);
   EXPECT_TRUE(is_flooded(16)) << "one was there of late";
