@@ -1,12 +1,13 @@
 // How long a step may be while one tenant floods the engine and others are served beside it: they
 // wait for the step that runs, whatever the order is in which requests have their turns.
 //
-// A step of r rows takes k + r, in rows' time, where rows are computed in tiles those of whole
-// tiles. Steps of s rows instead of r compute
+// A step of r rows takes k + r, in rows' time. Steps of s rows instead of r compute
 //   s / (k + s) : r / (k + r)
 // of the tokens. So a step has as few rows as leave kKept of them, by what steps were measured to
 // take here: a machine that computes row by row may cut them short, one that reads its weights for
-// every step less. Pure functions, and a count of what requests have of rows. Engine thread.
+// every step less. Where rows are computed in tiles they are made a whole number of those: a few
+// rows more would take as long as a tile. Pure functions, and a count of what requests have of
+// rows. Engine thread.
 #pragma once
 
 #include <algorithm>
@@ -39,9 +40,7 @@ class StepLength {
                               const StepCosts& costs) {
     if (costs.row_ns <= 0 || full <= 0) return 0;
     const double k = static_cast<double>(costs.step_ns) / static_cast<double>(costs.row_ns);
-    // The part of a step's time in which it computes.
-    const double kept = kKept * full / (k + whole_tiles(full, row_tile));
-    double rows = kept * k / std::max(1e-9, 1 - kept);
+    double rows = kKept * full * k / std::max(1e-9, k + (1 - kKept) * full);
     // Of one or two tiles, the rest of one would be a good part.
     if (rows > 2 * row_tile) rows = std::round(rows / row_tile) * row_tile;
     const int32_t least = std::max(1, max_batch_tokens / 8);
@@ -49,8 +48,6 @@ class StepLength {
   }
 
  private:
-  static double whole_tiles(double rows, int32_t tile) { return std::ceil(rows / tile) * tile; }
-
   // 0.95 is what shall be kept; rounding takes half a tile, and the device waits for plans that are
   // late.
   static constexpr double kKept = 0.965;

@@ -42,10 +42,10 @@ TEST(StepLength, AFullStepHasPromptsBesideADecodeForEachPlace) {
 
 TEST(StepLength, IsAWholeNumberOfTilesUnlessThatIsFew) {
   const StepCosts costs{4800000, 24000};  // 200 rows
-  EXPECT_EQ(StepLength::beside_flood(1536, 2048, 1, costs), 1169);
-  EXPECT_EQ(StepLength::beside_flood(1536, 2048, 128, costs), 1152);
-  EXPECT_EQ(StepLength::beside_flood(1430, 2048, 128, costs), 896) << "the full one fills no tiles";
-  EXPECT_EQ(StepLength::beside_flood(260, 2048, 128, costs), 256);
+  EXPECT_EQ(StepLength::beside_flood(1280, 2048, 1, costs), 1009);
+  EXPECT_EQ(StepLength::beside_flood(1280, 2048, 128, costs), 1024);
+  EXPECT_EQ(StepLength::beside_flood(2048, 2048, 128, costs), 1408) << "the nearest";
+  EXPECT_EQ(StepLength::beside_flood(270, 1024, 128, costs), 248);
 }
 
 }  // namespace
