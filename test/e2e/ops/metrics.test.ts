@@ -31,11 +31,29 @@ const ask = ({ url }: RunningServer, body: object) =>
     body: JSON.stringify(body),
   });
 
+/** What a page and these adapters take here: other devices pack them otherwise. */
+async function measure(adapterFolder: string, names: string[]) {
+  const server = await start({ adapterFolder });
+  for (const model of names) {
+    const answer = await ask(server, { model, prompt: 'Hello', max_tokens: 1 });
+    expect(answer.status).toBe(200);
+    await answer.arrayBuffer();
+  }
+  const { pageBytes, blockTokens } = await server.engine.ready();
+  const { pages } = await server.engine.stats();
+  await server.close(0);
+  return { pageBytes, blockTokens, adapterPages: pages.adapter };
+}
+
 describe('beside engine.stats()', () => {
+  const PROMPT_TOKENS = 842;
   let server: RunningServer;
   beforeAll(async () => {
+    const adapterFolder = path.join(demo, 'adapters');
+    const each = await measure(adapterFolder, ['pirate', 'french', 'json']);
     // Too few pages for the eight long prompts below: some of them wait.
-    server = await start({ memory: 110 * 65536, adapterFolder: path.join(demo, 'adapters') });
+    const numPages = each.adapterPages + 3 * Math.ceil(PROMPT_TOKENS / each.blockTokens) + 4;
+    server = await start({ memory: numPages * each.pageBytes, adapterFolder });
   });
 
   it('nothing has happened: nothing is claimed', async () => {
@@ -203,8 +221,9 @@ describe('two replicas behind a router', () => {
 
   /** The share of requests whose adapter was in the pool of the replica that they came to. */
   async function hitRate(route: Route): Promise<number> {
-    // Each holds a bit more than half of the adapters beside its KV.
-    const memory = 420 * 65536;
+    // Each can hold all of them.
+    const { pageBytes, adapterPages } = await measure(folder, ['a0']);
+    const memory = (2 * ADAPTERS * adapterPages + 20) * pageBytes;
     const replicas = [
       await start({ memory, adapterFolder: folder }),
       await start({ memory, adapterFolder: folder }),
