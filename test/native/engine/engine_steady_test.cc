@@ -1,8 +1,8 @@
-// 100,000 random steps on the fake model: arrivals, aborts, embeddings among them, adapters that
-// come and go, alone or mixed, prompts that begin as others did, grammars that govern some outputs,
-// pools too small for all of it.
-// After every step the invariants hold; every request ends exactly once, with the tokens or the
-// embedding it gets alone; nobody starves.
+// 100,000 random steps (instrumented, which takes five times as long, 20,000) on the fake model:
+// arrivals, aborts, embeddings among them, adapters that come and go, alone or mixed, prompts that
+// begin as others did, grammars that govern some outputs, pools too small for all of it. After
+// every step the invariants hold; every request ends exactly once, with the tokens or the embedding
+// it gets alone; nobody starves.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -20,40 +20,47 @@
 namespace lorax {
 namespace {
 
+#ifdef __SANITIZE_ADDRESS__
+constexpr int64_t kSteps = 20000;
+#else
+constexpr int64_t kSteps = 100000;
+#endif
+
 // The parameter: steps_ahead.
 class EngineSteady : public testing::TestWithParam<int32_t> {};
 
 INSTANTIATE_TEST_SUITE_P(StepsAhead, EngineSteady, testing::Values(0, 1));
 
-TEST_P(EngineSteady, AHundredThousandRandomSteps) {
+TEST_P(EngineSteady, RandomSteps) {
   SteadyTally tally;
-  for (uint32_t seed = 1; tally.steps < 100000 && !testing::Test::HasFailure(); ++seed) {
+  for (uint32_t seed = 1; tally.steps < kSteps && !testing::Test::HasFailure(); ++seed) {
     SCOPED_TRACE("episode " + std::to_string(seed));
     SteadyEpisode(seed, GetParam(), &tally).run(1000);
   }
   if (testing::Test::HasFailure()) return;
-  EXPECT_GE(tally.steps, 100000);
-  // All of it happened, and often.
-  EXPECT_GT(tally.finished, 2000);
-  EXPECT_GT(tally.aborted, 200);
-  EXPECT_GT(tally.preemptions, 500);
-  EXPECT_GT(tally.evictions, 500);
-  EXPECT_GT(tally.chunked_prefills, 500);
-  EXPECT_GT(tally.embedded, 1000);
-  EXPECT_GT(tally.chunked_embeddings, 100);
+  EXPECT_GE(tally.steps, kSteps);
+  // All of it happened, and often: so many times in 100,000.
+  const auto times = [](int64_t count) { return count * kSteps / 100000; };
+  EXPECT_GT(tally.finished, times(2000));
+  EXPECT_GT(tally.aborted, times(200));
+  EXPECT_GT(tally.preemptions, times(500));
+  EXPECT_GT(tally.evictions, times(500));
+  EXPECT_GT(tally.chunked_prefills, times(500));
+  EXPECT_GT(tally.embedded, times(1000));
+  EXPECT_GT(tally.chunked_embeddings, times(100));
   for (const char* code :
        {"CONTEXT_TOO_LONG", "POOL_EXHAUSTED", "QUEUE_FULL", "ADAPTER_NOT_FOUND"}) {
-    EXPECT_GT(tally.failures[code], 20) << code;
+    EXPECT_GT(tally.failures[code], times(20)) << code;
   }
-  EXPECT_GT(tally.governed, 1000);
-  EXPECT_GT(tally.mixed, 300);
-  EXPECT_GT(tally.cached, 500);
-  EXPECT_GT(tally.cached_of_answers, 100);
-  EXPECT_GT(tally.prefix_evictions, 10000);
+  EXPECT_GT(tally.governed, times(1000));
+  EXPECT_GT(tally.mixed, times(300));
+  EXPECT_GT(tally.cached, times(500));
+  EXPECT_GT(tally.cached_of_answers, times(100));
+  EXPECT_GT(tally.prefix_evictions, times(10000));
   for (const FinishReason reason :
        {FinishReason::kStopToken, FinishReason::kMaxOutputTokens, FinishReason::kContext,
         FinishReason::kPool, FinishReason::kGrammar}) {
-    EXPECT_GT(tally.reasons[reason], 20) << "reason " << static_cast<int32_t>(reason);
+    EXPECT_GT(tally.reasons[reason], times(20)) << "reason " << static_cast<int32_t>(reason);
   }
   const auto record = [this](const char* name, int64_t value) {
     RecordProperty(name, std::to_string(value));
