@@ -147,7 +147,9 @@ void FairQueue::share_places(int32_t num_places, int32_t num_running) {
     tenant.num_placed = 0;
     if (tenant.num_open > 0) tenant.seen = turn_;
     if (tenant.is_light()) num_light += tenant.num_open;
-    any_light |= tenant.is_light() && turn_ - tenant.seen <= kOfLate;
+    // Among tenants that all want about what there is for each, some are always a little below it.
+    const bool is_far_below = tenant.is_light() && 2 * tenant.num_open <= tenant.share;
+    any_light |= is_far_below && turn_ - tenant.seen <= kOfLate;
     any_heavy |= !tenant.is_light();
   }
   is_flooded_ = any_light && any_heavy &&

@@ -101,7 +101,7 @@ class FairQueue {
   void share_places(int32_t num_places, int32_t num_running);
 
   // By that: some ask for more than their share, or have a long line, and have a good part of the
-  // places; and there are others, or were of late, that do not.
+  // places; and there are others, or were of late, that have half their share at most.
   bool is_flooded() const { return is_flooded_; }
 
   // Who is refused where too many wait: the last in the longest line. Null: nobody waits.

@@ -12,6 +12,7 @@ import { startServer, type RunningServer } from 'lorax-js/server';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { DashboardEvent } from '../../src/server/ui/dashboard-events.js';
 import { demo } from '../e2e/suites/random-adapter.mjs';
+import { childrenOf, startServe } from '../e2e/ops/serve-process.js';
 import { launchChromium } from '../next/chat-page.js';
 import { writeSlowModel } from '../next/slow-demo-model.js';
 import { DashboardPage } from './dashboard-page.js';
@@ -295,6 +296,27 @@ describe.skipIf(!executable)('in Chromium', { timeout: 60_000 }, () => {
       // Refusals alone, which the browser counts as errors.
       expect(dashboard.errors.filter((each) => !/status of 40[13]/.test(each))).toEqual([]);
     });
+  });
+
+  test('an engine that is killed is seen to be gone and back, and its answer says why it ended', async () => {
+    const slow = path.join(work, 'slow-killed');
+    writeSlowModel(demo, slow, 60);
+    const adapters = ['--adapter-folder', path.join(slow, 'adapters')];
+    const server = await startServe(['--isolate', ...adapters], { model: slow });
+    const dashboard = await DashboardPage.open(browser, `${server.url}/ui`);
+    await dashboard.is('ready');
+    await dashboard.ask(QUESTION, { model: 'pirate' });
+    await dashboard.page.locator('.answer').last().filter({ hasText: 'Arr' }).waitFor();
+    const [engine] = childrenOf(server) as [number];
+    process.kill(engine, 'SIGKILL');
+    // What was said until then stays, with the reason below it.
+    expect((await dashboard.answer()).text).toMatch(/engine/);
+    expect(await dashboard.page.locator('.answer').last().textContent()).toContain('Arr');
+    await dashboard.page.locator('#uptime').filter({ hasText: 'engine lost once' }).waitFor();
+    await dashboard.is('ready');
+    await dashboard.ask(QUESTION, { model: 'pirate' });
+    expect((await dashboard.answer()).facts).toMatch(/^pirate · \d+ tokens/);
+    await dashboard.page.close();
   });
 
   test('2,000 adapters with names of all kinds: drawn as text, and only those in sight', async () => {

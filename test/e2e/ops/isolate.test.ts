@@ -1,28 +1,11 @@
 // `serve --isolate`: the engine in a process of its own, killed under load, as a native crash would end it.
-import { readFileSync } from 'node:fs';
 import { afterAll, expect, test } from 'vitest';
-import { demo, longRequest, readStream, startServe, type ServeProcess } from './serve-process.js';
+import { childrenOf, demo, isAlive, longRequest, readStream, startServe } from './serve-process.js';
 
 const killed: number[] = [];
 afterAll(() => {
   for (const pid of killed) expect(isAlive(pid)).toBe(false);
 });
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
-  } catch {
-    return false;
-  }
-}
-
-/** Of the server's process. */
-function childrenOf({ child }: ServeProcess): number[] {
-  const pid = child.pid as number;
-  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
-  return text.trim().split(' ').filter(Boolean).map(Number).filter(isAlive);
-}
 
 test('kill -9 of the engine under load: one error event each, and the next is served', async () => {
   const server = await startServe(['--isolate', '--adapter-folder', `${demo}/adapters`]);

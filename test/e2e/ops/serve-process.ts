@@ -1,5 +1,6 @@
 /** `lorax-js serve` as a process of its own on the demo model, with what its tests ask of it. */
 import { spawn, type ChildProcess } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll } from 'vitest';
 import { root } from '../../cli/run-cli.js';
@@ -25,6 +26,7 @@ afterAll(async () => {
 });
 
 export interface ServeHow {
+  model?: string;
   env?: NodeJS.ProcessEnv;
   /** Instead of dist/cli.mjs. */
   cli?: string;
@@ -33,9 +35,9 @@ export interface ServeHow {
 /** Resolves when it serves. */
 export async function startServe(
   args: readonly string[] = [],
-  { env = {}, cli = path.join(root, 'dist/cli.mjs') }: ServeHow = {},
+  { model = demo, env = {}, cli = path.join(root, 'dist/cli.mjs') }: ServeHow = {},
 ): Promise<ServeProcess> {
-  const usual = ['--model', demo, '--device', 'cpu', '--port', '0', '--json'];
+  const usual = ['--model', model, '--device', 'cpu', '--port', '0', '--json'];
   const child = spawn(process.execPath, [cli, 'serve', ...usual, ...args], {
     cwd: root,
     env: { ...process.env, ...env },
@@ -77,6 +79,22 @@ export async function startServe(
   const serve = { url, child, log, ended, post };
   running.push(serve);
   return serve;
+}
+
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
+/** Those of the server's process that run: with `--isolate`, the engine. */
+export function childrenOf({ child }: ServeProcess): number[] {
+  const pid = child.pid as number;
+  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
+  return text.trim().split(' ').filter(Boolean).map(Number).filter(isAlive);
 }
 
 /** A completion that goes on for `tokens`, streamed. */

@@ -256,6 +256,19 @@ TEST_F(FairQueueTest, AFloodIsOneThatHasAGoodPartOfThePlacesBesideOthers) {
   EXPECT_FALSE(is_flooded(16)) << "it is a crowd of tenants";
 }
 
+TEST_F(FairQueueTest, TenantsThatWantAboutTheSameAreNoFlood) {
+  int32_t open = 0;
+  for (const char* name : {"a", "b", "c", "d"}) {
+    for (int32_t i = 0; i < 58 + 4 * open; ++i) queue_.take_turn(add(name, 1));
+    ++open;
+  }
+  queue_.share_places(240, 240);
+  EXPECT_FALSE(queue_.is_flooded()) << "58 to 70 beside each other";
+  queue_.take_turn(add("e", 1));
+  queue_.share_places(240, 240);
+  EXPECT_TRUE(queue_.is_flooded()) << "one beside them";
+}
+
 TEST_F(FairQueueTest, ATenantThatWasThereLongAgoIsFloodedByNobody) {
   queue_.close(add("a", 1));
   for (int32_t i = 0; i < 1200; ++i) add("f", 1);
