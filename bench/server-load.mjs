@@ -223,7 +223,7 @@ await serving({ maxWaiting: 16 }, async ({ engine, tell }) => {
     );
     for (const { status, ms, atMs, tokens } of results) {
       rows.push({
-        phase: `overload request, round ${round}`,
+        phase: `overload request of round ${round}`,
         second: atMs / 1000,
         status,
         ms,
