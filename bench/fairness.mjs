@@ -10,8 +10,9 @@
 // them together; in a third, the same crowd has one name, so that there is no fairness between them: that
 // is what throughput is compared with. The engine has its own options, but for those named. The machine
 // should have nothing else to do. The kinds take turns in one run, so that a slow minute hits all. Arrivals
-// and lengths are the same in all kinds of a round, the tokens are not: no prompt is found in a cache. How far the ratios are chance, a bootstrap over rounds and the
-// requests in them says. Every request's sample is in the CSV.
+// and lengths are the same in all kinds of a round, the tokens are not: no prompt is found in a cache. How far
+// the ratios are chance, a bootstrap over rounds and the requests in them says. Every request's sample is in
+// the CSV.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';

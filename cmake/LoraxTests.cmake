@@ -19,9 +19,9 @@ if(test_sources)
   target_include_directories(lorax_tests PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/test/native)
   # Half the time to compile; what is computed with, and the reference, are optimized.
   if(NOT MSVC)
-    set(slow_sources ${test_sources})
-    list(FILTER slow_sources EXCLUDE REGEX "/test/native/reference/")
-    set_source_files_properties(${slow_sources} PROPERTIES COMPILE_OPTIONS -O1)
+    set(plain_sources ${test_sources})
+    list(FILTER plain_sources EXCLUDE REGEX "/test/native/reference/")
+    set_source_files_properties(${plain_sources} PROPERTIES COMPILE_OPTIONS -O1)
   endif()
   # Fixtures are found from here, never from the working directory.
   target_compile_definitions(lorax_tests PRIVATE LORAX_SOURCE_DIR="${CMAKE_CURRENT_SOURCE_DIR}")

@@ -101,7 +101,7 @@ FairQueue::Order FairQueue::order() const {
   for (const auto& [key, tenant] : tenants_) {
     if (tenant.waiting.empty()) continue;
     const int64_t due = tenant.has_its_part() ? kNever : tenant.due;
-    order.lines_.push_back({&tenant.waiting, tenant.counter, due, tenant.is_light()});
+    order.lines_.push_back({&tenant.waiting, tenant.counter, due, tenant.is_light});
   }
   return order;
 }
@@ -138,19 +138,20 @@ void FairQueue::share_places(int32_t num_places, int32_t num_running) {
   for (const auto& [key, tenant] : tenants_) {
     if (tenant.num_open > 0) all_weights += tenant.weight;
   }
+  const auto longest_line = static_cast<size_t>(std::max(kFewRequests, num_places / kLongLine));
   bool any_light = false, any_heavy = false;
   int64_t num_light = 0;
   for (auto& [key, tenant] : tenants_) {
     tenant.part = std::max(1.0, num_running * tenant.weight / std::max(1e-9, all_weights));
     tenant.share = std::max(1.0, level * tenant.weight);
-    tenant.longest_line = static_cast<size_t>(std::max(kFewRequests, num_places / kLongLine));
+    tenant.is_light = tenant.num_open <= tenant.share && tenant.waiting.size() <= longest_line;
     tenant.num_placed = 0;
     if (tenant.num_open > 0) tenant.seen = turn_;
-    if (tenant.is_light()) num_light += tenant.num_open;
+    if (tenant.is_light) num_light += tenant.num_open;
     // Among tenants that all want about what there is for each, some are always a little below it.
-    const bool is_far_below = tenant.is_light() && 2 * tenant.num_open <= tenant.share;
+    const bool is_far_below = tenant.is_light && 2 * tenant.num_open <= tenant.share;
     any_light |= is_far_below && turn_ - tenant.seen <= kOfLate;
-    any_heavy |= !tenant.is_light();
+    any_heavy |= !tenant.is_light;
   }
   is_flooded_ = any_light && any_heavy &&
                 num_places - num_light >= (num_places + kFloodShare - 1) / kFloodShare;

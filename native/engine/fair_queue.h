@@ -35,13 +35,12 @@ struct Tenant {
   int32_t num_open = 0;
   float weight = 1.0f;  // of its newest request
   // As share_places() has found: of those that run by its weight alone, and of all places with what
-  // others do not need; and how many may wait before its prompts alone would fill steps.
+  // others do not need; light: it asks for no more than that, and its prompts alone fill no steps.
   double part = 0;
   double share = 0;
-  size_t longest_line = 0;
+  bool is_light = false;
   int32_t num_placed = 0;
 
-  bool is_light() const { return num_open <= share && waiting.size() <= longest_line; }
   // As many of it run as its weight alone says: it does not starve.
   bool has_its_part() const {
     return part > 0 && num_open - static_cast<int32_t>(waiting.size()) >= part;

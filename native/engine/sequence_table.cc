@@ -121,7 +121,7 @@ ScheduledSequence SequenceTable::describe(const Sequence& sequence, int32_t num_
   Tenant& tenant = sequence.tenant->second;
   described.keeps = tenant.num_placed++ < tenant.part;
   // Its prompts come first too, where they make no step longer than others are.
-  described.is_light = tenant.is_light() || (described.keeps && !queue_.is_flooded());
+  described.is_light = tenant.is_light || (described.keeps && !queue_.is_flooded());
   for (const AdapterUse& use : sequence.adapters) {
     const auto found = std::ranges::lower_bound(handles_, use.handle);
     described.adapters.push_back(static_cast<int32_t>(found - handles_.begin()));

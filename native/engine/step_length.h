@@ -50,7 +50,7 @@ class StepLength {
  private:
   // 0.95 is what shall be kept; rounding takes half a tile, and the device waits for plans that are
   // late.
-  static constexpr double kKept = 0.965;
+  static constexpr double kKept = 0.96;
   static constexpr int64_t kUnit = 1 << 10;
 
   RecentRate rows_each_{1 << 14};  // rows for each token sampled, times kUnit

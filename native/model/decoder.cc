@@ -132,7 +132,7 @@ std::unique_ptr<ResidentAdapter> Decoder::place_adapter(const AdapterImage& imag
 }
 
 void Decoder::await_most_of_step() {
-  std::this_thread::sleep_until(timer_.most_is_over(StepTimer::Clock::now()));
+  std::this_thread::sleep_until(timer_.plan_next_at(StepTimer::Clock::now()));
 }
 
 ReloadCosts Decoder::reload_costs() { return {backend_->page_load_ns(), timer_.token_ns()}; }

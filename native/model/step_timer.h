@@ -54,7 +54,7 @@ class StepTimer {
   // Until when the next step may be planned so that it is there when the only one in flight is
   // over, by what such steps take and what planning was seen to; else, or where that is unknown,
   // `now`.
-  Clock::time_point most_is_over(Clock::time_point now) {
+  Clock::time_point plan_next_at(Clock::time_point now) {
     const StepCosts costs = step_costs();
     if (steps_.size() != 1 || costs.row_ns == 0) return now;
     Step& step = steps_.front();

@@ -83,14 +83,14 @@ TEST_F(StepTimerTest, AStepThatTakesLessForMoreRowsSaysNothing) {
 
 TEST_F(StepTimerTest, AtFirstTheNextStepIsPlannedAfterThreeQuartersOfOne) {
   submit({100}, 0);
-  EXPECT_EQ(timer_.most_is_over(at(7)), at(7)) << "nothing was measured";
+  EXPECT_EQ(timer_.plan_next_at(at(7)), at(7)) << "nothing was measured";
   collect(7, 600);
   for (int32_t i = 1; i < 40; ++i) step({100 + 3 * i}, 10000 * i, 10000 * i + 600 + 3 * i);
-  EXPECT_EQ(timer_.most_is_over(at(7)), at(7)) << "nothing is in flight";
+  EXPECT_EQ(timer_.plan_next_at(at(7)), at(7)) << "nothing is in flight";
   submit({300}, 500000);
-  EXPECT_NEAR((timer_.most_is_over(at(7)) - at(500000)) / microseconds(1), 600, 2);
+  EXPECT_NEAR((timer_.plan_next_at(at(7)) - at(500000)) / microseconds(1), 600, 2);
   submit({300}, 500001);
-  EXPECT_EQ(timer_.most_is_over(at(7)), at(7)) << "the one after is planned already";
+  EXPECT_EQ(timer_.plan_next_at(at(7)), at(7)) << "the one after is planned already";
 }
 
 TEST_F(StepTimerTest, WhatARowTakesIsNotForgottenWhileAllStepsAreOfOneSize) {
@@ -113,7 +113,7 @@ TEST_F(StepTimerTest, TheNextStepIsPlannedAsLateAsIsInTimeNineteenTimesOfTwenty)
   submit({100}, begin);
   for (int i = 0; i < kSteps; ++i) {
     const int64_t end = begin + between(9500, 10500);
-    const int64_t planned = (timer_.most_is_over(at(begin)) - at(0)) / microseconds(1);
+    const int64_t planned = (timer_.plan_next_at(at(begin)) - at(0)) / microseconds(1);
     const int64_t submitted = planned + between(700, 900);
     submit({100}, submitted);
     collect(submitted, std::max(end, submitted + 2));  // who asks when it is over hears at once
