@@ -162,7 +162,8 @@ class Backend {
                                               std::span<const TensorView> biases) = 0;
   virtual std::unique_ptr<Vector> pack_vector(const TensorView& tensor) = 0;
 
-  // Many rows are multiplied in tiles of so many: the last one takes as long if it is not full.
+  // Many rows are multiplied in tiles of up to so many: the last one takes as long if it is not
+  // full.
   virtual int32_t row_tile() const { return 1; }
 
   // Tokens a KV page holds and the bytes it takes: block_tokens x num_layers x (k and v).

@@ -109,7 +109,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Weight> pack_weight(std::span<const TensorView> tensors,
                                       std::span<const TensorView> biases) override;
   std::unique_ptr<Vector> pack_vector(const TensorView& tensor) override;
-  int32_t row_tile() const override { return 128; }
+  int32_t row_tile() const override { return 256; }
   int32_t block_tokens() const override { return KvPages::kBlockTokens; }
   int64_t page_bytes(const KvLayout& layout) const override;
   void reserve(const KvLayout& layout, const RopeConfig& rope, int32_t max_rows,

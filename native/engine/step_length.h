@@ -5,9 +5,9 @@
 //   s / (k + s) : r / (k + r)
 // of the tokens. So a step has as few rows as leave kKept of them, by what steps were measured to
 // take here: a machine that computes row by row may cut them short, one that reads its weights for
-// every step less. Where rows are computed in tiles they are made a whole number of those: a few
-// rows more would take as long as a tile. Pure functions, and a count of what requests have of
-// rows. Engine thread.
+// every step less. Where rows are computed in tiles, steps of any number of rows compute half a
+// tile for nothing, on average, and short ones are made a whole number of tiles. Pure functions,
+// and a count of what requests have of rows. Engine thread.
 #pragma once
 
 #include <algorithm>
@@ -40,20 +40,22 @@ class StepLength {
                               const StepCosts& costs) {
     if (costs.row_ns <= 0 || full <= 0) return 0;
     const double k = static_cast<double>(costs.step_ns) / static_cast<double>(costs.row_ns);
-    double rows = kKept * full * k / std::max(1e-9, k + (1 - kKept) * full);
+    const double unused = full < max_batch_tokens ? row_tile / 2 : 0;
+    double rows = kKept * full * k / std::max(1e-9, k + unused + (1 - kKept) * full);
     // Of one or two tiles, the rest of one would be a good part.
-    if (rows > 2 * row_tile) rows = std::round(rows / row_tile) * row_tile;
+    if (rows > 2 * row_tile) rows = std::ceil(rows / row_tile) * row_tile;
     const int32_t least = std::max(1, max_batch_tokens / 8);
     return std::clamp(static_cast<int32_t>(rows), least, max_batch_tokens);
   }
 
  private:
-  // 0.95 is what shall be kept; rounding takes half a tile, and the device waits for plans that are
-  // late.
+  // 0.95 is what shall be kept; the device waits for plans that are late.
   static constexpr double kKept = 0.96;
   static constexpr int64_t kUnit = 1 << 10;
 
-  RecentRate rows_each_{1 << 14};  // rows for each token sampled, times kUnit
+  // Rows for each token sampled, times kUnit. Over many more tokens than those who run together
+  // have: of a crowd that came at once the short ones end first.
+  RecentRate rows_each_{1 << 16};
 };
 
 }  // namespace lorax

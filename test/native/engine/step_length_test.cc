@@ -42,10 +42,12 @@ TEST(StepLength, AFullStepHasPromptsBesideADecodeForEachPlace) {
 
 TEST(StepLength, IsAWholeNumberOfTilesUnlessThatIsFew) {
   const StepCosts costs{4800000, 24000};  // 200 rows
-  EXPECT_EQ(StepLength::beside_flood(1280, 2048, 1, costs), 978);
-  EXPECT_EQ(StepLength::beside_flood(1280, 2048, 128, costs), 1024);
-  EXPECT_EQ(StepLength::beside_flood(2048, 2048, 128, costs), 1408) << "the nearest";
-  EXPECT_EQ(StepLength::beside_flood(270, 1024, 128, costs), 245);
+  EXPECT_EQ(StepLength::beside_flood(1280, 2048, 1, costs), 979);
+  EXPECT_EQ(StepLength::beside_flood(1280, 2048, 256, costs), 768) << "full ones are of no tiles";
+  EXPECT_EQ(StepLength::beside_flood(2048, 2048, 256, costs), 1536) << "but for those of all rows";
+  EXPECT_EQ(StepLength::beside_flood(270, 2048, 256, costs), 256);
+  EXPECT_EQ(StepLength::beside_flood(900, 2048, 256, {25600000, 24000}), 768);
+  EXPECT_EQ(StepLength::beside_flood(540, 2048, 256, {25600000, 24000}), 454) << "not 512";
 }
 
 }  // namespace
