@@ -11,8 +11,8 @@
 // is what throughput is compared with. The engine has its own options, but for those named. The machine
 // should have nothing else to do. The kinds take turns in one run, so that a slow minute hits all. Arrivals
 // and lengths are the same in all kinds of a round, the tokens are not: no prompt is found in a cache. How far
-// the ratios are chance, a bootstrap over rounds and the requests in them says. Every request's sample is in
-// the CSV.
+// the ratios are chance, a bootstrap over rounds and the requests in them says. Every request of the others is
+// in the CSV.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -79,7 +79,7 @@ for (let round = 0; round <= number('rounds'); round++) {
     const done = await play(crowd, kind);
     if (round === 0) continue; // buffers are made, speeds are measured
     samples.get(kind).push(done);
-    for (const each of done.requests) {
+    for (const each of done.requests.filter(isOther)) {
       const times = [
         each.at,
         each.sentMs,
@@ -254,7 +254,7 @@ function report() {
     csv,
     `# ${machine}; commit ${commitOf(root)}; ${path.basename(values.model)} ${options}\n${rows.join('\n')}\n`,
   );
-  console.log(`Every request: ${path.relative(process.cwd(), csv)}`);
+  console.log(`Every request of the others: ${path.relative(process.cwd(), csv)}`);
 }
 
 /** A figure of all rounds, and where nine tenths of those of resampled rounds and requests lie. */
