@@ -1,6 +1,7 @@
 // `lorax-js serve` as processes, one at each address and all at one port, as pods are; and their counters.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -47,8 +48,10 @@ export async function startReplicas({ addresses, port, adapterFolder, memory }) 
   return {
     stop,
     /** Of each replica, since its start. */
-    counters: () =>
-      Promise.all(
+    counters: async () => {
+      // Who scrapes gets the text of one before that is some milliseconds old (server-metrics.ts).
+      await sleep(200);
+      return Promise.all(
         addresses.map(async (address) => {
           const text = await scrape(address);
           const value = (name) =>
@@ -62,6 +65,7 @@ export async function startReplicas({ addresses, port, adapterFolder, memory }) 
             cachedTokens: value('vllm:prefix_cache_hits_total'),
           };
         }),
-      ),
+      );
+    },
   };
 }
