@@ -6,13 +6,13 @@
 //         [--csv FILE]
 //
 // Four tenants send requests at random times (Poisson), together `load` of what the engine was found to
-// serve. In one kind of round they are alone; in the next a fifth sends `times` as many requests as all of
-// them together; in a third, the same crowd has one name, so that there is no fairness between them: that
-// is what throughput is compared with. The engine has its own options, but for those named. The machine
-// should have nothing else to do. The kinds take turns in one run, so that a slow minute hits all. Arrivals
-// and lengths are the same in all kinds of a round, the tokens are not: no prompt is found in a cache. How far
-// the ratios are chance, a bootstrap over rounds and the requests in them says. Every request of the others is
-// in the CSV.
+// serve, from a second before each round on. In one kind of round they are alone; in the next a fifth sends
+// `times` as many requests as all of them together; in a third, the same crowd has one name, so that there
+// is no fairness between them: that is what throughput is compared with. The engine has its own options, but
+// for those named. The machine should have nothing else to do. The kinds take turns in one run, so that a
+// slow minute hits all. Arrivals and lengths are the same in all kinds of a round, the tokens are not: no
+// prompt is found in a cache. How far the ratios are chance, a bootstrap over rounds and the requests in them
+// says. Every request of the others is in the CSV.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -43,6 +43,8 @@ const [seconds, numTenants, times] = ['seconds', 'tenants', 'times'].map(number)
 const KINDS = ['alone', 'with flood', 'one name'];
 /** What is measured before the rounds takes no longer, however long those are. */
 const firstSeconds = Math.min(seconds, 8);
+/** The others are there before a flood is; what they see then is not counted. */
+const LEAD_MS = 1000;
 
 const csv = values.csv ?? path.join(root, `bench/results/fairness-${values.device}-${today}.csv`);
 const batch = values['max-batch-tokens'];
@@ -72,14 +74,14 @@ const rows = [
 const samples = new Map(KINDS.map((kind) => [kind, []]));
 for (let round = 0; round <= number('rounds'); round++) {
   const length = round === 0 ? firstSeconds / 3 : seconds;
-  const others = arrivals(length, rate, (i) => `other ${i % numTenants}`);
+  const others = arrivals(length, rate, (i) => `other ${i % numTenants}`, LEAD_MS);
   const flood = arrivals(length, times * rate, () => 'flood');
   for (const kind of round % 2 === 0 ? KINDS : [...KINDS].reverse()) {
     const crowd = kind === 'alone' ? others : [...others, ...flood].sort((a, b) => a.at - b.at);
     const done = await play(crowd, kind);
     if (round === 0) continue; // buffers are made, speeds are measured
     samples.get(kind).push(done);
-    for (const each of done.requests.filter(isOther)) {
+    for (const each of done.requests.filter(isCounted)) {
       const times = [
         each.at,
         each.sentMs,
@@ -99,10 +101,10 @@ for (let round = 0; round <= number('rounds'); round++) {
 await engine.dispose();
 report();
 
-/** Requests of random lengths at random times, all within so many seconds. */
-function arrivals(length, perSecond, tenantOf) {
+/** Requests of random lengths at random times, from so long before until so many seconds after 0. */
+function arrivals(length, perSecond, tenantOf, leadMs = 0) {
   const list = [];
-  let at = 0;
+  let at = -leadMs;
   for (let i = 0; ; i++) {
     at += (-Math.log(1 - random()) / perSecond) * 1000;
     if (at > length * 1000) return list;
@@ -160,13 +162,14 @@ function computedOf(totals) {
 /** A round: every request at its time, whatever became of those before; what waits at its end is given up. */
 async function play(requested, kind) {
   const crowd = requested.map(withPrompt);
-  const begin = performance.now();
-  const { totals: before } = await engine.stats();
+  const begin = performance.now() + LEAD_MS;
+  let before;
   const requests = [];
   const running = [];
   for (const { at, tenant, ...request } of crowd) {
     const ahead = begin + at - performance.now();
     if (ahead > 1) await sleep(ahead);
+    if (at >= 0) before ??= engine.stats();
     const view = kind === 'one name' ? engine.tenant('all') : engine.tenant(tenant);
     const sample = { at, tenant, tokens: 0, outcome: 'open', over: new AbortController() };
     requests.push(sample);
@@ -174,8 +177,9 @@ async function play(requested, kind) {
   }
   const { totals } = await engine.stats();
   const ms = performance.now() - begin;
-  const computed = (computedOf(totals) - computedOf(before)) / (ms / 1000);
-  const steps = totals.steps - before.steps;
+  const { totals: first } = await before;
+  const computed = (computedOf(totals) - computedOf(first)) / (ms / 1000);
+  const steps = totals.steps - first.steps;
   // Those of the others are waited for, and nothing is given up before: what they saw is what counts.
   if (kind !== 'one name') await Promise.all(running.filter((_, i) => isOther(requests[i])));
   giveUpWaiting(requests);
@@ -217,7 +221,7 @@ function report() {
   console.log(`\n${machine}\n${values.rounds} rounds of ${seconds} s each, in turn`);
   for (const kind of KINDS) {
     const rounds = samples.get(kind);
-    const all = rounds.flatMap(({ requests }) => requests.filter(isOther));
+    const all = rounds.flatMap(({ requests }) => requests.filter(isCounted));
     const lost = all.filter(({ outcome }) => outcome !== 'finished').length;
     const of = rounds.flatMap((round) => firsts(round));
     const speeds = rounds.map(({ computed }) => computed);
@@ -282,10 +286,14 @@ function isOther({ tenant }) {
   return tenant !== 'flood';
 }
 
+function isCounted(request) {
+  return isOther(request) && request.at >= 0;
+}
+
 /** Of the others that came so late in a round, ms. */
 function firsts({ requests }, fromMs = 0) {
   return requests
-    .filter((each) => isOther(each) && each.firstMs !== undefined && each.at >= fromMs)
+    .filter((each) => isCounted(each) && each.firstMs !== undefined && each.at >= fromMs)
     .map(({ firstMs }) => firstMs);
 }
 

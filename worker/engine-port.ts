@@ -65,6 +65,8 @@ export class EnginePort {
   private readonly stopped = new AbortController();
   /** Open requests that native code has not been given yet. */
   private numPreparing = 0;
+  /** First tokens, which native code reports before a step's others: they leave before those are read. */
+  private readsFirsts = false;
   private lastNativeId = 0;
 
   constructor(
@@ -356,6 +358,9 @@ export class EnginePort {
   private onTokens(nativeId: number, batch: TokenBatch): void {
     const request = this.submitted.get(nativeId);
     if (request === undefined || request.ended || request.submission === null) return;
+    const isFirst = request.timeToFirstTokenMs === null;
+    if (!isFirst && this.readsFirsts) this.outbox.flush();
+    this.readsFirsts = isFirst;
     request.timeToFirstTokenMs ??= request.elapsedMs();
     const { parts, tokenIds, logprobs, stop } = request.submission.output.push(batch);
     if (tokenIds.length > 0) {

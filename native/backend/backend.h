@@ -210,6 +210,9 @@ class Backend {
 
   virtual void begin_step(const StepPlan& plan) = 0;
 
+  // All steps before the one begun are over: nothing is computed until it is replayed or issued.
+  virtual bool is_idle() const = 0;
+
   // Runs the recorded step whose shape is the begun one's and gives its logits. Nothing, and
   // nothing is done, when there is none: the caller issues the operations.
   virtual std::optional<Activation> replay() = 0;

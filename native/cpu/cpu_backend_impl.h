@@ -44,6 +44,7 @@ class CpuBackend final : public Backend {
 
   int32_t steps_ahead() const override { return 0; }
   void begin_step(const StepPlan& plan) override;
+  bool is_idle() const override { return true; }
   std::optional<Activation> replay() override { return std::nullopt; }
   Activation embed(const Weight& table, const LoraSite* site) override;
   Activation rms_norm(const Activation& residual, const Vector& gain, float eps) override;

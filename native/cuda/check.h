@@ -24,6 +24,17 @@ inline void check(cudaError_t status, const char* call) {
 // After a kernel launch. `kernel` is its name, for the error.
 inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
 
+// What was in the stream before `event` was recorded is over.
+inline bool is_over(cudaEvent_t event) {
+  const cudaError_t status = cudaEventQuery(event);
+  if (status == cudaErrorNotReady) {
+    cudaGetLastError();  // it is no error
+    return false;
+  }
+  check(status, "cudaEventQuery");
+  return true;
+}
+
 }  // namespace lorax::cuda
 
 #define LORAX_CUDA(call) ::lorax::cuda::check((call), #call)

@@ -33,12 +33,7 @@ Event::~Event() {
 PlacedAdapter::~PlacedAdapter() { static_cast<void>(cudaEventSynchronize(arrived.back())); }
 
 bool PlacedAdapter::has_arrived() const {
-  const cudaError_t status = cudaEventQuery(arrived.back());
-  if (status == cudaErrorNotReady) {
-    cudaGetLastError();  // it is no error
-    return false;
-  }
-  LORAX_CUDA(status);
+  if (!is_over(arrived.back())) return false;
   image.reset();
   tables = {};
   return true;

@@ -125,6 +125,7 @@ class CudaBackend final : public Backend {
 
   int32_t steps_ahead() const override { return 1; }
   void begin_step(const StepPlan& plan) override;
+  bool is_idle() const override;
   std::optional<Activation> replay() override;
   Activation embed(const Weight& table, const LoraSite* site) override;
   Activation rms_norm(const Activation& residual, const Vector& gain, float eps) override;

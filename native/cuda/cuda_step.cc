@@ -85,6 +85,10 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   in_flight_.push_back(std::move(step));
 }
 
+bool CudaBackend::is_idle() const {
+  return in_flight_.size() < 2 || is_over(ended_[in_flight_[in_flight_.size() - 2].slot]);
+}
+
 void CudaBackend::wait_for_parts(const PlacedAdapter& adapter, int32_t num_parts) {
   if (adapter.parts_waited_for >= num_parts) return;
   LORAX_CUDA(cudaStreamWaitEvent(stream_, adapter.arrived[static_cast<size_t>(num_parts - 1)]));

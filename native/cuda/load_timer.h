@@ -38,12 +38,7 @@ class LoadTimer {
   // 0: none was measured yet.
   int64_t page_ns() {
     if (num_pages_ == 0) return pages_.ns_each();
-    const cudaError_t status = cudaEventQuery(end_);
-    if (status == cudaErrorNotReady) {
-      cudaGetLastError();  // it is no error
-      return pages_.ns_each();
-    }
-    LORAX_CUDA(status);
+    if (!is_over(end_)) return pages_.ns_each();
     float millis = 0.0f;
     LORAX_CUDA(cudaEventElapsedTime(&millis, begin_, end_));
     pages_.add(num_pages_, static_cast<int64_t>(static_cast<double>(millis) * 1e6));

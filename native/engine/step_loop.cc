@@ -266,12 +266,16 @@ void StepLoop::note_submitted() {
 
 void StepLoop::collect_oldest() {
   const auto [step, results, sums] = in_flight_.collect();
-  for (size_t i = 0; i < results.size(); ++i) {
-    const StepInFlight::Sampled& sampled = step.sampled[i];
-    if (Sequence* sequence = sequences_.find(sampled.id, sampled.arrival)) {
-      accept(*sequence, results[i]);
-    } else if (sampled.decodes) {
-      --step.stats.decode_tokens;  // it ended meanwhile: nobody gets this token, nobody counts it
+  // First tokens are told first: the others' readers have some already.
+  for (const bool decodes : {false, true}) {
+    for (size_t i = 0; i < results.size(); ++i) {
+      const StepInFlight::Sampled& sampled = step.sampled[i];
+      if (sampled.decodes != decodes) continue;
+      if (Sequence* sequence = sequences_.find(sampled.id, sampled.arrival)) {
+        accept(*sequence, results[i]);
+      } else if (decodes) {
+        --step.stats.decode_tokens;  // it ended meanwhile: nobody gets this token, nobody counts it
+      }
     }
   }
   const auto hidden = static_cast<size_t>(model_limits_.hidden_size);

@@ -181,8 +181,9 @@ std::optional<Activation> Decoder::issue(Wants wants) {
 int32_t Decoder::steps_ahead() const { return backend_->steps_ahead(); }
 
 void Decoder::submit(const StepPlan& plan) {
-  timer_.submitted(plan, StepTimer::Clock::now());
+  const StepTimer::Clock::time_point begin = StepTimer::Clock::now();
   backend_->begin_step(plan);
+  timer_.submitted(plan, begin, backend_->is_idle());
   logits_ = backend_->replay();
   if (!logits_) logits_ = issue(wants_of(plan));
 }
@@ -193,9 +194,8 @@ void Decoder::sample() {
 }
 
 void Decoder::collect(std::span<SampleResult> results) {
-  const StepTimer::Clock::time_point asked = StepTimer::Clock::now();
   backend_->collect(results);
-  timer_.collected(asked, StepTimer::Clock::now());
+  timer_.collected(StepTimer::Clock::now());
 }
 
 void Decoder::forward_logits(const StepPlan& plan, std::span<float> out) {

@@ -19,7 +19,7 @@ class StepLead {
   // Of a step that is expected to take so long: at most half of it, and at first a quarter.
   Duration of(Duration takes) const { return std::min(known_ ? lead_ : takes / 4, takes / 2); }
 
-  // A step that took so long was over before the next one was submitted, or was not.
+  // A step that took so long was over before the next one was launched, or was not.
   void observe(bool late, Duration took) {
     if (!known_) lead_ = took / 4;
     known_ = true;

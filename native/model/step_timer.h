@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <optional>
 
 #include "backend/recent_rate.h"
 #include "backend/step_plan.h"
@@ -23,24 +24,25 @@ class StepTimer {
  public:
   using Clock = std::chrono::steady_clock;
 
-  void submitted(const StepPlan& plan, Clock::time_point at) {
+  // `idle`: the steps before it are over, as its first kernels are launched.
+  void submitted(const StepPlan& plan, Clock::time_point at, bool idle) {
+    if (!steps_.empty()) steps_.back().was_late = idle;
     int32_t num_prefilled = 0;
     for (const SequenceSpan& span : plan.spans) {
       if (span.num_rows > 1) num_prefilled += span.num_rows;
     }
     const bool prefills = 2 * num_prefilled > plan.num_rows();
-    steps_.push_back({at, plan.num_rows(), prefills, false});
+    steps_.push_back({at, plan.num_rows(), prefills});
   }
 
-  // `asked`: from when on it was waited for.
-  void collected(Clock::time_point asked, Clock::time_point at) {
+  void collected(Clock::time_point at) {
     const Step step = steps_.front();
     steps_.pop_front();
     const std::chrono::nanoseconds took = at - begin_of(step);
     last_collected_ = at;
     fit_.add(step.num_rows, took.count());
     if (step.prefills) tokens_.add(step.num_rows, took.count());
-    if (step.was_awaited) lead_.observe(at - asked < kAtOnce, took);
+    if (step.was_awaited && step.was_late) lead_.observe(*step.was_late, took);
   }
 
   // 0: nothing was measured yet.
@@ -69,10 +71,9 @@ class StepTimer {
     Clock::time_point submitted;
     int32_t num_rows;
     bool prefills;  // most of it
-    bool was_awaited;
+    bool was_awaited = false;
+    std::optional<bool> was_late = {};  // over before the next one was launched, if one was
   };
-  // It was over when somebody asked.
-  static constexpr std::chrono::nanoseconds kAtOnce = std::chrono::microseconds(50);
 
   Clock::time_point begin_of(const Step& step) const {
     return std::max(step.submitted, last_collected_);

@@ -291,7 +291,11 @@ export class FakeEngine implements NativeEngine {
       this.totals.promptTokens += request.prompt.length;
       ints.push(EVENT.Started, request.id, 250, Math.floor(request.prompt.length / 2));
     }
-    for (const request of [...this.running]) this.advance(request, ints, floats);
+    // First tokens before the others', as the engine has it.
+    const [firsts, others] = [[], []] as [FakeRequest[], FakeRequest[]];
+    for (const request of this.running)
+      (request.output.length === 0 ? firsts : others).push(request);
+    for (const request of [...firsts, ...others]) this.advance(request, ints, floats);
     this.totals.steps++;
     this.report(ints, floats);
     if (this.running.length + this.waiting.length > 0) this.schedule();

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import type { Sampling } from '../../src/types.js';
 import type { WirePrompt } from '../../worker/protocol.js';
 import { loadFixture } from './fixtures.js';
@@ -181,5 +181,23 @@ describe('messages', () => {
     for (let step = 0; step < 5; step++) client.addon.engines[0]!.step();
     await Promise.all(ids.map((id) => client.end(id)));
     expect(client.messages.length - before).toBe(5);
+  });
+
+  it('with first tokens leave before the others of their step are read', async () => {
+    const client = start({ manual: true, maxRunning: 32 });
+    await client.call({ type: 'ready' });
+    const early = [client.generate('hello'), client.generate('hello')];
+    await submissions(client, 2);
+    client.addon.engines[0]!.step();
+    const late = client.generate('hello');
+    await submissions(client, 3);
+    const before = client.messages.length;
+    client.addon.engines[0]!.step();
+    client.addon.engines[0]!.step();
+    await vi.waitFor(() => expect(client.messages.length - before).toBe(3));
+    const deltas = client.messages
+      .slice(before)
+      .map((events) => events.flatMap((event) => (event.type === 'delta' ? [event.id] : [])));
+    expect(deltas).toEqual([[late], early, [...early, late]]);
   });
 });

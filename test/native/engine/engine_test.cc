@@ -89,6 +89,19 @@ TEST_P(EngineTest, PrefillsInChunksBesideDecodes) {
   EXPECT_EQ(model_->num_rows, 4 + 19 + 30 + 4) << "nothing is computed twice";
 }
 
+TEST_P(EngineTest, FirstTokensAreToldBeforeTheOthersOfTheirStep) {
+  make();
+  for (int32_t id = 1; id <= 3; ++id) submit(request_of(id, prompt_of(5, id), 10));
+  step();
+  step();
+  submit(request_of(4, prompt_of(5, 4), 10));
+  while (log_[4].tokens.empty()) ASSERT_TRUE(step());
+  EXPECT_EQ(log_.told, (Ints{4, 1, 2, 3}));
+  step();
+  EXPECT_EQ(log_.told, (Ints{1, 2, 3, 4}));
+  run();
+}
+
 TEST_P(EngineTest, PreemptionRecomputesAndEmitsNothingTwice) {
   options_.limits.num_pages = 10;
   make();

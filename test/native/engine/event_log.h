@@ -40,6 +40,7 @@ class EventLog {
     std::vector<int32_t> started;
     const std::vector<int32_t>& ints = events.ints;
     size_t i = 0, f = 0, num_failures = 0;
+    told.clear();
     while (i < ints.size()) {
       const int32_t kind = ints.at(i), id = ints.at(i + 1);
       RequestLog& log = requests[id];
@@ -56,6 +57,7 @@ class EventLog {
         i += 4;
       } else if (kind == 2) {
         EXPECT_TRUE(log.started) << "request " << id << " got tokens before it started";
+        told.push_back(id);
         const int32_t count = ints.at(i + 2), num_top = ints.at(i + 3);
         i += 4;
         for (int32_t t = 0; t < count; ++t) {
@@ -110,6 +112,7 @@ class EventLog {
   const RequestLog& operator[](int32_t id) { return requests[id]; }
 
   std::map<int32_t, RequestLog> requests;
+  std::vector<int32_t> told;  // whose tokens the events last added were, in their order
 };
 
 }  // namespace lorax

@@ -19,16 +19,16 @@ class StepTimerTest : public testing::Test {
   // One step of spans with so many rows, from `begin` to `end` in microseconds.
   void step(const std::vector<int32_t>& spans, int64_t begin, int64_t end) {
     submit(spans, begin);
-    collect(begin, end);
+    collect(end);
   }
-  void collect(int64_t asked, int64_t end) { timer_.collected(at(asked), at(end)); }
-  void submit(const std::vector<int32_t>& spans, int64_t begin) {
+  void collect(int64_t end) { timer_.collected(at(end)); }
+  void submit(const std::vector<int32_t>& spans, int64_t begin, bool idle = true) {
     StepPlan plan;
     for (const int32_t rows : spans) {
       plan.spans.push_back({.num_rows = rows});
       plan.token_ids.resize(plan.token_ids.size() + rows);
     }
-    timer_.submitted(plan, at(begin));
+    timer_.submitted(plan, at(begin), idle);
   }
   static StepTimer::Clock::time_point at(int64_t us) {
     return StepTimer::Clock::time_point() + microseconds(1000000 + us);
@@ -53,9 +53,9 @@ TEST_F(StepTimerTest, CountsStepsThatMostlyPrefill) {
 TEST_F(StepTimerTest, AStepBeginsWhenTheOneBeforeIsOver) {
   submit({10}, 0);
   submit({10}, 10);
-  collect(50, 100);
+  collect(100);
   EXPECT_EQ(timer_.token_ns(), 10000);
-  collect(150, 400);
+  collect(400);
   EXPECT_EQ(timer_.token_ns(), 20000);
 }
 
@@ -84,7 +84,7 @@ TEST_F(StepTimerTest, AStepThatTakesLessForMoreRowsSaysNothing) {
 TEST_F(StepTimerTest, AtFirstTheNextStepIsPlannedAfterThreeQuartersOfOne) {
   submit({100}, 0);
   EXPECT_EQ(timer_.plan_next_at(at(7)), at(7)) << "nothing was measured";
-  collect(7, 600);
+  collect(600);
   for (int32_t i = 1; i < 40; ++i) step({100 + 3 * i}, 10000 * i, 10000 * i + 600 + 3 * i);
   EXPECT_EQ(timer_.plan_next_at(at(7)), at(7)) << "nothing is in flight";
   submit({300}, 500000);
@@ -115,14 +115,13 @@ TEST_F(StepTimerTest, TheNextStepIsPlannedAsLateAsIsInTimeNineteenTimesOfTwenty)
     const int64_t end = begin + between(9500, 10500);
     const int64_t planned = (timer_.plan_next_at(at(begin)) - at(0)) / microseconds(1);
     const int64_t submitted = planned + between(700, 900);
-    submit({100}, submitted);
-    collect(submitted, std::max(end, submitted + 2));  // who asks when it is over hears at once
+    submit({100}, submitted, submitted > end);
+    collect(end);
     if (i >= kSettled) late += submitted > end, lead += begin + 10000 - planned;
     begin = std::max(end, submitted);
   }
-  // Nearly late counts as late.
-  EXPECT_NEAR(late, (kSteps - kSettled) / 28, 40);
-  EXPECT_NEAR(lead / (kSteps - kSettled), 1300, 100);
+  EXPECT_NEAR(late, (kSteps - kSettled) / 20, 40);
+  EXPECT_NEAR(lead / (kSteps - kSettled), 1250, 100);
 }
 
 class ReloadCostsTest : public testing::TestWithParam<BackendCase> {};
