@@ -32,6 +32,7 @@ struct Scenario {
   int32_t output_min = 0, output_max = 0;
   int32_t num_tenants = 4;  // that are light
   double times = 50;        // as many requests in the flood as of all of them
+  int32_t row_tile = 1;     // rows are computed by so many
 };
 
 struct Arrival {
@@ -106,6 +107,7 @@ class Play {
     limits.num_pages = 1 << 15;
     limits.block_tokens = 16;
     limits.max_batch_tokens = scenario.max_batch_tokens;
+    limits.row_tile = scenario.row_tile;
     VirtualCosts costs;
     costs.parameters = 0.5;  // a row: one unit of work
     costs.peak_rate = 1 / scenario.row_ms;
@@ -113,6 +115,7 @@ class Play {
     costs.copy_rate = 1;
     costs.step_seconds = scenario.step_ms;
     costs.steps_ahead = scenario.steps_ahead;
+    costs.row_tile = scenario.row_tile;
     auto model = std::make_unique<VirtualModel>(limits, 1, costs);
     model_ = model.get();
     model->on_step = [this](const StepPlan& plan, double begin, double end) {
@@ -206,7 +209,7 @@ class Play {
         open.cause.fixed += begin - open.seen + scenario_.step_ms;
         open.cause.own += own->second * scenario_.row_ms;
         open.cause.light += (num_light - own->second) * scenario_.row_ms;
-        open.cause.flood += (plan.num_rows() - num_light) * scenario_.row_ms;
+        open.cause.flood += end - begin - scenario_.step_ms - num_light * scenario_.row_ms;
         open.has_first = is_last_chunk(plan, index);
       }
       open.seen = end;

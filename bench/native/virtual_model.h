@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -33,6 +34,7 @@ struct VirtualCosts {
   double peak_rate = 0;    // operations/s
   double copy_rate = 0;    // bytes/s, from host memory
   double step_seconds = 0;
+  int32_t row_tile = 1;  // rows are computed by so many
   int32_t steps_ahead = 1;
 };
 
@@ -161,8 +163,9 @@ class VirtualModel final : public Model {
       seen += span.num_rows * (span.first_position + last + 1) / 2;
     }
     const double rows = plan.num_rows();
+    const double tiles = std::ceil(rows / costs_.row_tile) * costs_.row_tile;
     const double linear = std::max(costs_.weight_bytes / costs_.memory_rate,
-                                   2 * costs_.parameters * rows / costs_.peak_rate);
+                                   2 * costs_.parameters * tiles / costs_.peak_rate);
     const double bytes = (reads + rows) * costs_.kv_token_bytes +
                          static_cast<double>(plan.segments.size()) * costs_.adapter_bytes;
     return costs_.step_seconds + linear + costs_.attention_flops * seen / costs_.peak_rate +

@@ -165,12 +165,15 @@ Schedule make_schedule(const SchedulerState& state) {
   const int32_t num_stayed = num_running;
   // Rows that prompts of the light may have beside what is left: of those that yield, and of a
   // whole step, but for a few with which others get on whatever comes.
-  const auto yields = [](const ScheduledSequence& s) { return !s.is_light && !s.keeps; };
+  const auto yields = [&schedule](const ScheduledSequence& s) {
+    return !s.is_light && (schedule.others_wait || !s.keeps);
+  };
   int32_t few = 0, light_rows = 0;
   for (const Chunk& chunk : schedule.chunks) {
     if (yields(state.running[chunk.sequence])) light_rows += chunk.num_tokens;
   }
-  if (state.flood_rows > 0 && state.flood_rows < limits.max_batch_tokens) {
+  const bool is_flooded = state.flood_rows > 0 && state.flood_rows < limits.max_batch_tokens;
+  if (is_flooded) {
     const int32_t more = limits.max_batch_tokens - state.flood_rows;
     few = std::min(more, std::max(1, state.flood_rows / kFewRows));
     budget -= more;
@@ -220,10 +223,16 @@ Schedule make_schedule(const SchedulerState& state) {
     }
   };
 
-  for (const bool light : {true, false}) {
-    prefill(light);
-    admit(light);
+  prefill(true);
+  admit(true);
+  // Where prompts of the light make it longer, what is others' whatever comes waits as well, but
+  // not in two such steps in a row.
+  if (is_flooded && budget < 0 && !state.others_waited) {
+    schedule.others_wait = true;
+    few = 0;
   }
+  prefill(false);
+  admit(false);
   // The newest of those that yield do.
   for (auto chunk = schedule.chunks.end(); budget < 0 && chunk != schedule.chunks.begin();) {
     --chunk;

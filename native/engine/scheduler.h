@@ -56,10 +56,11 @@ struct SchedulerState {
   std::span<const ScheduledSequence>
       waiting;  // likewise, those preempted first; enough of the front
   std::span<const ScheduledAdapter> adapters;
-  bool in_flight = false;    // a step was submitted and is not over
-  int32_t coming_pages = 0;  // available once it is
-  int32_t light_places = 0;  // of max_running, those for the light alone
-  int32_t flood_rows = 0;    // rows of a step, prompts of the light aside; 0: of all
+  bool in_flight = false;      // a step was submitted and is not over
+  int32_t coming_pages = 0;    // available once it is
+  int32_t light_places = 0;    // of max_running, those for the light alone
+  int32_t flood_rows = 0;      // rows of a step, prompts of the light aside; 0: of all
+  bool others_waited = false;  // Schedule::others_wait of the step before
 };
 
 // `sequence` counts the running ones first, then the waiting ones.
@@ -78,6 +79,7 @@ struct Schedule {
                              // of its adapters that are not resident
   int32_t num_taken_pages = 0;  // by them and by decodes: so many have to be free
   std::vector<Chunk> chunks;    // in the order of turns
+  bool others_wait = false;     // prompts of the light have what is others' whatever comes
 };
 
 Schedule make_schedule(const SchedulerState& state);

@@ -75,8 +75,10 @@ Schedule SequenceTable::schedule(const StepCosts& costs) {
   const int32_t available = pool_.num_free() + evictable_.num_ready_pages();
   const int32_t coming = pool_.counts().retiring + evictable_.num_fresh_pages();
   const int32_t light_places = queue_.num_tenants() > 1 ? limits_.max_running / kLightShare : 0;
-  Schedule schedule = make_schedule({limits_, available, running, waiting, adapters, in_flight,
-                                     coming, light_places, flood_rows(num_places, costs)});
+  Schedule schedule =
+      make_schedule({limits_, available, running, waiting, adapters, in_flight, coming,
+                     light_places, flood_rows(num_places, costs), others_waited_});
+  others_waited_ = schedule.others_wait;
   any_ready_ = !running.empty() || !waiting.empty();
   if (schedule.chunks.empty() && schedule.pool_full < 0 && any_ready_ && !in_flight) {
     broken("there are sequences but nothing to schedule");

@@ -147,6 +147,7 @@ class SequenceTable {
   std::vector<PrefixCache::Found> found_;  // [next_]
   std::vector<int64_t> seen_;  // [pages]: the newest schedule in which a sequence had it
   bool any_ready_ = false;
+  bool others_waited_ = false;  // Schedule::others_wait of the newest schedule
   int64_t num_schedules_ = 0;
   int64_t num_arrivals_ = 0;
   QueuePace::Admitted admitted_;

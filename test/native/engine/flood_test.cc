@@ -35,6 +35,7 @@ INSTANTIATE_TEST_SUITE_P(Loads, FloodTest,
                          testing::Values(FloodCase{kCpuChat, 0.1, 98},
                                          FloodCase{kCpuChat, 0.6, 100},
                                          FloodCase{kGpuChat, 0.3, 101},
+                                         FloodCase{kGpuTiles, 0.3, 103},
                                          FloodCase{kGpuTrace, 0.6, 105},
                                          FloodCase{kProportional, 0.3, 109}));
 

@@ -219,10 +219,13 @@ TEST(Scheduler, StepsAreShortBesideAFloodButForPromptsOfTheLight) {
   const ScheduledSequence oldest_prompt{40, 0, 10, 10, {}, false, false, true};
   const ScheduledSequence light{20, 0, 0, 0, {}, false, true}, other{6, 0, 0, 0, {}, false, false};
   const auto schedule = [](const std::vector<ScheduledSequence>& running,
-                           const std::vector<ScheduledSequence>& waiting, int32_t flood_rows = 8) {
+                           const std::vector<ScheduledSequence>& waiting, int32_t flood_rows = 8,
+                           bool others_waited = true) {
     SchedulerState state{{32, 16, 4}, 90, running, waiting, {}};
     state.flood_rows = flood_rows;
-    return text(make_schedule(state));
+    state.others_waited = others_waited;
+    const Schedule made = make_schedule(state);
+    return text(made) + (made.others_wait ? "others wait" : "");
   };
   EXPECT_EQ(schedule({beyond, prompt}, {other}), "0:1 1:7 ");
   EXPECT_EQ(schedule({beyond, prompt}, {other}, 0), "0:1 1:31 ") << "no flood";
@@ -233,6 +236,9 @@ TEST(Scheduler, StepsAreShortBesideAFloodButForPromptsOfTheLight) {
       << "a whole prompt at once, and nothing of the flood but its part";
   EXPECT_EQ(schedule({oldest_prompt, beyond}, {light, light}), "admit 2; take 10; 0:1 2:20 3:11 ")
       << "its oldest goes on, whatever comes";
+  EXPECT_EQ(schedule({kept, within, beyond, prompt}, {light, other}, 8, false),
+            "admit 1; take 5; 1:1 4:20 others wait")
+      << "but not in every step";
 }
 
 // Whoever is light, and however short steps are.
@@ -260,6 +266,7 @@ TEST(Scheduler, NoStepHasMoreRowsThanThereAre) {
     SchedulerState at{{16, 8, 4}, 1000, running, waiting, {}};
     at.flood_rows = random(18);
     at.light_places = random(3);
+    at.others_waited = random(2) == 0;
     int32_t num_rows = 0;
     for (const Chunk& chunk : make_schedule(at).chunks) num_rows += chunk.num_tokens;
     ASSERT_LE(num_rows, 16) << "round " << round;
