@@ -7,8 +7,8 @@
 namespace lorax::flood {
 
 // As measured on an H200 with Llama 3.1 8B: a step's fixed part is as long as 200 rows. Prompts and
-// answers as in a chat; as in S-LoRA's trace; short; long; and as in a chat, where rows are computed
-// in tiles of 256.
+// answers as in a chat; as in S-LoRA's trace; short; long; and as in a chat, where rows are
+// computed in tiles of 256.
 inline const Scenario kGpuChat{"gpu-chat", 5, 0.025, 1, 2048, 256, 768, 64, 192};
 inline const Scenario kGpuTrace{"gpu-trace", 5, 0.025, 1, 2048, 8, 512, 8, 512};
 inline const Scenario kGpuShort{"gpu-short", 5, 0.025, 1, 2048, 32, 96, 16, 48};

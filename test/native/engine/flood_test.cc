@@ -31,13 +31,11 @@ std::ostream& operator<<(std::ostream& out, const FloodCase& c) {
 class FloodTest : public testing::TestWithParam<FloodCase> {};
 
 // Seeds that no parameter was chosen by.
-INSTANTIATE_TEST_SUITE_P(Loads, FloodTest,
-                         testing::Values(FloodCase{kCpuChat, 0.1, 98},
-                                         FloodCase{kCpuChat, 0.6, 100},
-                                         FloodCase{kGpuChat, 0.3, 101},
-                                         FloodCase{kGpuTiles, 0.3, 103},
-                                         FloodCase{kGpuTrace, 0.6, 105},
-                                         FloodCase{kProportional, 0.3, 109}));
+INSTANTIATE_TEST_SUITE_P(
+    Loads, FloodTest,
+    testing::Values(FloodCase{kCpuChat, 0.1, 98}, FloodCase{kCpuChat, 0.6, 100},
+                    FloodCase{kGpuChat, 0.3, 101}, FloodCase{kGpuTiles, 0.3, 103},
+                    FloodCase{kGpuTrace, 0.6, 105}, FloodCase{kProportional, 0.3, 109}));
 
 TEST_P(FloodTest, TheOthersFirstTokensComeNearlyAsSoonAndTokensAreAsMany) {
   LORAX_SKIP_UNDER_A_SANITIZER();
