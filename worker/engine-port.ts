@@ -1,5 +1,6 @@
 /**
- * One MessagePort and the engine behind it: commands in, events out, one message per engine step.
+ * One MessagePort and the engine behind it: commands in, events out, one message per engine step, and one
+ * more where it has first tokens.
  *
  * Always holds: every `generate` ends in exactly one finish, aborted or failed (and every `embed`:
  * embedding-calls.ts), every call in one result or error; a load that fails fails whoever waited, and

@@ -225,8 +225,8 @@ Schedule make_schedule(const SchedulerState& state) {
 
   prefill(true);
   admit(true);
-  // Where prompts of the light make it longer, what is others' whatever comes waits as well, but
-  // not in two such steps in a row.
+  // Where decodes and prompts of the light make it longer than it should be, what is others'
+  // whatever comes waits as well, but not in two such steps in a row.
   if (is_flooded && budget < 0 && !state.others_waited) {
     schedule.others_wait = true;
     few = 0;

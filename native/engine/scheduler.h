@@ -79,7 +79,7 @@ struct Schedule {
                              // of its adapters that are not resident
   int32_t num_taken_pages = 0;  // by them and by decodes: so many have to be free
   std::vector<Chunk> chunks;    // in the order of turns
-  bool others_wait = false;     // prompts of the light have what is others' whatever comes
+  bool others_wait = false;     // what is others' whatever comes has no rows in it
 };
 
 Schedule make_schedule(const SchedulerState& state);
