@@ -17,7 +17,6 @@ import {
   readFile,
   readlink,
   rename,
-  rm,
   stat,
   symlink,
   writeFile,
@@ -27,6 +26,7 @@ import { beginChecksum, hashFile, type Checksum } from './checksum.js';
 import { FetchFailure, diskFailure } from './fetch-failure.js';
 import { clearDeadLocks, lockFile } from './file-lock.js';
 import { downloadFile, type HttpFileContext, type RemoteFile } from './http-file.js';
+import { replaceFile } from './own-file.js';
 import type { VerifiedFiles } from './verified-files.js';
 
 export class BlobStore {
@@ -90,16 +90,14 @@ export class BlobStore {
     const target = path.relative(path.dirname(pointer), this.blob(name));
     await onDisk(async () => {
       await mkdir(path.dirname(pointer), { recursive: true });
-      // Under another name first: nobody finds the file missing while it is replaced.
-      const fresh = `${pointer}.${process.pid}.tmp`;
-      await rm(fresh, { force: true });
-      try {
-        await symlink(target, fresh);
-      } catch {
-        // Windows without the right to make links.
-        await copyFile(this.blob(name), fresh);
-      }
-      await rename(fresh, pointer);
+      await replaceFile(pointer, async (own) => {
+        try {
+          await symlink(target, own);
+        } catch {
+          // Windows without the right to make links.
+          await copyFile(this.blob(name), own);
+        }
+      });
     });
   }
 
@@ -114,11 +112,9 @@ export class BlobStore {
   async writeRef(revision: string, version: string): Promise<void> {
     if (revision === version || (await this.readRef(revision)) === version) return;
     const file = this.refFile(revision);
-    const fresh = `${file}.${process.pid}.tmp`;
     await onDisk(async () => {
       await mkdir(path.dirname(file), { recursive: true });
-      await writeFile(fresh, version);
-      await rename(fresh, file);
+      await replaceFile(file, (own) => writeFile(own, version));
     });
   }
 

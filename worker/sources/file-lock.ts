@@ -5,39 +5,19 @@
  * (blob-store.ts). Node has no flock(), so a lock whose process has died, or whose holder has not
  * touched it for `STALE_MS`, is taken over. Called by blob-store.ts.
  */
-import { randomUUID } from 'node:crypto';
-import {
-  link,
-  mkdir,
-  readFile,
-  readdir,
-  rename,
-  rm,
-  stat,
-  utimes,
-  writeFile,
-} from 'node:fs/promises';
-import { hostname } from 'node:os';
+import { link, mkdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { cancelled, diskFailure } from './fetch-failure.js';
+import { isOfDead, isUntouched, ownFileOf, removeDead } from './own-file.js';
 
-const STALE_MS = 10_000;
 const TOUCH_MS = 2_000;
 const POLL_MS = 50;
 
-interface Holder {
-  host: string;
-  pid: number;
-  /** The holder's own file, beside the lock. */
-  file: string;
-}
-
 /** Resolves to the function that releases it; it never rejects. */
 export async function lockFile(file: string, signal: AbortSignal): Promise<() => Promise<void>> {
-  // A file of its own that is linked into place: whoever sees the lock can read its holder.
-  const own = `${file}.${randomUUID().slice(0, 8)}`;
-  const holder: Holder = { host: hostname(), pid: process.pid, file: path.basename(own) };
+  // A file of its own that holds its name and is linked into place: the lock says whose it is.
+  const own = ownFileOf(file);
   // Who waits is alive, too.
   const touch = setInterval(() => {
     const now = new Date();
@@ -46,10 +26,10 @@ export async function lockFile(file: string, signal: AbortSignal): Promise<() =>
   touch.unref();
   try {
     await mkdir(path.dirname(file), { recursive: true });
-    await writeFile(own, JSON.stringify(holder));
+    await writeFile(own, path.basename(own));
     while (!(await tryLink(own, file))) {
       if (signal.aborted) throw cancelled(signal);
-      if (!(await takeOver(file, own))) await sleep(POLL_MS);
+      if (!(await takeOver(file))) await sleep(POLL_MS);
     }
   } catch (thrown) {
     clearInterval(touch);
@@ -67,13 +47,8 @@ export async function lockFile(file: string, signal: AbortSignal): Promise<() =>
 
 /** Removes what those who are no more have left of the lock. */
 export async function clearDeadLocks(file: string): Promise<void> {
-  if (await isStale(file)) await takeOver(file, `${file}.${randomUUID().slice(0, 8)}`);
-  const directory = path.dirname(file);
-  const names = await readdir(directory).catch(() => []);
-  for (const name of names.filter((each) => each.startsWith(`${path.basename(file)}.`))) {
-    const own = path.join(directory, name);
-    if (await isStale(own)) await rm(own, { force: true }).catch(() => undefined);
-  }
+  await takeOver(file);
+  await removeDead(file);
 }
 
 async function tryLink(own: string, file: string): Promise<boolean> {
@@ -87,48 +62,26 @@ async function tryLink(own: string, file: string): Promise<boolean> {
 }
 
 /** True where a dead holder's lock has been removed. */
-async function takeOver(file: string, own: string): Promise<boolean> {
+async function takeOver(file: string): Promise<boolean> {
   if (!(await isStale(file))) return false;
   // Renaming is for one alone; who comes second finds nothing, or a lock that is alive again.
-  const aside = `${own}.stale`;
+  const aside = ownFileOf(file);
   try {
     await rename(file, aside);
   } catch {
     return false;
   }
   const alive = !(await isStale(aside));
-  const left = alive ? undefined : await holderOf(aside).catch(() => undefined);
   if (alive) await link(aside, file).catch(() => undefined);
-  if (left !== undefined) {
-    await rm(path.join(path.dirname(file), path.basename(left.file)), { force: true });
-  }
   await rm(aside, { force: true });
+  await removeDead(file);
   return !alive;
 }
 
-async function holderOf(file: string): Promise<Holder> {
-  return JSON.parse(await readFile(file, 'utf8')) as Holder;
-}
-
-async function isStale(file: string): Promise<boolean> {
-  try {
-    const { mtimeMs } = await stat(file);
-    if (Date.now() - mtimeMs > STALE_MS) return true;
-    const { host, pid } = await holderOf(file);
-    return host === hostname() && !isRunning(pid);
-  } catch {
-    // Released meanwhile, or not readable yet.
-    return false;
-  }
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
-  }
+async function isStale(lock: string): Promise<boolean> {
+  if (await isUntouched(lock)) return true;
+  // Not there where it was released meanwhile.
+  return isOfDead(await readFile(lock, 'utf8').catch(() => ''));
 }
 
 async function sameFile(a: string, b: string): Promise<boolean> {

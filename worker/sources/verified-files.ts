@@ -7,8 +7,9 @@
  * by this process alone. Called by blob-store.ts.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { replaceFile } from './own-file.js';
 
 export class VerifiedFiles {
   private readonly seen = new Map<string, string>();
@@ -29,12 +30,9 @@ export class VerifiedFiles {
     const found = await fingerprint(file);
     if (found === undefined) return;
     this.seen.set(file, found);
-    const mark = this.markOf(file);
-    const written = `${mark}.${process.pid}.tmp`;
     try {
       await mkdir(this.directory, { recursive: true });
-      await writeFile(written, found);
-      await rename(written, mark);
+      await replaceFile(this.markOf(file), (own) => writeFile(own, found));
     } catch {
       // A disk that is full or read-only: it is hashed again the next time.
     }

@@ -1,19 +1,19 @@
 // One holder at a time, and what becomes of the locks of the dead.
 import { spawnSync } from 'node:child_process';
 import { linkSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
-import { hostname } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { clearDeadLocks, lockFile } from '../../../worker/sources/file-lock.js';
+import { ownFileOf } from '../../../worker/sources/own-file.js';
 import { temporaryDirectory } from './fixture.js';
 
 const never = new AbortController().signal;
 
 /** A lock as its holder would have left it. */
-function leave(directory: string, pid: number, host = hostname(), ageMs = 0): string {
-  const own = path.join(directory, 'x.lock.abcd');
+function leave(directory: string, pid: number, host?: string, ageMs = 0): string {
   const lock = path.join(directory, 'x.lock');
-  writeFileSync(own, JSON.stringify({ host, pid, file: path.basename(own) }));
+  const own = ownFileOf(lock, pid, host);
+  writeFileSync(own, path.basename(own));
   linkSync(own, lock);
   const then = new Date(Date.now() - ageMs);
   utimesSync(lock, then, then);
@@ -55,15 +55,19 @@ describe('lockFile', () => {
     const lock = leave(directory, deadPid());
     await clearDeadLocks(lock);
     expect(readdirSync(directory)).toEqual([]);
-    // Killed before it had the lock, or after it had given it back.
-    writeFileSync(
-      `${lock}.0123`,
-      JSON.stringify({ host: hostname(), pid: deadPid(), file: 'x.lock.0123' }),
-    );
+    // Killed before it had the lock or after it had given it back, while it wrote, or while it took one over.
+    const own = ownFileOf(lock, deadPid());
+    writeFileSync(own, path.basename(own));
+    const unwritten = ownFileOf(lock, deadPid());
+    writeFileSync(unwritten, '');
+    const aside = ownFileOf(lock, deadPid());
+    writeFileSync(aside, path.basename(own));
     const release = await lockFile(lock, never);
-    const held = readdirSync(directory).sort();
+    const held = readdirSync(directory);
     await clearDeadLocks(lock);
-    expect(readdirSync(directory).sort()).toEqual(held.filter((name) => name !== 'x.lock.0123'));
+    const dead = [own, unwritten, aside].map((each) => path.basename(each));
+    expect(held).toEqual(expect.arrayContaining(dead));
+    expect(readdirSync(directory)).toEqual(held.filter((name) => !dead.includes(name)));
     await release();
     expect(readdirSync(directory)).toEqual([]);
   });
@@ -77,7 +81,7 @@ describe('lockFile', () => {
     const abort = new AbortController();
     setTimeout(() => abort.abort(), 200);
     await expect(lockFile(fresh, abort.signal)).rejects.toMatchObject({ reason: 'cancelled' });
-    expect(readdirSync(directory).sort()).toEqual(['x.lock', 'x.lock.abcd']);
+    expect(readdirSync(directory).length).toBe(2);
   });
 
   it('of many who find a dead holder lets in one at a time', async () => {
