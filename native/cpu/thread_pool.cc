@@ -66,9 +66,13 @@ void ThreadPool::run_erased(int64_t count, void* context, Function function) {
   for (int spins = 0; done_.load(std::memory_order_acquire) != count; ++spins) {
     if (spins < kSpins) {
       pause();
-    } else {
-      std::this_thread::yield();
+      continue;
     }
+    // Whoever has the last task was put aside in the middle of it: this core is free for others.
+    std::unique_lock lock(mutex_);
+    caller_sleeps_.store(true);
+    ended_.wait(lock, [&] { return done_.load() == count; });
+    caller_sleeps_.store(false);
   }
   if (failed_.load(std::memory_order_relaxed)) {
     failed_.store(false, std::memory_order_relaxed);
@@ -90,7 +94,14 @@ bool ThreadPool::run_one(int thread) {
   const uint64_t ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
   if (!has_task(ticket)) return false;
   call(static_cast<int64_t>(ticket & kNext), thread);
-  done_.fetch_add(1, std::memory_order_release);
+  // Sequentially consistent with the caller's flag and its second look, as with the sleepers above.
+  const bool last = done_.fetch_add(1) + 1 == static_cast<int64_t>(ticket >> 32);
+  if (last && caller_sleeps_.load()) {
+    {
+      std::lock_guard lock(mutex_);
+    }
+    ended_.notify_one();
+  }
   return true;
 }
 

@@ -2,9 +2,10 @@
 //
 // A phase is a number of independent tasks, handed out one by one by an atomic counter. A phase
 // ends when its tasks have ended, not when every helper has looked in: a helper that the operating
-// system has put aside holds nobody up unless it is in the middle of a task. Between phases helpers
-// spin for a moment, then yield, then sleep. One thread calls run() at a time; what a task throws,
-// on whichever thread, run() throws once the phase has ended.
+// system has put aside holds nobody up unless it is in the middle of a task. Who waits for that one
+// spins for a moment, then sleeps: the core is free for whatever took the helper's. Between phases
+// helpers spin for a moment, then yield, then sleep. One thread calls run() at a time; what a task
+// throws, on whichever thread, run() throws once the phase has ended.
 #pragma once
 
 #include <atomic>
@@ -56,9 +57,11 @@ class ThreadPool {
   std::exception_ptr error_;
 
   alignas(64) std::atomic<int> sleepers_{0};
+  std::atomic<bool> caller_sleeps_{false};
   std::atomic<bool> stop_{false};
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable wake_;   // helpers: there is work, or stop_
+  std::condition_variable ended_;  // the caller of run(): its phase has ended
   std::vector<std::thread> helpers_;
 };
 

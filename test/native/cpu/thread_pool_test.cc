@@ -42,6 +42,23 @@ TEST(ThreadPool, WakesSleepingHelpers) {
   }
 }
 
+// As long as a helper that the system has put aside keeps its task.
+TEST(ThreadPool, SleepsUntilAHelperHasEndedItsTask) {
+  ThreadPool pool(3);
+  for (int round = 0; round < 20; ++round) {
+    std::vector<int> values(3);
+    std::atomic<int> begun = 0;
+    pool.run(3, [&](int64_t i, int thread) {
+      // One task for each thread, and those of the helpers are long.
+      ++begun;
+      while (begun < 3) std::this_thread::yield();
+      if (thread > 0) std::this_thread::sleep_for(std::chrono::milliseconds(2 * thread));
+      values[static_cast<size_t>(i)] = round + 1;
+    });
+    for (const int value : values) EXPECT_EQ(value, round + 1);
+  }
+}
+
 // Whichever thread it was thrown on; the pool goes on, and nothing of one phase is left in the
 // next.
 TEST(ThreadPool, ThrowsWhatATaskThrew) {
