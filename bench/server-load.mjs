@@ -5,10 +5,11 @@
 // 1. `streams` streams at once for `seconds`: every event is checked to be whole and every stream to be
 //    complete; this process's memory and event-loop delay are sampled each second.
 // 2. A reader that stops reading, beside others: what it costs here.
-// 3. Closed loops of two sizes and ten times what they reached (open loop), in turns, for several rounds: what
-//    is still served, against the peak, which is the better of the loops; and how soon the rest hears 429 or
-//    503 with retry-after. Of each kind the median of the rounds counts: the best of several noisy figures
-//    would be above what any of them stands for.
+// 3. Closed loops of three sizes (the largest keeps a few waiting, so that every place is taken at once) and ten
+//    times what they reached (open loop), in turns, for several rounds: what is still served, against the peak,
+//    which is the best of the loops; and how soon the rest hears 429 or 503 with retry-after. Of each kind the
+//    median of the rounds counts: the best of several noisy figures would be above what any of them stands for.
+//    While requests are refused, several tokens come in one event (src/server/pace.ts): how many is told.
 //
 // Event-loop delay is what perf_hooks measures with a timer of 1 ms, that millisecond taken off. The engine's
 // threads, the client and whoever else uses the machine take the processor away from the event loop as well;
@@ -42,7 +43,7 @@ const [streams, seconds, overloadSeconds] = [
 ];
 const OVERLOAD_TOKENS = 200;
 const ROUNDS = 6;
-const LOOPS = [128, 256];
+const LOOPS = [128, 256, 264];
 
 const demo = path.join(root, 'models/demo');
 const rows = [];
@@ -195,13 +196,20 @@ await serving({ maxWaiting: 16 }, async ({ engine, tell }) => {
   const peaks = new Map(LOOPS.map((concurrency) => [concurrency, []]));
   const goodputs = [];
   const waits = [];
+  const counts = { closed: { tokens: 0, deltas: 0 }, overload: { tokens: 0, deltas: 0 } };
+  const count = (kind, results) => {
+    for (const { tokens = 0, deltas = 0 } of results) {
+      counts[kind].tokens += tokens;
+      counts[kind].deltas += deltas;
+    }
+  };
   let without = 0;
   const peak = () => Math.max(...[...peaks.values()].map(median));
   // In turns: a slow minute of the machine is one of all.
   for (let round = 1; round <= ROUNDS; round++) {
     for (const concurrency of LOOPS) {
       const stop = sampling(`closed loop of ${concurrency}`, engine);
-      await closed(concurrency, overloadSeconds);
+      count('closed', await closed(concurrency, overloadSeconds));
       peaks.get(concurrency).push(rateOf(stop().samples));
     }
     const rate = (10 * peak()) / OVERLOAD_TOKENS;
@@ -210,6 +218,7 @@ await serving({ maxWaiting: 16 }, async ({ engine, tell }) => {
       ...{ command: 'arrivals', rate, seconds: overloadSeconds, tokens: OVERLOAD_TOKENS },
     });
     goodputs.push(rateOf(stopOverload().samples));
+    count('overload', results);
     const served = results.filter(({ status }) => status === 200);
     const refused = results.filter(({ status }) => status === 429 || status === 503);
     const others = results.length - served.length - refused.length;
@@ -234,6 +243,10 @@ await serving({ maxWaiting: 16 }, async ({ engine, tell }) => {
   console.log(
     `overload: goodput ${median(goodputs).toFixed(0)} tokens/s = ` +
       `${(median(goodputs) / peak()).toFixed(2)} of the peak of ${peak().toFixed(0)} (medians of ${ROUNDS} rounds)`,
+  );
+  const perEvent = ({ tokens, deltas }) => (tokens / deltas).toFixed(2);
+  console.log(
+    `  tokens of a stream in an event: ${perEvent(counts.overload)}; in the closed loops ${perEvent(counts.closed)}`,
   );
   console.log(
     `  refusals: median ${median(waits)?.toFixed(1)} ms, p99 ${percentile(waits, 0.99)?.toFixed(1)} ms, ` +

@@ -18,8 +18,8 @@ async function ask(port, body) {
     const ms = sinceStart();
     if (status !== 200) return { status, retryAfter, ms };
     const events = answer.text.split('\n\n');
-    const { error, tokens } = check(events, events.pop());
-    return error === undefined ? { status, ms, firstMs, tokens } : { error, ms };
+    const { error, ...counts } = check(events, events.pop());
+    return error === undefined ? { status, ms, firstMs, ...counts } : { error, ms };
   } catch (error) {
     return { error: String(error), ms: sinceStart() };
   }
@@ -47,7 +47,7 @@ function check(events, rest) {
   }
   if (usage === undefined || finish === undefined) return { error: 'without usage or reason' };
   if (deltas > usage.completion_tokens) return { error: 'more deltas than tokens' };
-  return { tokens: usage.completion_tokens };
+  return { tokens: usage.completion_tokens, deltas };
 }
 
 const messages = (index) => [

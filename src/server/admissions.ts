@@ -9,6 +9,8 @@ import { LoraxError } from '../errors.js';
 
 /** Of the newest gap between two admissions in the running mean. */
 const WEIGHT = 0.1;
+/** After a refusal: who was refused is told to come back after a second. */
+const REFUSING_MS = 1000;
 
 export class Admissions {
   #waiting = 0;
@@ -16,6 +18,7 @@ export class Admissions {
   /** Between admissions while somebody waited; undefined: none was seen yet. */
   #gapMs: number | undefined;
   #refusal: LoraxError | undefined;
+  #refusedAt = -Infinity;
 
   constructor(private readonly maxWaiting: number) {}
 
@@ -23,15 +26,21 @@ export class Admissions {
     return this.#waiting;
   }
 
+  /** Whether somebody was refused in the last second. */
+  get isRefusing(): boolean {
+    return performance.now() - this.#refusedAt < REFUSING_MS;
+  }
+
   /** QUEUE_FULL where there is no place: the same object until somebody is admitted. */
-  get refusal(): LoraxError | undefined {
+  refuse(): LoraxError | undefined {
     if (this.#waiting < this.maxWaiting) return undefined;
-    return (this.#refusal ??= this.refuse());
+    this.#refusedAt = performance.now();
+    return (this.#refusal ??= this.queueFull());
   }
 
   /** Throws it. */
   check(): void {
-    const { refusal } = this;
+    const refusal = this.refuse();
     if (refusal !== undefined) throw refusal;
   }
 
@@ -55,7 +64,7 @@ export class Admissions {
     };
   }
 
-  private refuse(): LoraxError {
+  private queueFull(): LoraxError {
     const { maxWaiting } = this;
     const data = this.#gapMs === undefined ? { maxWaiting } : { retryAfterMs: this.#gapMs };
     return new LoraxError('QUEUE_FULL', `${this.#waiting} requests are waiting already.`, { data });

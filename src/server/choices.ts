@@ -22,9 +22,10 @@ export class Choices {
   #wake: (() => void) | undefined;
   #unfinished: number;
 
-  constructor(c: ServerContext, { admissions }: ServerState, requests: readonly GenerateRequest[]) {
+  constructor(c: ServerContext, state: ServerState, requests: readonly GenerateRequest[]) {
+    const { admissions } = state;
     admissions.check();
-    this.#all = requests.map((request) => open(c, request));
+    this.#all = requests.map((request) => open(c, request, state));
     this.#unfinished = requests.length;
     this.#starts = this.#all.map(async (events, index) => {
       try {

@@ -22,6 +22,7 @@ import { registerResponses } from './openai/responses.js';
 import { registerLoraAdapters } from './vllm/lora-adapters.js';
 import { registerTokenize } from './vllm/tokenize.js';
 import type { EngineInfo } from '../types.js';
+import { Pace } from './pace.js';
 import { checkServerOptions } from './server-options.js';
 import type { ServerOptions } from './server-options.js';
 import { TokenTexts } from './token-texts.js';
@@ -52,10 +53,10 @@ export function createServer(options: ServerOptions): LoraxServer {
   const resolved = checkServerOptions(options);
   const { engine } = resolved;
   let info: Promise<EngineInfo> | undefined;
+  const admissions = new Admissions(resolved.maxWaiting);
   const state: ServerState = {
     ...resolved,
-    tokens: new TokenTexts(engine),
-    admissions: new Admissions(resolved.maxWaiting),
+    ...{ tokens: new TokenTexts(engine), admissions, pace: new Pace(admissions) },
     info: () => {
       info ??= engine.ready();
       info.catch(() => (info = undefined));
@@ -81,7 +82,7 @@ export function createServer(options: ServerOptions): LoraxServer {
   return {
     app,
     fetch: (request) => app.fetch(request),
-    door: doorOf(state.admissions, resolved.basePath),
+    door: doorOf(admissions, resolved.basePath),
   };
 }
 

@@ -41,7 +41,7 @@ export function doorOf(admissions: Admissions, basePath = ''): Door {
   let refusals = new Map<string, Refusal>();
   return (method, path) => {
     const shape = method === 'POST' ? below.get(path) : undefined;
-    const error = shape && admissions.refusal;
+    const error = shape && admissions.refuse();
     if (shape === undefined || error === undefined) return undefined;
     // The same until somebody is admitted: what is written is made once.
     if (error !== refused) [refused, refusals] = [error, new Map()];

@@ -8,6 +8,7 @@
 import type { Context, Hono, MiddlewareHandler } from 'hono';
 import type { Engine, EngineInfo, EngineView, Timing, Usage } from '../types.js';
 import type { Admissions } from './admissions.js';
+import type { Pace } from './pace.js';
 import type { ResolvedServerOptions } from './server-options.js';
 import type { TokenTexts } from './token-texts.js';
 
@@ -33,6 +34,7 @@ export interface ServerState extends ResolvedServerOptions {
   info(): Promise<EngineInfo>;
   tokens: TokenTexts;
   admissions: Admissions;
+  pace: Pace;
 }
 
 /** Adds one API's routes; its file has one job. */

@@ -5,7 +5,7 @@
 import { cutOff } from '../ai-sdk/convert-error.js';
 import type { FinishEvent, GenerateRequest, StartEvent, TokenEvent } from '../types.js';
 import type { Admissions } from './admissions.js';
-import type { ServerContext } from './environment.js';
+import type { ServerContext, ServerState } from './environment.js';
 import { turn } from './turns.js';
 
 export type AnswerEvent = Exclude<TokenEvent, StartEvent>;
@@ -17,7 +17,11 @@ export interface Generation {
 }
 
 /** Sent on its way; nothing is known of it yet. */
-export function open(c: ServerContext, request: GenerateRequest): AsyncIterator<TokenEvent> {
+export function open(
+  c: ServerContext,
+  request: GenerateRequest,
+  { pace }: ServerState,
+): AsyncIterator<TokenEvent> {
   const onUsage = c.get('onUsage');
   const { signal } = c.req.raw;
   const events = c.get('engine').generate({
@@ -25,7 +29,7 @@ export function open(c: ServerContext, request: GenerateRequest): AsyncIterator<
     signal,
     ...(onUsage === undefined ? {} : { onUsage }),
   });
-  return events[Symbol.asyncIterator]();
+  return pace.of(events[Symbol.asyncIterator]());
 }
 
 /** Resolves when the engine has admitted it, so that a refusal can still have a status. */

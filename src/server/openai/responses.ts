@@ -14,7 +14,7 @@ export const registerResponses: RegisterRoutes = (app, state) => {
     state.admissions.check();
     const fields = await readBody(c, state.maxBodyBytes);
     const { request, stream, logprobs, asked } = await responseRequestOf(fields, state);
-    const generation = await admitted(open(c, request), state.admissions);
+    const generation = await admitted(open(c, request, state), state.admissions);
     const output = new ResponseOutput(logprobs ? state.tokens : undefined);
     const response = new ResponseObject(asked, output);
     if (stream) {

@@ -72,6 +72,47 @@ it('one more than may wait hears 429 at once, and when to come back; the others 
   expect((await ask()).response.status).toBe(200);
 });
 
+it('while requests are refused, a stream hears of several tokens at a time, and of the same text', async () => {
+  const { engine } = server;
+  const { fetch } = createServer({ engine, maxWaiting: 1 });
+  const post = (body: object) =>
+    fetch(
+      new Request('http://server/v1/chat/completions', {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+      }),
+    );
+  const long = { max_tokens: 300, temperature: 0 };
+  const alone = await post(bodyOf('demo', long));
+  const { choices } = (await alone.json()) as { choices: { message: { content: string } }[] };
+  let isOver = false;
+  const refusals = async () => {
+    while (!isOver) {
+      await Promise.all(Array.from({ length: 8 }, () => post(bodyOf('demo', { max_tokens: 1 }))));
+      // Refusals alone would leave the event loop no turn.
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  };
+  const refusing = refusals();
+  let response: Response;
+  let begunAt: number;
+  do {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    begunAt = performance.now();
+    response = await post(bodyOf('demo', { ...long, stream: true }));
+  } while (response.status === 429);
+  const events = (await response.text()).split('\n\n').slice(0, -2);
+  const ticks = (performance.now() - begunAt) / 100;
+  isOver = true;
+  await refusing;
+  const chunks = events.map((event) => JSON.parse(event.slice('data: '.length)) as Chunk);
+  const text = chunks.map((chunk) => chunk.choices[0]?.delta.content ?? '').join('');
+  expect(text).toBe(choices[0]?.message.content);
+  // The role, the first token, the reason and one for each of the other ways to be off by one.
+  expect(chunks.length).toBeLessThanOrEqual(ticks + 6);
+});
+
 it('close() lets what is open end within its grace', async () => {
   const { engine } = server;
   const node = await serveOnNode(createServer({ engine }), { port: 0 });
