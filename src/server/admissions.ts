@@ -9,8 +9,6 @@ import { LoraxError } from '../errors.js';
 
 /** Of the newest gap between two admissions in the running mean. */
 const WEIGHT = 0.1;
-/** After a refusal: who was refused is told to come back after a second. */
-const REFUSING_MS = 1000;
 
 export class Admissions {
   #waiting = 0;
@@ -18,7 +16,9 @@ export class Admissions {
   /** Between admissions while somebody waited; undefined: none was seen yet. */
   #gapMs: number | undefined;
   #refusal: LoraxError | undefined;
-  #refusedAt = -Infinity;
+  /** Each counts e^-t after t seconds: in the long run, how many there are in one. */
+  #refusals = 0;
+  #refusedAt = 0;
 
   constructor(private readonly maxWaiting: number) {}
 
@@ -26,14 +26,17 @@ export class Admissions {
     return this.#waiting;
   }
 
-  /** Whether somebody was refused in the last second. */
-  get isRefusing(): boolean {
-    return performance.now() - this.#refusedAt < REFUSING_MS;
+  /** Of late, in about a second. */
+  get refusalsPerSecond(): number {
+    return (
+      this.#refusals && this.#refusals * Math.exp((this.#refusedAt - performance.now()) / 1000)
+    );
   }
 
   /** QUEUE_FULL where there is no place: the same object until somebody is admitted. */
   refuse(): LoraxError | undefined {
     if (this.#waiting < this.maxWaiting) return undefined;
+    this.#refusals = this.refusalsPerSecond + 1;
     this.#refusedAt = performance.now();
     return (this.#refusal ??= this.queueFull());
   }

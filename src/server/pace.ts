@@ -1,15 +1,18 @@
 /**
- * While requests are refused for want of a place, streams hear of their tokens every 50 ms.
+ * The more requests are refused for want of a place, the less often streams are told what is new.
  *
  * An event costs about the same whether it holds one token or three, and on a machine whose cores the
- * engine has as well the engine pays for it. So what refusals cost is made up for by what streams
- * don't: docs/decisions/2026-11-30-overload-joins-events.md. First tokens never wait here. Used by
- * generation.ts.
+ * engine has as well the engine pays for it. So streams save what refusals cost:
+ * docs/decisions/2026-11-30-overload-joins-events.md. First tokens never wait here. Used by generation.ts.
  */
 import type { TokenEvent } from '../types.js';
 import type { Admissions } from './admissions.js';
 
-const TICK_MS = 100;
+/** At 500 refusals a second, ten times what a small machine serves, 100 ms. */
+const MS_PER_REFUSAL_A_SECOND = 0.2;
+const MAX_MS = 100;
+/** No step is so short that tokens would join. */
+const MIN_MS = 2;
 /** The start and the first token. */
 const UNPACED = 2;
 
@@ -23,7 +26,8 @@ export class Pace {
     let pulled = 0;
     return {
       next: async () => {
-        if (pulled++ >= UNPACED && this.admissions.isRefusing) await this.#next();
+        const tick = pulled++ < UNPACED ? undefined : this.#next();
+        if (tick !== undefined) await tick;
         return events.next();
       },
       return: async () => (await events.return?.()) ?? { done: true, value: undefined },
@@ -31,12 +35,14 @@ export class Pace {
   }
 
   /** One timer for all: they are written together. */
-  #next(): Promise<void> {
+  #next(): Promise<void> | undefined {
+    const ms = Math.min(MAX_MS, this.admissions.refusalsPerSecond * MS_PER_REFUSAL_A_SECOND);
+    if (ms < MIN_MS) return this.#tick;
     this.#tick ??= new Promise((resolve) =>
       setTimeout(() => {
         this.#tick = undefined;
         resolve();
-      }, TICK_MS),
+      }, ms),
     );
     return this.#tick;
   }

@@ -39,50 +39,53 @@ async function settled(): Promise<void> {
   for (let i = 0; i < 50; i++) await Promise.resolve();
 }
 
-it('holds nothing while nobody is refused', async () => {
+/** Full, and so many were refused just now. */
+function refusing(times: number): Admissions {
   const admissions = new Admissions(1);
-  const pace = new Pace(admissions);
   admissions.enter();
-  expect(admissions.isRefusing).toBe(false);
-  expect((await readFrom([pace.of(ready())], 10))()).toBe(10);
+  for (let i = 0; i < times; i++) expect(admissions.refuse()?.code).toBe('QUEUE_FULL');
+  return admissions;
+}
+
+it('holds nothing while nobody is refused, or few are', async () => {
+  expect((await readFrom([new Pace(refusing(0)).of(ready())], 10))()).toBe(10);
+  expect((await readFrom([new Pace(refusing(9)).of(ready())], 10))()).toBe(10);
 });
 
-it('while somebody is, lets the start and the first token through and the others once a tick', async () => {
-  const admissions = new Admissions(1);
-  const pace = new Pace(admissions);
-  admissions.enter();
-  expect(() => admissions.check()).toThrow('1 requests are waiting already.');
+it('while many are, lets the start and the first token through and the others once a tick', async () => {
+  const pace = new Pace(refusing(10_000));
   const read = await readFrom([pace.of(ready()), pace.of(ready()), pace.of(ready())], 10);
   expect(read()).toBe(6);
   expect(vi.getTimerCount()).toBe(1);
   for (const expected of [9, 12]) {
-    vi.advanceTimersByTime(100);
+    vi.advanceTimersByTime(99);
+    await settled();
+    expect(read()).toBe(expected - 3);
+    vi.advanceTimersByTime(1);
     await settled();
     expect(read()).toBe(expected);
   }
 });
 
-it('lets all through again a second after the last refusal', async () => {
-  const admissions = new Admissions(1);
-  const pace = new Pace(admissions);
-  const leave = admissions.enter();
-  expect(admissions.refuse()?.code).toBe('QUEUE_FULL');
-  leave();
-  vi.advanceTimersByTime(999);
-  expect(admissions.refuse()).toBeUndefined();
-  expect(admissions.isRefusing).toBe(true);
-  const read = await readFrom([pace.of(ready())], 10);
+it('holds them for as much shorter as fewer are', async () => {
+  const read = await readFrom([new Pace(refusing(100)).of(ready())], 3);
   expect(read()).toBe(2);
-  vi.advanceTimersByTime(100);
+  vi.advanceTimersByTime(20);
   await settled();
+  expect(read()).toBe(3);
+});
+
+it('lets all through again a while after the last refusal', async () => {
+  const admissions = refusing(100);
+  vi.advanceTimersByTime(1000);
+  expect(admissions.refusalsPerSecond).toBeCloseTo(100 / Math.E);
+  vi.advanceTimersByTime(1500);
+  const read = await readFrom([new Pace(admissions).of(ready())], 10);
   expect(read()).toBe(10);
 });
 
 it('tells the engine at once that a reader has left', async () => {
-  const admissions = new Admissions(1);
-  admissions.enter();
-  admissions.refuse();
-  const events = new Pace(admissions).of(ready());
+  const events = new Pace(refusing(1_000)).of(ready());
   await readFrom([events], 3);
   await events.return?.();
   expect(returned).toHaveBeenCalledOnce();
