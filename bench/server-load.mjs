@@ -170,7 +170,9 @@ await serving({}, async ({ engine, node, sockets, tell }) => {
   );
   const beside = tell({ command: 'streams', concurrency: 20, seconds: 10, tokens: 40 });
   let most = 0;
-  for (let i = 0; i < 100; i++) {
+  // Until the system's own buffers are full, and for as long again.
+  for (let i = 0, full = Infinity; i < Math.min(2 * full, 600); i++) {
+    if (most > 0) full = Math.min(full, Math.max(i, 50));
     await sleep(100);
     for (const each of sockets) most = Math.max(most, each.writableLength);
   }
@@ -190,12 +192,14 @@ await serving({ maxWaiting: 16 }, async ({ engine, tell }) => {
     const [first, last] = [samples[2], samples[overloadSeconds - 1]];
     return (last.tokens - first.tokens) / (last.second - first.second);
   };
+  // One after the other: at once most would be refused, and a loop has no overload.
   const closed = (concurrency, seconds) =>
-    tell({ ...{ command: 'streams', concurrency, seconds }, tokens: OVERLOAD_TOKENS });
+    tell({ ...{ command: 'streams', concurrency, seconds }, tokens: OVERLOAD_TOKENS, gapMs: 5 });
   await closed(32, 3);
   const peaks = new Map(LOOPS.map((concurrency) => [concurrency, []]));
   const goodputs = [];
   const waits = [];
+  let refusedInLoops = 0;
   const counts = { closed: { tokens: 0, deltas: 0 }, overload: { tokens: 0, deltas: 0 } };
   const count = (kind, results) => {
     for (const { tokens = 0, deltas = 0 } of results) {
@@ -209,7 +213,9 @@ await serving({ maxWaiting: 16 }, async ({ engine, tell }) => {
   for (let round = 1; round <= ROUNDS; round++) {
     for (const concurrency of LOOPS) {
       const stop = sampling(`closed loop of ${concurrency}`, engine);
-      count('closed', await closed(concurrency, overloadSeconds));
+      const results = await closed(concurrency, overloadSeconds);
+      count('closed', results);
+      refusedInLoops += results.filter(({ status }) => status !== 200).length;
       peaks.get(concurrency).push(rateOf(stop().samples));
     }
     const rate = (10 * peak()) / OVERLOAD_TOKENS;
@@ -246,7 +252,8 @@ await serving({ maxWaiting: 16 }, async ({ engine, tell }) => {
   );
   const perEvent = ({ tokens, deltas }) => (tokens / deltas).toFixed(2);
   console.log(
-    `  tokens of a stream in an event: ${perEvent(counts.overload)}; in the closed loops ${perEvent(counts.closed)}`,
+    `  tokens of a stream in an event: ${perEvent(counts.overload)}; in the closed loops ${perEvent(counts.closed)}, ` +
+      `where ${refusedInLoops} were refused`,
   );
   console.log(
     `  refusals: median ${median(waits)?.toFixed(1)} ms, p99 ${percentile(waits, 0.99)?.toFixed(1)} ms, ` +

@@ -64,15 +64,18 @@ const bodyOf = (index, tokens) => ({
 const lengthOf = (index, tokens) => Math.round(tokens * (0.5 + ((index * 7919) % 1000) / 1000));
 
 const COMMANDS = {
-  /** Closed loop: so many streams, each begun anew when it has ended, until the time is up. */
-  async streams({ port, concurrency, seconds, tokens }) {
+  /** Closed loop: so many streams, the first of each `gapMs` apart, each begun anew when it has ended. */
+  async streams({ port, concurrency, seconds, tokens, gapMs = 0 }) {
     const until = performance.now() + seconds * 1000;
     const results = [];
     let index = 0;
     await Promise.all(
-      Array.from({ length: concurrency }, async () => {
+      Array.from({ length: concurrency }, async (_, stream) => {
+        await sleep(stream * gapMs);
         while (performance.now() < until) {
-          results.push(await ask(port, bodyOf(index, lengthOf(index++, tokens))));
+          const result = await ask(port, bodyOf(index, lengthOf(index++, tokens)));
+          results.push(result);
+          if (result.status === 429) await sleep(50);
         }
       }),
     );

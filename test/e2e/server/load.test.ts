@@ -114,7 +114,7 @@ it('while many requests are refused, a stream hears of several tokens at a time,
   expect(said.map((chunk) => chunk.choices[0]?.delta.content ?? '').join('')).toBe(
     choices[0]?.message.content,
   );
-  // 50 ms are the tick of 250 refusals a second; without, there are hundreds of events.
+  // 50 ms are the tick of 170 refusals a second; without, there are hundreds of events.
   expect(events).toBeLessThanOrEqual((performance.now() - Number(manyAt)) / 50 + 4);
 });
 
