@@ -82,7 +82,7 @@ it('lets all through again a while after the last refusal', async () => {
   const admissions = refusing(100);
   vi.advanceTimersByTime(1000);
   expect(admissions.refusalsPerSecond).toBeCloseTo(100 / Math.E);
-  vi.advanceTimersByTime(1500);
+  vi.advanceTimersByTime(2000);
   const read = await readFrom([new Pace(admissions).of(ready())], 10);
   expect(read()).toBe(10);
 });
