@@ -28,9 +28,7 @@ export class Admissions {
 
   /** Of late, in about a second. */
   get refusalsPerSecond(): number {
-    return (
-      this.#refusals && this.#refusals * Math.exp((this.#refusedAt - performance.now()) / 1000)
-    );
+    return this.#refusals * Math.exp((this.#refusedAt - performance.now()) / 1000);
   }
 
   /** QUEUE_FULL where there is no place: the same object until somebody is admitted. */

@@ -3,7 +3,7 @@
  *
  * Only work is saved by it: what makes the cache sound is that files appear in it by renaming
  * (blob-store.ts). Node has no flock(), so a lock whose process has died, or whose holder has not
- * touched it for `STALE_MS`, is taken over. Called by blob-store.ts.
+ * touched it for ten seconds, is taken over (own-file.ts). Called by blob-store.ts.
  */
 import { link, mkdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import path from 'node:path';
@@ -74,7 +74,6 @@ async function takeOver(file: string): Promise<boolean> {
   const alive = !(await isStale(aside));
   if (alive) await link(aside, file).catch(() => undefined);
   await rm(aside, { force: true });
-  await removeDead(file);
   return !alive;
 }
 

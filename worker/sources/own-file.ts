@@ -10,7 +10,7 @@ import { hostname } from 'node:os';
 import path from 'node:path';
 
 /** Of a process of another host nothing else tells that it has died. */
-export const STALE_MS = 10_000;
+const STALE_MS = 10_000;
 
 const OWN_FILE = /\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp$/;
 
