@@ -38,7 +38,7 @@ class Pages {
                              " bytes does not fit a page of " + std::to_string(page_bytes_));
     }
     // Pages that are all but full are not looked at again.
-    while (first_open_ < used_.size() && used_[first_open_] + kBTileBytes > page_bytes_) {
+    while (first_open_ < used_.size() && used_[first_open_] + kSliceAlignment > page_bytes_) {
       ++first_open_;
     }
     size_t page = first_open_;
@@ -98,19 +98,21 @@ class FirstBad {
   std::atomic<int64_t> first_{std::numeric_limits<int64_t>::max()};
 };
 
-// One group of A: block after block, the rows of a block together, so that writes are sequential.
-bool fill_a(const TensorView& a, int32_t first_rank, uint8_t* to) {
-  const auto ranks = static_cast<int32_t>(std::min<int64_t>(kRankGroup, a.rows - first_rank));
+// One group of A, with room for `room` ranks: block after block, the rows of a block together, so
+// that writes are sequential.
+bool fill_a(const TensorView& a, int32_t first_rank, int32_t room, uint8_t* to) {
+  const auto ranks = static_cast<int32_t>(std::min<int64_t>(room, a.rows - first_rank));
+  const int64_t block_bytes = a_slice_bytes(kABlockColumns, room);
   const int64_t row_bytes = a.cols * dtype_bytes(a.dtype);
   const auto* from = static_cast<const uint8_t*>(a.data) + first_rank * row_bytes;
   bool finite = true;
-  for (int64_t k = 0; k < a.cols; k += kABlockColumns, to += kABlockBytes) {
+  for (int64_t k = 0; k < a.cols; k += kABlockColumns, to += block_bytes) {
     const auto columns = static_cast<int32_t>(std::min<int64_t>(kABlockColumns, a.cols - k));
-    if (columns == kABlockColumns && ranks == kRankGroup) {
-      finite &= to_bf16_block(from + k * dtype_bytes(a.dtype), a.dtype, row_bytes, to);
+    if (columns == kABlockColumns && ranks == room) {
+      finite &= to_bf16_block(from + k * dtype_bytes(a.dtype), a.dtype, row_bytes, ranks, to);
       continue;
     }
-    std::memset(to, 0, kABlockBytes);
+    std::memset(to, 0, static_cast<size_t>(block_bytes));
     for (int32_t r = 0; r < ranks; ++r) {
       finite &= to_bf16_row(from + r * row_bytes + k * dtype_bytes(a.dtype), a.dtype, columns,
                             reinterpret_cast<uint16_t*>(to) + r * kABlockColumns);
@@ -120,23 +122,24 @@ bool fill_a(const TensorView& a, int32_t first_rank, uint8_t* to) {
 }
 
 // One group of B: a tile of 16 outs is converted to rows, then its words are laid out by lane.
-bool fill_b(const TensorView& b, int32_t first_rank, uint8_t* to) {
-  const auto ranks = static_cast<int32_t>(std::min<int64_t>(kRankGroup, b.cols - first_rank));
+bool fill_b(const TensorView& b, int32_t first_rank, int32_t room, uint8_t* to) {
+  const auto ranks = static_cast<int32_t>(std::min<int64_t>(room, b.cols - first_rank));
+  const int64_t tile_bytes = b_slice_bytes(kBTileRows, room);
   const int64_t row_bytes = b.cols * dtype_bytes(b.dtype);
   const auto* from = static_cast<const uint8_t*>(b.data) + first_rank * dtype_bytes(b.dtype);
   bool finite = true;
-  alignas(64) uint16_t rows[kBTileRows][kRankGroup];
-  for (int64_t out = 0; out < b.rows; out += kBTileRows, to += kBTileBytes) {
+  alignas(64) uint16_t rows[kBTileRows * kRankGroup];
+  for (int64_t out = 0; out < b.rows; out += kBTileRows, to += tile_bytes) {
     const auto outs = static_cast<int32_t>(std::min<int64_t>(kBTileRows, b.rows - out));
-    if (outs == kBTileRows && ranks == kRankGroup) {
-      finite &= to_bf16_tile(from + out * row_bytes, b.dtype, row_bytes, to);
+    if (outs == kBTileRows && ranks == room) {
+      finite &= to_bf16_tile(from + out * row_bytes, b.dtype, row_bytes, ranks, to);
       continue;
     }
     std::memset(rows, 0, sizeof rows);
     for (int32_t r = 0; r < outs; ++r) {
-      finite &= to_bf16_row(from + (out + r) * row_bytes, b.dtype, ranks, rows[r]);
+      finite &= to_bf16_row(from + (out + r) * row_bytes, b.dtype, ranks, rows + r * room);
     }
-    interleave_tile(rows[0], to);
+    interleave_tile(rows, room, to);
   }
   return finite;
 }
@@ -228,7 +231,7 @@ ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_by
     seen[entry] = true;
     const int32_t num_groups = is_in_rows(m) ? 0 : groups_of(m);
     const int64_t groups_bytes = num_groups * static_cast<int64_t>(sizeof(RankGroup));
-    layout.modules.push_back({m.layer, m.module, num_groups, m.scale,
+    layout.modules.push_back({m.layer, m.module, m.rank, num_groups, m.scale,
                               pages.take(groups_bytes, kTableAlignment), /*first_slice=*/0});
   }
   const auto has_extra = [&](size_t i) {
@@ -251,8 +254,10 @@ ImageLayout image_layout(std::span<const AdapterModule> modules, int64_t page_by
   for (size_t i = 0; i < modules.size(); ++i) {
     layout.modules[i].first_slice = static_cast<int64_t>(layout.slice_at.size());
     for (int32_t group = 0; group < layout.modules[i].num_groups; ++group) {
-      layout.slice_at.push_back(pages.take(a_slice_bytes(modules[i].a.cols), kSliceAlignment));
-      layout.slice_at.push_back(pages.take(b_slice_bytes(modules[i].b.rows), kSliceAlignment));
+      const AdapterModule& m = modules[i];
+      const int32_t ranks = ranks_of_group(m.rank, group);
+      layout.slice_at.push_back(pages.take(a_slice_bytes(m.a.cols, ranks), kSliceAlignment));
+      layout.slice_at.push_back(pages.take(b_slice_bytes(m.b.rows, ranks), kSliceAlignment));
     }
     if (extra == layout.extras.end() || extra->index != i) continue;
     take_chunks(*extra++, layout, pages);
@@ -364,7 +369,8 @@ void fill_image(std::span<const AdapterModule> modules, const ImageLayout& layou
       const size_t slice = static_cast<size_t>(to.first_slice + 2 * group + i % 2);
       uint8_t* at = image + layout.slice_at[slice];
       const int32_t rank = group * kRankGroup;
-      finite &= i % 2 == 0 ? fill_a(m.a, rank, at) : fill_b(m.b, rank, at);
+      const int32_t room = ranks_of_group(m.rank, group);
+      finite &= i % 2 == 0 ? fill_a(m.a, rank, room, at) : fill_b(m.b, rank, room, at);
     }
     if (!finite) bad.tell(i);
   });
@@ -404,7 +410,9 @@ void write_tables(const ImageLayout& layout, const uint8_t* pool, std::span<cons
     auto* groups = reinterpret_cast<RankGroup*>(tables + m.groups_at);
     for (int32_t i = 0; i < m.num_groups; ++i) {
       const auto slice = static_cast<size_t>(m.first_slice + 2 * i);
-      groups[i] = {address(layout.slice_at[slice]), address(layout.slice_at[slice + 1])};
+      const bool is_half = ranks_of_group(m.rank, i) < kRankGroup;
+      groups[i] = {SliceAddress(address(layout.slice_at[slice]), is_half),
+                   SliceAddress(address(layout.slice_at[slice + 1]), is_half)};
     }
   }
   if (layout.extras.empty()) return;

@@ -1,4 +1,5 @@
-// An adapter as page images for the CUDA kernels: bf16, ranks zero-padded to groups of 16.
+// An adapter as page images for the CUDA kernels: bf16, ranks in groups of 16; what is left of them
+// is a group of 8 or 16, zero-padded.
 //
 // A slice is one group of A or of B; it is contiguous and never straddles a page, so a kernel needs
 // one pointer for it. The image starts with its tables (step_arrays.h), whose pointers are written
@@ -10,6 +11,9 @@
 //            k = 8 t .. 8 t + 7, the A fragments of two m16n8k16 steps, beside 16 bytes of x.
 //   B slice  [ceil(d_out / 16)][32 lanes][4][2]: lane (g, t) holds of outs g and g + 8 the ranks
 //            4 t .. 4 t + 3, as pairs: (g, 4t), (g + 8, 4t), (g, 4t + 2), (g + 8, 4t + 2).
+//
+// A group of 8 has the same without ranks 8 to 15: the first half of each block of A, and of each
+// tile of B the lanes with t < 2.
 //
 // Beyond d_in, d_out and the rank lie zeros. What a module has beside these, or instead, lies in
 // rows (step_arrays.h, AdapterExtra). Host only; any thread.
@@ -26,19 +30,21 @@ namespace lorax::cuda {
 
 constexpr int32_t kRankGroup = 16;
 constexpr int32_t kABlockColumns = 32;    // k of a unit of A
-constexpr int64_t kABlockBytes = 1024;    // 16 ranks x 32 k
 constexpr int32_t kBTileRows = 16;        // outs of a unit of B
-constexpr int64_t kBTileBytes = 512;      // 16 outs x 16 ranks
 constexpr int64_t kSliceAlignment = 128;  // in a page
 
 // Of one row, over all its adapters: what steps have room for.
 constexpr int32_t kMaxRankGroups = 64;
 
-constexpr int64_t a_slice_bytes(int64_t d_in) {
-  return (d_in + kABlockColumns - 1) / kABlockColumns * kABlockBytes;
+// Of a module of rank `rank`, group `group`: how many of its ranks there is room for, 8 or 16.
+constexpr int32_t ranks_of_group(int32_t rank, int32_t group) {
+  return rank - group * kRankGroup <= kRankGroup / 2 ? kRankGroup / 2 : kRankGroup;
 }
-constexpr int64_t b_slice_bytes(int64_t d_out) {
-  return (d_out + kBTileRows - 1) / kBTileRows * kBTileBytes;
+constexpr int64_t a_slice_bytes(int64_t d_in, int32_t ranks) {
+  return (d_in + kABlockColumns - 1) / kABlockColumns * kABlockColumns * ranks * 2;
+}
+constexpr int64_t b_slice_bytes(int64_t d_out, int32_t ranks) {
+  return (d_out + kBTileRows - 1) / kBTileRows * kBTileRows * ranks * 2;
 }
 
 // Which kernels an adapter needs beside those of plain LoRA (adapter_formats.h).
@@ -64,7 +70,8 @@ struct ImageLayout {
   struct Module {
     int32_t layer = 0;
     int32_t module = 0;
-    int32_t num_groups = 0;
+    int32_t rank = 0;
+    int32_t num_groups = 0;  // 0: what there is lies in rows
     float scale = 0.0f;
     int64_t groups_at = 0;    // RankGroup [num_groups]
     int64_t first_slice = 0;  // into slice_at: A and B of group 0, A and B of group 1, ...

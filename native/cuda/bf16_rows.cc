@@ -66,17 +66,31 @@ LORAX_INLINE uint32_t convert(const uint8_t* from, DType dtype, uint16_t* to) {
 }
 
 // Two rows r and r + 8 at a time: their words of ranks 4 t and 4 t + 2 alternate.
+template <int kRanks>
 LORAX_INLINE void interleave(const uint16_t* values, uint8_t* to) {
-  uint32_t rows[128];  // words of two ranks
+  constexpr int kWords = kRanks / 2;  // of two ranks, a row
+  uint32_t rows[16 * kWords];
   std::memcpy(rows, values, sizeof rows);
-  uint32_t lanes[128];
+  uint32_t lanes[16 * kWords];
   for (int r = 0; r < 8; ++r) {
-    for (int w = 0; w < 8; ++w) {
-      lanes[(r * 8 + w) * 2] = rows[r * 8 + w];
-      lanes[(r * 8 + w) * 2 + 1] = rows[(r + 8) * 8 + w];
+    for (int w = 0; w < kWords; ++w) {
+      lanes[(r * kWords + w) * 2] = rows[r * kWords + w];
+      lanes[(r * kWords + w) * 2 + 1] = rows[(r + 8) * kWords + w];
     }
   }
   std::memcpy(to, lanes, sizeof lanes);
+}
+
+template <int kRanks>
+LORAX_INLINE uint32_t convert_tile(const uint8_t* from, DType dtype, int64_t row_bytes,
+                                   uint8_t* to) {
+  alignas(64) uint16_t rows[16 * kRanks];
+  uint32_t bad = 0;
+  for (int r = 0; r < 16; ++r) {
+    bad |= convert<kRanks>(from + r * row_bytes, dtype, rows + r * kRanks);
+  }
+  interleave<kRanks>(rows, to);
+  return bad;
 }
 
 }  // namespace
@@ -88,22 +102,23 @@ LORAX_CLONES bool to_bf16_row(const uint8_t* from, DType dtype, int32_t count, u
   return bad == 0;
 }
 
-LORAX_CLONES bool to_bf16_block(const uint8_t* from, DType dtype, int64_t row_bytes, uint8_t* to) {
+LORAX_CLONES bool to_bf16_block(const uint8_t* from, DType dtype, int64_t row_bytes, int32_t ranks,
+                                uint8_t* to) {
   uint32_t bad = 0;
-  for (int r = 0; r < 16; ++r) {
+  for (int r = 0; r < ranks; ++r) {
     bad |= convert<32>(from + r * row_bytes, dtype, reinterpret_cast<uint16_t*>(to) + r * 32);
   }
   return bad == 0;
 }
 
-LORAX_CLONES bool to_bf16_tile(const uint8_t* from, DType dtype, int64_t row_bytes, uint8_t* to) {
-  alignas(64) uint16_t rows[16 * 16];
-  uint32_t bad = 0;
-  for (int r = 0; r < 16; ++r) bad |= convert<16>(from + r * row_bytes, dtype, rows + r * 16);
-  interleave(rows, to);
-  return bad == 0;
+LORAX_CLONES bool to_bf16_tile(const uint8_t* from, DType dtype, int64_t row_bytes, int32_t ranks,
+                               uint8_t* to) {
+  return (ranks == 8 ? convert_tile<8>(from, dtype, row_bytes, to)
+                     : convert_tile<16>(from, dtype, row_bytes, to)) == 0;
 }
 
-LORAX_CLONES void interleave_tile(const uint16_t* rows, uint8_t* to) { interleave(rows, to); }
+LORAX_CLONES void interleave_tile(const uint16_t* rows, int32_t ranks, uint8_t* to) {
+  ranks == 8 ? interleave<8>(rows, to) : interleave<16>(rows, to);
+}
 
 }  // namespace lorax::cuda

@@ -109,8 +109,8 @@ int64_t CudaBackend::page_bytes(const KvLayout& layout) const {
   constexpr int64_t kAlign = 4096;
   const int64_t kv =
       int64_t{layout.num_layers} * 2 * layout.num_kv_heads * block_tokens() * layout.head_dim * 2;
-  const int64_t needed = std::max({kv, a_slice_bytes(layout.widest_module),
-                                   b_slice_bytes(layout.widest_module), int64_t{64} << 10});
+  const int64_t needed = std::max({kv, a_slice_bytes(layout.widest_module, kRankGroup),
+                                   b_slice_bytes(layout.widest_module, kRankGroup), int64_t{64} << 10});
   return (needed + kAlign - 1) / kAlign * kAlign;
 }
 
@@ -195,7 +195,7 @@ std::unique_ptr<ResidentAdapter> CudaBackend::place_adapter(const AdapterImage& 
   LORAX_CUDA(cudaSetDevice(options_.device));
   const auto& host = static_cast<const HostImage&>(image);
   const ImageLayout& layout = host.layout;
-  auto out = std::make_unique<PlacedAdapter>();
+  auto out = std::make_unique<PlacedAdapter>(++num_placed_);
   out->max_groups = layout.max_groups;
   out->formats = layout.formats;
   out->image = host.data;

@@ -74,12 +74,14 @@ class PlacedAdapter final : public ResidentAdapter {
  public:
   static constexpr int32_t kParts = 8;
 
+  explicit PlacedAdapter(uint64_t number) : id(number) {}
   ~PlacedAdapter() override;          // waits for the copies
   bool has_arrived() const override;  // then it needs host memory no more
 
   // Of parts, counted from the first: so many hold all that layers [0, layer] need.
   int32_t parts_of_layers(int32_t layer) const;
 
+  const uint64_t id;                    // no other ever placed has it: pages, and so tables, return
   const AdapterTable* table = nullptr;  // on the device
   int32_t max_groups = 0;
   uint32_t formats = kPlain;                         // AdapterFormats
@@ -206,6 +208,7 @@ class CudaBackend final : public Backend {
   void wait_for_layer(int32_t layer);
   bool may_fuse_adapters(int32_t rows, uint32_t formats) const;
   AdapterKernels choose_kernels(const StepPlan& plan, uint32_t formats) const;
+  bool keeps_lists(const StepPlan& plan, AdapterKernels adapters, int32_t bucket);
   void choose_lists(const StepPlan& plan);
   void plan_adapters();
   bool has_adapters() const { return issue_.adapters != AdapterKernels::kNone; }
@@ -229,6 +232,7 @@ class CudaBackend final : public Backend {
   std::shared_ptr<PinnedHeap> host_images_;
   std::shared_ptr<PinnedHeap> host_tables_;  // taken on the engine's thread: never waits for images
   std::mutex packing_;
+  uint64_t num_placed_ = 0;
   std::unique_ptr<WeightLoader> loader_;  // until reserve()
 
   // From reserve().
@@ -267,6 +271,7 @@ class CudaBackend final : public Backend {
   LoraRowLists row_lists_;    // of long segments
   LoraRowLists short_lists_;  // of the others
   DeviceBuffer row_list_storage_;
+  std::vector<uint64_t> listed_;  // what the newest lists are of (keeps_lists)
 
   // Of sampling.
   DeviceBuffer sample_upload_;

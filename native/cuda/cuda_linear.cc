@@ -7,6 +7,7 @@
 // adapters, or more rows: shrink is a kernel of its own, and so is the expand of short segments;
 // the operation that follows adds that of long ones (lora_rows.h).
 #include <algorithm>
+#include <bit>
 #include <span>
 #include <stdexcept>
 
@@ -174,6 +175,28 @@ AdapterKernels CudaBackend::choose_kernels(const StepPlan& plan, uint32_t format
   const bool fuses =
       LoraItemsCapacity::fits(load) && (load.slices <= kMostFusedSlices || options_.deterministic);
   return fuses ? AdapterKernels::kFused : AdapterKernels::kApart;
+}
+
+// Whether the step's work lists lie there already: from one token to the next the same rows mostly
+// have the same adapters. Recorded steps alone: the sites of others may be new.
+bool CudaBackend::keeps_lists(const StepPlan& plan, AdapterKernels adapters, int32_t bucket) {
+  if (adapters == AdapterKernels::kNone) return false;  // it leaves them alone
+  std::vector<uint64_t> listed;
+  if (bucket > 0) {
+    listed = {static_cast<uint64_t>(adapters), static_cast<uint64_t>(bucket)};
+    for (const LoraSegment& segment : plan.segments) {
+      listed.push_back(static_cast<const PlacedAdapter&>(*segment.adapter).id);
+      listed.push_back(uint64_t{static_cast<uint32_t>(segment.rows_begin)} << 32 |
+                       static_cast<uint32_t>(segment.rows_end));
+    }
+    for (size_t i = 0; i < plan.segment_rows.size(); ++i) {
+      listed.push_back(uint64_t{static_cast<uint32_t>(plan.segment_rows[i])} << 32 |
+                       std::bit_cast<uint32_t>(plan.segment_weights[i]));
+    }
+  }
+  const bool keeps = bucket > 0 && listed == listed_;
+  listed_ = std::move(listed);
+  return keeps;
 }
 
 // Of a step with kernels for adapters of their own; as record() chose where it is recorded.

@@ -71,7 +71,7 @@ void CudaBackend::record(const std::function<Activation()>& issue) {
     }
   };
   issue_ = {};
-  issue_.arrays = upload_->upload(nothing, buckets.back(), slot_, nullptr, stream_);
+  issue_.arrays = upload_->upload(nothing, buckets.back(), slot_, false, nullptr, stream_);
   upload_samples(nothing);
   issue_.decodes = true;
   // Of few rows all are short. Deterministic ones are as in any other step.

@@ -60,7 +60,8 @@ void CudaBackend::begin_step(const StepPlan& plan) {
     return static_cast<const PlacedAdapter*>(adapter)->table;
   };
   issue_ = {};
-  issue_.arrays = upload_->upload(plan, bucket, slot_, table_of, stream_);
+  const bool keeps = keeps_lists(plan, adapters, bucket);
+  issue_.arrays = upload_->upload(plan, bucket, slot_, keeps, table_of, stream_);
   if (upload_->mark() == 1 && lora_pieces_.bytes() > 0) {  // marks begin anew: none must be left
     LORAX_CUDA(cudaMemsetAsync(lora_pieces_.as<void>(), 0, lora_pieces_.bytes(), stream_));
   }

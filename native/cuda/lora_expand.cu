@@ -9,6 +9,7 @@
 #include "cuda/lora_async.cuh"
 #include "cuda/lora_row_delta.cuh"
 #include "cuda/lora_rows.h"
+#include "cuda/lora_slices.cuh"
 
 namespace lorax::cuda {
 namespace {
@@ -29,7 +30,7 @@ static_assert(kTileRows * (kColumns + kPad) * 4 <= kRingBytes);  // the sums tak
 
 // Of 16 ranks, and where v of the rows is: bit i of `mask` is row i, whose v are consecutive.
 struct alignas(16) Slice {
-  const uint8_t* b = nullptr;
+  SliceAddress b;
   uint32_t mask = 0;
   int32_t v_row = 0;  // in the part
 };
@@ -110,10 +111,9 @@ __global__ void __launch_bounds__(kThreads, 3)
     if (i < count) {
       const Slice slice = slices[i];
       uint8_t* const to = ring + i % kStages * kStageBytes;
-      const uint8_t* from = slice.b + int64_t{first_column / 16} * 512;
 #pragma unroll
       for (int s = 0; s < kTiles; ++s) {
-        if (s < tiles) copy_async(to + s * 512 + lane * 16, from + s * 512 + lane * 16);
+        if (s < tiles) copy_b_part(to + s * 512, slice.b, first_column / 16 + s, lane);
       }
       // Two lanes a row; zeros where the segment has it not.
       const int row = lane / 2;

@@ -171,7 +171,7 @@ struct Done {
   int sets = 0;
 };
 
-__device__ void write_unit(const StepArrays& step, const Place& place, int at, const uint8_t* a,
+__device__ void write_unit(const StepArrays& step, const Place& place, int at, SliceAddress a,
                            LoraUnit& unit) {
   unit.a = a;
   const int left = step.segments[place.segment].rows_end - at;
@@ -292,6 +292,7 @@ __global__ void __launch_bounds__(kThreads)
     lora_items_kernel(const LoraItemLists lists, const StepArrays step) {
   let_next_start();
   wait_for_previous();
+  if (step.counts->keeps_lists != 0) return;
   __shared__ Shared shared;
   Place places[kPerThread];
   find_places(step, shared, places);

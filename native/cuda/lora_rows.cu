@@ -35,6 +35,7 @@ __global__ void __launch_bounds__(kThreads)
     lora_rows_kernel(const LoraRowLists lists, const StepArrays step, int32_t rows) {
   // The next kernel starts when this one has ended: those after it read its lists before they wait.
   wait_for_previous();
+  if (step.counts->keeps_lists != 0) return;
   extern __shared__ int32_t next[];  // [row tiles]: counts, then the next free pair
   const int32_t num_segments = min(step.counts->num_segments, lists.capacity.segments);
   const int32_t row_tiles = (rows + 15) / 16;

@@ -51,8 +51,8 @@ struct alignas(16) LoraRowPair {
 // A segment's adapter at one part of the site that was shrunk last.
 struct alignas(16) LoraRowSlices {
   const RankGroup* groups = nullptr;
-  const uint8_t* first_b = nullptr;  // of group 0
-  int32_t num_groups = 0;            // 0: the part is not adapted
+  SliceAddress first_b;    // of group 0
+  int32_t num_groups = 0;  // 0: the part is not adapted
 };
 
 struct LoraRowsCapacity {

@@ -12,6 +12,7 @@
 #include "cuda/lora_lookup.cuh"
 #include "cuda/lora_mma.cuh"
 #include "cuda/lora_rows.h"
+#include "cuda/lora_slices.cuh"
 
 namespace lorax::cuda {
 namespace {
@@ -62,8 +63,8 @@ struct Slots {
     }
   }
   // Part and group of a slot; the scale of its entry.
-  __device__ const uint8_t* find(int32_t slot, int& part, int32_t& group, float& scale) const {
-    const uint8_t* a = nullptr;
+  __device__ SliceAddress find(int32_t slot, int& part, int32_t& group, float& scale) const {
+    SliceAddress a;
 #pragma unroll
     for (int p = 0; p < kParts; ++p) {
       if (slot >= 0 && slot < entries[p].num_groups) {
@@ -80,7 +81,7 @@ struct Slots {
 
 struct Chunk {    // of slots, in shared memory
   int32_t total;  // slots of the segment
-  const uint8_t* a[kMaxGroups];
+  SliceAddress a[kMaxGroups];
   __nv_bfloat16* v[kMaxGroups];  // of the tile's first row
   float scale[kMaxGroups];
 };
@@ -151,7 +152,7 @@ __device__ void multiply(const XCopies<kCluster, kAligned>& copies, int32_t k, c
       for (int i = threadIdx.x; i < kABytes / 16; i += kThreads) {
         const int group = i / (kStageBlocks * 64);
         const int32_t at = first_block(stage) + i / 64 % kStageBlocks;
-        if (at < blocks) copy_async(to + i * 16, chunk.a[group] + int64_t{at} * 1024 + i % 64 * 16);
+        if (at < blocks) copy_a_block(to + i * 16, chunk.a[group], at, i % 64);
       }
     }
     commit_copies();
@@ -274,7 +275,7 @@ __global__ void __launch_bounds__(kThreads, 2)
             const AdapterEntry& entry = slots.entries[p];
             LoraRowSlices& to = lists.slices[tile.segment * kParts + p];
             to.groups = entry.groups;
-            to.first_b = entry.num_groups > 0 ? entry.groups[0].b : nullptr;
+            if (entry.num_groups > 0) to.first_b = entry.groups[0].b;
             to.num_groups = entry.num_groups;
           }
         }

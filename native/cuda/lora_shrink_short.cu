@@ -11,6 +11,7 @@
 #include "cuda/lora_lookup.cuh"
 #include "cuda/lora_mma.cuh"
 #include "cuda/lora_rows.h"
+#include "cuda/lora_slices.cuh"
 
 namespace lorax::cuda {
 namespace {
@@ -28,13 +29,11 @@ static_assert(kRows == 8);  // of x: the columns of a product
 struct Units {
   uint4 low[kUnits], high[kUnits];
 
-  __device__ __forceinline__ void load(const uint8_t* a, int32_t unit, int32_t end) {
+  __device__ __forceinline__ void load(SliceAddress a, int32_t unit, int32_t end) {
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
       if (unit + i >= end) break;
-      const uint8_t* from = a + int64_t{unit + i} * 1024 + threadIdx.x % 32 * 16;
-      low[i] = load_streaming(from);
-      high[i] = load_streaming(from + 512);
+      load_a_block(a, unit + i, threadIdx.x % 32, low[i], high[i]);
     }
   }
 };
@@ -42,7 +41,7 @@ struct Units {
 // c += A x^T over units [begin, end) of 32 columns of k, the first of which are here; `row` is this
 // lane's of x, or null.
 template <bool kAligned>
-__device__ __forceinline__ void multiply(Units& here, const uint8_t* a, const __nv_bfloat16* row,
+__device__ __forceinline__ void multiply(Units& here, SliceAddress a, const __nv_bfloat16* row,
                                          int32_t begin, int32_t end, int32_t k, float (&c)[4]) {
   for (int32_t unit = begin; unit < end; unit += kUnits) {
     uint4 x[kUnits];
@@ -95,14 +94,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     if (tile.index == 0 && rank == 0 && threadIdx.x == 0) {
       LoraRowSlices& to = lists.slices[tile.segment * LoraSiteItems::kMaxParts + part];
       to.groups = entry.groups;
-      to.first_b = entry.num_groups > 0 ? entry.groups[0].b : nullptr;
+      if (entry.num_groups > 0) to.first_b = entry.groups[0].b;
       to.num_groups = entry.num_groups;
     }
     const __nv_bfloat16* row = nullptr;
     if (g < tile.num_rows) row = x + int64_t{step.segment_rows[tile.first + g]} * k;
     for (int32_t group = 0; group < entry.num_groups; ++group) {
       float c[4] = {};
-      const uint8_t* a = entry.groups[group].a;
+      const SliceAddress a = entry.groups[group].a;
       if (group > 0) here.load(a, begin, end);
       multiply<kAligned>(here, a, row, begin, end, k, c);
       partial[warp][2 * t][g] = c[0];

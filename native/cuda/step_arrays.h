@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "cuda/host_device.h"
+
 namespace lorax::cuda {
 
 struct StepCounts {
@@ -18,6 +20,7 @@ struct StepCounts {
   int32_t num_segments = 0;
   int32_t result_slot = 0;  // where on the host its samples go (export_samples.h)
   int32_t mark = 0;         // 1 .. kMaxMark in turns, a step's own (stream_gemm_shrink.cuh)
+  int32_t keeps_lists = 0;  // the lists of adapters' work that a step before left are this one's
 };
 
 // The rows of one sequence (backend/step_plan.h, SequenceSpan); in a recorded step one of them.
@@ -29,10 +32,35 @@ struct DeviceSpan {
   int32_t num_stored = 0;  // positions whose KV earlier steps have stored
 };
 
-// 16 ranks of one module of a resident adapter: where they lie in pages (adapter_image.h).
+// Where a slice of A or of B lies in pages (adapter_image.h): 16 ranks, or a half of 8. Slices are
+// aligned, so the lowest bit of their address says which.
+class SliceAddress {
+ public:
+  static constexpr int32_t kABlockBytes = 1024;  // 32 k x 16 ranks
+  static constexpr int32_t kBTileBytes = 512;    // 16 outs x 16 ranks
+
+  SliceAddress() = default;
+  SliceAddress(const uint8_t* at, bool is_half)
+      : tagged_(reinterpret_cast<uintptr_t>(at) | (is_half ? 1 : 0)) {}
+
+  LORAX_HOST_DEVICE bool is_half() const { return (tagged_ & 1) != 0; }
+  LORAX_HOST_DEVICE int32_t a_block_bytes() const { return kABlockBytes >> (tagged_ & 1); }
+  LORAX_HOST_DEVICE int32_t b_tile_bytes() const { return kBTileBytes >> (tagged_ & 1); }
+  LORAX_HOST_DEVICE const uint8_t* a_block(int64_t i) const { return at() + i * a_block_bytes(); }
+  LORAX_HOST_DEVICE const uint8_t* b_tile(int64_t i) const { return at() + i * b_tile_bytes(); }
+
+ private:
+  LORAX_HOST_DEVICE const uint8_t* at() const {
+    return reinterpret_cast<const uint8_t*>(tagged_ & ~uintptr_t{1});
+  }
+
+  uintptr_t tagged_ = 0;
+};
+
+// Up to 16 ranks of one module of a resident adapter.
 struct RankGroup {
-  const uint8_t* a = nullptr;  // [ceil(d_in / 32)][1024 bytes]
-  const uint8_t* b = nullptr;  // [ceil(d_out / 16)][512 bytes]
+  SliceAddress a;  // [ceil(d_in / 32)] blocks
+  SliceAddress b;  // [ceil(d_out / 16)] tiles
 };
 
 // One (layer, module) of a resident adapter.
@@ -118,14 +146,14 @@ struct alignas(16) LoraUnit {
   static constexpr int32_t kMaxRows = 8;
   static constexpr int32_t kPieces = 8;  // of k: sums of their own
   static constexpr uint8_t kNoRow = 0xff;
-  const uint8_t* a = nullptr;
+  SliceAddress a;
   uint8_t rows[kMaxRows] = {};  // of x, ascending
 };
 
 // B of an item, and 16 rows of x with rows of the item among them.
 struct alignas(16) LoraChunk {
   static constexpr int32_t kRows = 16;
-  const uint8_t* b = nullptr;
+  SliceAddress b;
   int32_t first_row = 0;  // a multiple of kRows
 };
 

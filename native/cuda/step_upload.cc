@@ -100,7 +100,7 @@ int64_t StepUpload::append_pooled(const StepPlan& plan, int64_t begin, uint8_t* 
 }
 
 const StepArrays& StepUpload::upload(
-    const StepPlan& plan, int32_t bucket_rows, int32_t result_slot,
+    const StepPlan& plan, int32_t bucket_rows, int32_t result_slot, bool keeps_lists,
     const std::function<const AdapterTable*(const ResidentAdapter*)>& table_of,
     cudaStream_t stream) {
   const Layout& layout = bucket_rows > 0 ? recorded_ : any_;
@@ -121,7 +121,8 @@ const StepArrays& StepUpload::upload(
                             static_cast<int32_t>(plan.logits_rows.size()),
                             static_cast<int32_t>(plan.segments.size()),
                             result_slot,
-                            mark_};
+                            mark_,
+                            keeps_lists ? 1 : 0};
   const auto copy = [to](int64_t offset, const auto& values) {
     if (!values.empty()) std::memcpy(to + offset, values.data(), values.size() * 4);
   };

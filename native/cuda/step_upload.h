@@ -33,9 +33,9 @@ class StepUpload {
   bool fits_recorded(const StepPlan& plan) const;
 
   // Enqueues the copy. `bucket_rows` > 0: the recorded layout, padded to that many rows.
-  // `table_of`: an adapter's table on the device.
+  // `keeps_lists`: StepCounts::keeps_lists. `table_of`: an adapter's table on the device.
   const StepArrays& upload(
-      const StepPlan& plan, int32_t bucket_rows, int32_t result_slot,
+      const StepPlan& plan, int32_t bucket_rows, int32_t result_slot, bool keeps_lists,
       const std::function<const AdapterTable*(const ResidentAdapter*)>& table_of,
       cudaStream_t stream);
 

@@ -5,6 +5,7 @@
 // W is the M side of wgmma, x the N side. Called by stream_gemm.cu; needs sm_90a.
 #pragma once
 
+#include "cuda/lora_slices.cuh"
 #include "cuda/stream_gemm_producers.cuh"
 #include "cuda/stream_gemm_shrink.cuh"
 #include "cuda/stream_gemm_wgmma.cuh"
@@ -134,8 +135,14 @@ struct StreamConsumer {
   __device__ __forceinline__ Term load_term(int slot, int group) const {
     Term term;
     const uint32_t at = block.lora_slot(lora_ring.index, slot);
-    term.pair = ptx::load_shared_int(block.lora_meta(lora_ring.index, slot));
-    term.b = ptx::load_shared_int4(at + group * kBGroupBytes + lane * 16);
+    const int2 meta = ptx::load_shared_int2(block.lora_meta(lora_ring.index, slot));
+    term.pair = meta.x;
+    const bool is_half = meta.y != 0;
+    term.b = make_int4(0, 0, 0, 0);
+    if (has_b_part(is_half, lane % 4)) {
+      term.b = ptx::load_shared_int4(at + group * (kBGroupBytes >> meta.y) +
+                                     b_part_at(is_half, lane / 4, lane % 4));
+    }
     const int2 low = ptx::load_shared_int2(block.lora_v(at) + lane * 8);
     const int2 high = ptx::load_shared_int2(block.lora_v(at) + kVBlockBytes + lane * 8);
     term.v = make_int4(low.x, low.y, high.x, high.y);
@@ -146,8 +153,8 @@ struct StreamConsumer {
   // one or none a pair of blocks. The next chunk's loads are under way meanwhile.
   __device__ __forceinline__ void add_chunks() {
     const int4 meta = ptx::load_shared_int4(block.lora_meta(lora_ring.index, 0));
-    const int group = warp - (meta.z & 0xffff);
-    if (group < 0 || warp >= meta.z >> 16) return;
+    const int group = warp - (meta.w & 0xffff);
+    if (group < 0 || warp >= meta.w >> 16) return;
     int slot = 0;
     Term next = load_term(0, group);
 #pragma unroll
@@ -156,7 +163,7 @@ struct StreamConsumer {
       while (next.pair == pair) {
         const Term term = next;
         next.pair = kNoPair;
-        if (++slot < meta.y) next = load_term(slot, group);
+        if (++slot < meta.z) next = load_term(slot, group);
         mma_16x8x16(d + 8 * pair, term.b, term.v.x, term.v.y);
         if (2 * pair + 1 < kBlocks) {
           mma_16x8x16(d + 8 * pair + 4, term.b, term.v.z, term.v.w);

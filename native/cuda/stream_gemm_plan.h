@@ -6,15 +6,10 @@
 
 #include <cstdint>
 
+#include "cuda/host_device.h"
 #include "cuda/stream_gemm.h"
 
 namespace lorax::cuda {
-
-#ifdef __CUDACC__
-#define LORAX_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define LORAX_HOST_DEVICE inline
-#endif
 
 constexpr int32_t kAtom = 64;  // k of one swizzled box: 128 bytes
 constexpr int32_t kAtomRowBytes = 128;
@@ -23,7 +18,7 @@ constexpr int32_t kTileRows = 2 * kHalfRows;
 constexpr int32_t kTileWarps = kTileRows / 16;
 constexpr int32_t kLoraChunkBlocks = LoraChunk::kRows / 8;  // of v, 8 rows each
 constexpr int32_t kVBlockBytes = 256;                       // of v: [8 rows][16 ranks] bf16
-constexpr int32_t kBGroupBytes = 512;                       // of B: 16 outs x 16 ranks
+constexpr int32_t kBGroupBytes = SliceAddress::kBTileBytes;
 
 // Work is (tile, part of k), the parts of a tile side by side; block q does q, q + blocks, ... The
 // rows of a tile are two halves: neighbours, or the same rows of gate and of up.

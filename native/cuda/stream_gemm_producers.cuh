@@ -117,24 +117,29 @@ __device__ void produce_b(const StreamBlock<kColumns>& block) {
   while (cursor.valid()) {
     const uint32_t full = block.barriers.lora_full + 8 * ring.index;
     const int2 groups = cursor.groups;
-    const uint32_t bytes = (groups.y - groups.x) * kBGroupBytes;
+    const int num_tiles = groups.y - groups.x;  // of B, a chunk
     const int first = block.first_group(cursor.part, cursor.tile, groups);
     cursor.next();
     after = {};
     if (cursor.valid()) after = p.lora.lists.sets[cursor.set];
     ptx::barrier_wait(block.barriers.lora_empty + 8 * ring.index, ring.parity ^ 1);
-    if (lane < set.num_chunks) {
+    const bool has_chunk = lane < set.num_chunks;
+    const uint32_t halves = __ballot_sync(~0u, has_chunk && chunk.b.is_half());
+    if (has_chunk) {
       ptx::store_shared_int4(block.lora_meta(ring.index, lane),
-                             make_int4(chunk.first_row / LoraChunk::kRows, set.num_chunks,
-                                       groups.x | groups.y << 16, 0));
+                             make_int4(chunk.first_row / LoraChunk::kRows, chunk.b.is_half(),
+                                       set.num_chunks, groups.x | groups.y << 16));
     }
     __syncwarp();
-    if (lane == 0) ptx::barrier_expect_more(full, set.num_chunks * bytes);
+    if (lane == 0) {
+      const int tile_halves = 2 * set.num_chunks - __popc(halves);
+      ptx::barrier_expect_more(full, num_tiles * tile_halves * (kBGroupBytes / 2));
+    }
     __syncwarp();
     ptx::barrier_arrive(full);
-    if (lane < set.num_chunks) {
-      ptx::load_bytes(block.lora_slot(ring.index, lane), chunk.b + int64_t{first} * kBGroupBytes,
-                      bytes, full);
+    if (has_chunk) {
+      ptx::load_bytes(block.lora_slot(ring.index, lane), chunk.b.b_tile(first),
+                      num_tiles * chunk.b.b_tile_bytes(), full);
     }
     ring.next(p.lora_sets);
     set = after;

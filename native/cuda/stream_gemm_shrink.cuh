@@ -14,6 +14,7 @@
 #pragma once
 
 #include "cuda/lora_mma.cuh"
+#include "cuda/lora_slices.cuh"
 #include "cuda/stream_gemm_producers.cuh"
 
 namespace lorax::cuda {
@@ -142,13 +143,13 @@ class StreamShrink {
 
   // This lane's of a unit.
   struct UnitRow {
-    const uint8_t* a = nullptr;
+    SliceAddress a;
     int row = LoraUnit::kNoRow;  // of x
   };
   // Where the walk over this warp's share of A is.
   struct Place {
     int piece = 0;  // of all units
-    const uint8_t* a = nullptr;
+    SliceAddress a;
     const __nv_bfloat16* x = nullptr;  // this lane's row, or null
     int k_block = 0;                   // of 32 columns
     int k_end = 0;
@@ -209,9 +210,7 @@ class StreamShrink {
     for (int i = 0; i < kBatch; ++i) {
       a.low[i] = a.high[i] = make_uint4(0, 0, 0, 0);
       if (exists(place, i)) {
-        const uint8_t* from = place.a + int64_t{place.k_block + i} * 1024 + thread_ % 32 * 16;
-        a.low[i] = load_streaming(from);
-        a.high[i] = load_streaming(from + 512);
+        load_a_block(place.a, place.k_block + i, thread_ % 32, a.low[i], a.high[i]);
       }
     }
   }
@@ -234,7 +233,8 @@ class StreamShrink {
       const int first_block = k_blocks() * begin / LoraUnit::kPieces;
       const int blocks = k_blocks() * end / LoraUnit::kPieces - first_block;
       if (blocks <= 0) continue;
-      ptx::prefetch_bytes(lora_.lists.units[unit].a + int64_t{first_block} * 1024, blocks * 1024);
+      const SliceAddress a = lora_.lists.units[unit].a;
+      ptx::prefetch_bytes(a.a_block(first_block), blocks * a.a_block_bytes());
     }
   }
 

@@ -111,6 +111,7 @@ TEST_P(AdapterImageTest, ValuesAreWhereTheTablesSay) {
         {0, 6, 17, 33, 48},
         {2, 0, 8, 256, 24},
         {2, 5, 64, 64, 256},
+        {2, 6, 28, 64, 64},
         {3, 1, 40, 256, 17}});
   const int64_t page_bytes = 32 * 256;  // one slice of the widest module
   const ImageLayout layout = image_layout(modules_, page_bytes);
@@ -143,7 +144,7 @@ TEST_P(AdapterImageTest, ValuesAreWhereTheTablesSay) {
   for (int i = 0; i < table.num_layers * table.num_modules; ++i) {
     adapted += table.entries[i].num_groups > 0 ? 1 : 0;
   }
-  EXPECT_EQ(adapted, 6);
+  EXPECT_EQ(adapted, 7);
   for (size_t i = 0; i < modules_.size(); ++i) {
     const AdapterModule& m = modules_[i];
     const AdapterEntry& entry = table.entries[m.layer * table.num_modules + m.module];
@@ -151,30 +152,38 @@ TEST_P(AdapterImageTest, ValuesAreWhereTheTablesSay) {
     EXPECT_EQ(entry.scale, m.scale);
     for (int32_t group = 0; group < entry.num_groups; ++group) {
       const RankGroup& slices = entry.groups[group];
+      const int32_t room = m.rank - group * 16 <= 8 ? 8 : 16;  // for ranks
+      ASSERT_EQ(slices.a.is_half(), room == 8);
+      ASSERT_EQ(slices.b.is_half(), room == 8);
+      EXPECT_EQ(slices.a.a_block_bytes(), 32 * room * 2);
+      EXPECT_EQ(slices.b.b_tile_bytes(), 16 * room * 2);
+      const uint8_t* const a = slices.a.a_block(0);
+      const uint8_t* const b = slices.b.b_tile(0);
       const auto straddles = [&](const uint8_t* from, int64_t bytes) {
         return (from - pool.data()) / page_bytes != (from + bytes - 1 - pool.data()) / page_bytes;
       };
-      EXPECT_FALSE(straddles(slices.a, a_slice_bytes(m.a.cols)));
-      EXPECT_FALSE(straddles(slices.b, b_slice_bytes(m.b.rows)));
-      EXPECT_EQ((slices.a - pool.data()) % kSliceAlignment, 0);
+      EXPECT_FALSE(straddles(a, (m.a.cols + 31) / 32 * 32 * room * 2));
+      EXPECT_FALSE(straddles(b, (m.b.rows + 15) / 16 * 16 * room * 2));
+      EXPECT_EQ((a - pool.data()) % kSliceAlignment, 0);
+      EXPECT_EQ((b - pool.data()) % kSliceAlignment, 0);
       for (int64_t k = 0; k < (m.a.cols + 31) / 32 * 32; ++k) {
-        for (int32_t r = 0; r < 16; ++r) {
+        for (int32_t r = 0; r < room; ++r) {
           const int32_t rank = group * 16 + r;
           const bool padding = rank >= m.rank || k >= m.a.cols;
           const uint16_t want =
               padding ? 0 : nearest_bf16(tensors_[2 * i].values[rank * m.a.cols + k]);
-          ASSERT_EQ(load(slices.a + k / 32 * 1024, r * 32 + k % 32), want) << k << " " << rank;
+          ASSERT_EQ(load(slices.a.a_block(k / 32), r * 32 + k % 32), want) << k << " " << rank;
         }
       }
       for (int64_t out = 0; out < (m.b.rows + 15) / 16 * 16; ++out) {
-        for (int32_t r = 0; r < 16; ++r) {
+        for (int32_t r = 0; r < room; ++r) {
           const int32_t rank = group * 16 + r;
           const bool padding = rank >= m.rank || out >= m.b.rows;
           const uint16_t want =
               padding ? 0 : nearest_bf16(tensors_[2 * i + 1].values[out * m.rank + rank]);
-          const int64_t lane = out % 8 * 4 + r / 4;
+          const int64_t lane = out % 8 * (room / 4) + r / 4;
           const int64_t word = r % 4 / 2 * 2 + out % 16 / 8;
-          ASSERT_EQ(load(slices.b + out / 16 * 512, lane * 8 + word * 2 + r % 2), want)
+          ASSERT_EQ(load(slices.b.b_tile(out / 16), lane * 8 + word * 2 + r % 2), want)
               << out << " " << rank;
         }
       }
@@ -193,9 +202,17 @@ TEST_P(AdapterImageTest, WastesLittle) {
   }
   make(cases);
   int64_t bytes = 0;
-  for (const Case& c : cases) bytes += a_slice_bytes(c.d_in) + b_slice_bytes(c.d_out);
+  for (const Case& c : cases) bytes += (c.d_in + c.d_out) * c.rank * 2;
   const ImageLayout layout = image_layout(modules_, 1 << 17);
   EXPECT_LE(layout.bytes, bytes * 11 / 10 + layout.table_bytes);
+
+  // Half the rank, half the bytes.
+  tensors_.clear();
+  modules_.clear();
+  for (Case& c : cases) c.rank = 8;
+  make(cases);
+  const ImageLayout half = image_layout(modules_, 1 << 17);
+  EXPECT_LE(half.bytes, bytes / 2 * 11 / 10 + half.table_bytes);
 }
 
 TEST_P(AdapterImageTest, TablesOfManyRanksSpanPages) {

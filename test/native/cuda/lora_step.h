@@ -256,11 +256,11 @@ class LoraStep {
 
 // Adapters of one to three layers, all kinds of ranks, modules left out.
 inline void add_mixed_adapters(LoraStep& step, int32_t count) {
-  const int32_t ranks[] = {0, 1, 8, 16, 17, 32, 64};
+  const int32_t ranks[] = {0, 1, 8, 12, 16, 17, 24, 32, 64};
   for (int32_t i = 0; i < count; ++i) {
     std::vector<std::vector<int32_t>> of(i % 3 + 1, std::vector<int32_t>(7));
     for (auto& layer : of) {
-      for (int32_t& rank : layer) rank = ranks[step.random()() % 7];
+      for (int32_t& rank : layer) rank = ranks[step.random()() % 9];
     }
     of.back()[i % 7] = 8;
     step.add_adapter(of);

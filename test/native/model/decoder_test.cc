@@ -262,6 +262,57 @@ TEST_P(DecoderTest, ManyAdaptersInAStepChangeNothing) {
   }
 }
 
+// A backend may keep what it made of the rows of one step for the next: then the same adapters come
+// in another order, and others in their pages. Three adapters, and more than are handled in passing.
+TEST_P(DecoderTest, StepsThatLookAlikeAreNotTheSame) {
+  if (takes_minutes()) GTEST_SKIP() << "a wider model, element by element, under a sanitizer";
+  constexpr int32_t kTokens = 3;
+  const TinyModel model(wider_config());
+  const int32_t vocab = model.config().vocab_size;
+  for (const int32_t count : {3, 55}) {
+    SCOPED_TRACE(count);
+    StepRunner runner(GetParam().make(), model.write(), 64, int64_t{256} << 20);
+    const auto write = [&](int32_t seed) {
+      const std::vector<int32_t> modules = {kQProj, kOProj, kUpProj, kDownProj};
+      return model.write_adapter(model.random_adapter(seed, 1 + seed % 20, modules), "adapter.bin");
+    };
+    std::vector<const ResidentAdapter*> adapters;
+    for (int32_t i = 0; i < count; ++i) adapters.push_back(runner.add_adapter(write(i)));
+    const auto run_all = [&](uint32_t seed, bool backwards) {
+      std::vector<TestSequence> sequences(static_cast<size_t>(count));
+      std::vector<std::vector<int32_t>> tokens;
+      std::vector<std::vector<float>> together(static_cast<size_t>(count));
+      for (int32_t i = 0; i < count; ++i) {
+        sequences[i].adapter = adapters[backwards ? count - 1 - i : i];
+        tokens.push_back(random_tokens(seed + i, kTokens, vocab));
+      }
+      for (int32_t at = 0; at < kTokens; ++at) {
+        std::vector<TestChunk> chunks;
+        for (int32_t i = 0; i < count; ++i) chunks.push_back({&sequences[i], {tokens[i][at]}});
+        const auto logits = runner.step(chunks);
+        for (int32_t i = 0; i < count; ++i) {
+          together[i].insert(together[i].end(), logits[i].begin(), logits[i].end());
+        }
+      }
+      for (int32_t i = 0; i < count; ++i) {
+        expect_same(together[i], runner.run_alone(tokens[i], sequences[i].adapter, 1),
+                    "sequence " + std::to_string(i));
+      }
+    };
+    // Steps of all, and of each alone, follow each other.
+    run_all(300, false);
+    run_all(400, true);
+    for (int32_t i = 0; i < count; ++i) {
+      const auto tokens = random_tokens(500 + i, kTokens, vocab);
+      const auto before = runner.run_alone(tokens, adapters[i], 1);
+      adapters[i] = runner.replace_adapter(adapters[i], write(1000 + i));
+      const auto after = runner.run_alone(tokens, adapters[i], 1);
+      EXPECT_GT(relative_error(after, before), 5e-2) << "the adapter's predecessor is still used";
+    }
+    run_all(600, false);
+  }
+}
+
 TEST_P(DecoderTest, AnAdapterIsItsMergedWeights) {
   const std::vector<std::vector<int32_t>> module_sets = {
       kAllModules, {kQProj, kVProj}, {kKProj}, {kOProj}, {kUpProj}, {kGateProj, kDownProj}};

@@ -27,8 +27,21 @@ const ResidentAdapter* StepRunner::add_adapter(const AdapterSpec& spec) {
   const auto image = decoder_->read_adapter(spec);
   std::vector<int32_t> pages;
   while (static_cast<int32_t>(pages.size()) < image->num_pages) pages.push_back(take_page());
-  adapters_.push_back(decoder_->place_adapter(*image, pages));
-  return adapters_.back().get();
+  adapters_.push_back({pages, decoder_->place_adapter(*image, pages)});
+  return adapters_.back().adapter.get();
+}
+
+const ResidentAdapter* StepRunner::replace_adapter(const ResidentAdapter* adapter,
+                                                   const AdapterSpec& spec) {
+  const auto image = decoder_->read_adapter(spec);
+  for (Placed& placed : adapters_) {
+    if (placed.adapter.get() != adapter) continue;
+    if (image->num_pages != static_cast<int32_t>(placed.pages.size())) break;
+    placed.adapter = nullptr;
+    placed.adapter = decoder_->place_adapter(*image, placed.pages);
+    return placed.adapter.get();
+  }
+  throw std::logic_error("no such adapter, or another number of pages");
 }
 
 StepPlan StepRunner::plan(const std::vector<TestChunk>& chunks) {

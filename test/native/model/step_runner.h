@@ -34,6 +34,8 @@ class StepRunner {
 
   Decoder& decoder() { return *decoder_; }
   const ResidentAdapter* add_adapter(const AdapterSpec& spec);
+  // In the pages of another, of as many, which goes.
+  const ResidentAdapter* replace_adapter(const ResidentAdapter* adapter, const AdapterSpec& spec);
 
   // Logits of each chunk's rows, one vector of [rows * vocab] per chunk (empty when not wanted).
   std::vector<std::vector<float>> step(const std::vector<TestChunk>& chunks);
@@ -58,7 +60,11 @@ class StepRunner {
   int32_t take_page();
 
   std::unique_ptr<Decoder> decoder_;
-  std::vector<std::unique_ptr<ResidentAdapter>> adapters_;  // before their decoder goes
+  struct Placed {
+    std::vector<int32_t> pages;
+    std::unique_ptr<ResidentAdapter> adapter;
+  };
+  std::vector<Placed> adapters_;  // before their decoder goes
   int32_t next_page_ = 0;
 };
 
