@@ -34,6 +34,17 @@ __device__ __forceinline__ uint4 load_streaming(const void* from) {
   return out;
 }
 
+// Zeros where `exists` is false. Without a branch, so that several loads are under way at once.
+__device__ __forceinline__ uint4 load_streaming_or_zero(const void* from, bool exists) {
+  uint4 out = make_uint4(0, 0, 0, 0);
+  asm volatile(
+      "{\n .reg .pred exists;\n setp.ne.s32 exists, %5, 0;\n"
+      " @exists ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];\n}"
+      : "+r"(out.x), "+r"(out.y), "+r"(out.z), "+r"(out.w)
+      : "l"(from), "r"(static_cast<int>(exists)));
+  return out;
+}
+
 // Eight bf16 of a row from `column` on, zeros past `columns`. kAligned: columns and rows are
 // multiples of 8.
 template <bool kAligned>

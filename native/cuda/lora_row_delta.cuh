@@ -42,7 +42,6 @@ __device__ __forceinline__ void load_b(SliceAddress b, int32_t first_column, int
   load_b_with(
       first_column, columns,
       [&](int32_t eight, int row) {
-        if (!has_b_part(is_half, t)) return make_uint4(0, 0, 0, 0);
         const uint8_t* from = b.b_tile(eight / 2) + b_part_at(is_half, row, t);
         return __ldg(reinterpret_cast<const uint4*>(from));
       },

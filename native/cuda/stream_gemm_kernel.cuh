@@ -137,12 +137,8 @@ struct StreamConsumer {
     const uint32_t at = block.lora_slot(lora_ring.index, slot);
     const int2 meta = ptx::load_shared_int2(block.lora_meta(lora_ring.index, slot));
     term.pair = meta.x;
-    const bool is_half = meta.y != 0;
-    term.b = make_int4(0, 0, 0, 0);
-    if (has_b_part(is_half, lane % 4)) {
-      term.b = ptx::load_shared_int4(at + group * (kBGroupBytes >> meta.y) +
-                                     b_part_at(is_half, lane / 4, lane % 4));
-    }
+    term.b = ptx::load_shared_int4(at + group * (kBGroupBytes >> meta.y) +
+                                   b_part_at(meta.y != 0, lane / 4, lane % 4));
     const int2 low = ptx::load_shared_int2(block.lora_v(at) + lane * 8);
     const int2 high = ptx::load_shared_int2(block.lora_v(at) + kVBlockBytes + lane * 8);
     term.v = make_int4(low.x, low.y, high.x, high.y);
