@@ -6,7 +6,7 @@
 //         [--memory-gbps N] [--copy-gbps N] [--rank 8] [--targets q_proj,k_proj,v_proj,o_proj]
 //       of the real clock:
 //         [--model FOLDER | --shape llama2-7b --folder FOLDER] [--device auto] [--memory-bytes N]
-//         [--host-memory-bytes N] [--distinct-files] [--saturate-requests 600]
+//         [--host-memory-bytes N | N,N,... (of each case)] [--distinct-files] [--saturate-requests 600]
 //       --clock virtual, no device: the native engine over computed costs (bench/native/trace_bench.cc)
 //         [--shape llama2-7b] [--pool-gb N] [--peak-tflops N] [--step-us N]
 //

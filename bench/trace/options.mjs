@@ -64,6 +64,17 @@ export function readOptions(values, root) {
     ...{ alpha: number('alpha'), cv: number('cv'), duration: number('duration') },
     ...{ input: range('input'), output: range('output'), seed: Number(values.seed) },
   };
+  /** By the number of adapters; one for all where one is given. */
+  const ofEachCase = (name) => {
+    const given = values[name]?.split(',').map(Number) ?? [];
+    if (
+      !given.every((value) => value > 0) ||
+      (given.length > 1 && given.length !== counts.length)
+    ) {
+      throw new Error(`--${name}: expected a number, or one for each of --adapters`);
+    }
+    return new Map(counts.map((count, i) => [count, given[Math.min(i, given.length - 1)]]));
+  };
   const today = new Date().toISOString().slice(0, 10);
   const { shape } = values;
   if (shape !== undefined && !(shape in SHAPES)) {
@@ -91,7 +102,7 @@ export function readOptions(values, root) {
       ...{ rank: number('rank'), targets: values.targets.split(',') },
       device: values.device,
       memoryBytes: optional('memory-bytes'),
-      hostMemoryBytes: optional('host-memory-bytes'),
+      hostMemoryBytes: ofEachCase('host-memory-bytes'),
     },
     virtual: {
       ...{ peakTflops: optional('peak-tflops'), poolGb: optional('pool-gb') },

@@ -70,7 +70,8 @@ export class RealClock {
   }
 
   #task(adapters, trace) {
-    const { model, device, memoryBytes, hostMemoryBytes } = this.real;
+    const { model, device, memoryBytes } = this.real;
+    const hostMemoryBytes = this.real.hostMemoryBytes.get(adapters);
     const engineOptions = {
       // Nobody is refused, nor are those that warm up.
       ...{ model, device, maxQueued: trace.length + 64 },

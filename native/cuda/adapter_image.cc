@@ -102,7 +102,7 @@ class FirstBad {
 // that writes are sequential.
 bool fill_a(const TensorView& a, int32_t first_rank, int32_t room, uint8_t* to) {
   const auto ranks = static_cast<int32_t>(std::min<int64_t>(room, a.rows - first_rank));
-  const int64_t block_bytes = a_slice_bytes(kABlockColumns, room);
+  const int64_t block_bytes = a_block_bytes(room);
   const int64_t row_bytes = a.cols * dtype_bytes(a.dtype);
   const auto* from = static_cast<const uint8_t*>(a.data) + first_rank * row_bytes;
   bool finite = true;
@@ -118,6 +118,7 @@ bool fill_a(const TensorView& a, int32_t first_rank, int32_t room, uint8_t* to) 
                             reinterpret_cast<uint16_t*>(to) + r * kABlockColumns);
     }
   }
+  if (room < kRankGroup) std::memset(to, 0, static_cast<size_t>(block_bytes));
   return finite;
 }
 

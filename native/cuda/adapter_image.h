@@ -13,7 +13,8 @@
 //            4 t .. 4 t + 3, as pairs: (g, 4t), (g + 8, 4t), (g, 4t + 2), (g + 8, 4t + 2).
 //
 // A group of 8 has the same without ranks 8 to 15: the first half of each block of A, and of each
-// tile of B the lanes with t < 2.
+// tile of B the lanes with t < 2. A block of zeros follows its A: who reads the other half reads
+// on.
 //
 // Beyond d_in, d_out and the rank lie zeros. What a module has beside these, or instead, lies in
 // rows (step_arrays.h, AdapterExtra). Host only; any thread.
@@ -36,12 +37,15 @@ constexpr int64_t kSliceAlignment = 128;  // in a page
 // Of one row, over all its adapters: what steps have room for.
 constexpr int32_t kMaxRankGroups = 64;
 
+constexpr int64_t a_block_bytes(int32_t ranks) { return kABlockColumns * ranks * 2; }
+
 // Of a module of rank `rank`, group `group`: how many of its ranks there is room for, 8 or 16.
 constexpr int32_t ranks_of_group(int32_t rank, int32_t group) {
   return rank - group * kRankGroup <= kRankGroup / 2 ? kRankGroup / 2 : kRankGroup;
 }
 constexpr int64_t a_slice_bytes(int64_t d_in, int32_t ranks) {
-  return (d_in + kABlockColumns - 1) / kABlockColumns * kABlockColumns * ranks * 2;
+  const int64_t blocks = (d_in + kABlockColumns - 1) / kABlockColumns;
+  return blocks * a_block_bytes(ranks) + (ranks < kRankGroup ? a_block_bytes(ranks) : 0);
 }
 constexpr int64_t b_slice_bytes(int64_t d_out, int32_t ranks) {
   return (d_out + kBTileRows - 1) / kBTileRows * kBTileRows * ranks * 2;

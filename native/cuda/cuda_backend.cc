@@ -109,8 +109,9 @@ int64_t CudaBackend::page_bytes(const KvLayout& layout) const {
   constexpr int64_t kAlign = 4096;
   const int64_t kv =
       int64_t{layout.num_layers} * 2 * layout.num_kv_heads * block_tokens() * layout.head_dim * 2;
-  const int64_t needed = std::max({kv, a_slice_bytes(layout.widest_module, kRankGroup),
-                                   b_slice_bytes(layout.widest_module, kRankGroup), int64_t{64} << 10});
+  const int64_t needed =
+      std::max({kv, a_slice_bytes(layout.widest_module, kRankGroup),
+                b_slice_bytes(layout.widest_module, kRankGroup), int64_t{64} << 10});
   return (needed + kAlign - 1) / kAlign * kAlign;
 }
 

@@ -111,10 +111,7 @@ __global__ void __launch_bounds__(kThreads, 3)
     if (i < count) {
       const Slice slice = slices[i];
       uint8_t* const to = ring + i % kStages * kStageBytes;
-#pragma unroll
-      for (int s = 0; s < kTiles; ++s) {
-        if (s < tiles) copy_b_part(to + s * 512, slice.b, first_column / 16 + s, lane);
-      }
+      copy_b_tiles<kTiles>(to, slice.b, first_column / 16, tiles, lane);
       // Two lanes a row; zeros where the segment has it not.
       const int row = lane / 2;
       const int32_t at = slice.v_row + __popc(slice.mask & ((1u << row) - 1));

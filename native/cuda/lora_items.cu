@@ -265,10 +265,11 @@ __device__ __forceinline__ void add_part(const StepArrays& step, int part,
     for (int g = 0; g < place.entries[part].num_groups && chunk + g < kMaxChunks; ++g) {
       const int row = shared.first_row[chunk + g] + at - place.chunk_start;
       if (row >= LoraItemsCapacity::kRows) continue;
+      const bool is_half = place.entries[part].groups[g].a.is_half();
       lists.rows[done.rows + row] = {
           (done.units + unit + g) * LoraUnit::kMaxRows + in_unit,
           (chunk + g) % LoraSet::kMaxChunks * LoraChunk::kRows + place.row % LoraChunk::kRows,
-          factor};
+          factor, is_half ? 0.0f : factor};
     }
   }
   const int num_sets = (num_chunks + LoraSet::kMaxChunks - 1) / LoraSet::kMaxChunks;
@@ -288,11 +289,36 @@ __device__ __forceinline__ void add_part(const StepArrays& step, int part,
   __syncthreads();
 }
 
+template <typename T>
+__device__ void warm(const T* from, int count) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(from);
+  const int size = count * static_cast<int>(sizeof(T));
+  for (int at = threadIdx.x * 128; at < size; at += kThreads * 128) {
+    asm volatile("prefetch.global.L2::evict_last [%0];" ::"l"(bytes + at) : "memory");
+  }
+}
+
+// The lists of a site that are there already, into the second-level cache: a step's weights have
+// gone through it since they were read.
+__device__ void warm_lists(const LoraSiteLists& lists) {
+  const LoraSiteItems items = *lists.items;
+  const int num_sets = items.set_begin[LoraSiteItems::kMaxParts];
+  warm(lists.items, 1);
+  warm(lists.sets, num_sets);
+  warm(lists.units, items.num_units);
+  if (num_sets == 0) return;
+  const LoraSet last = lists.sets[num_sets - 1];
+  warm(lists.chunks, last.first_chunk + last.num_chunks);
+  warm(lists.rows, last.first_row + last.num_rows);
+}
+
 __global__ void __launch_bounds__(kThreads)
     lora_items_kernel(const LoraItemLists lists, const StepArrays step) {
   let_next_start();
   wait_for_previous();
-  if (step.counts->keeps_lists != 0) return;
+  if (step.counts->keeps_lists != 0) {
+    return warm_lists(lists.of_site(blockIdx.x, lists.parts_before[blockIdx.x]));
+  }
   __shared__ Shared shared;
   Place places[kPerThread];
   find_places(step, shared, places);

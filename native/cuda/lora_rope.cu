@@ -139,10 +139,8 @@ __global__ void __launch_bounds__(kThreads, kStrips <= 2 ? 2 : 1)
     if (index < heads) {
       const Head head(index, args);
       if (is_single(head.part)) {
-        const SliceAddress from = meetings[head.part][0].slices.first_b;
-        for (int i = 0; i < head_dim / 16; ++i) {
-          copy_b_part(kept_b + i * 512, from, head.column / 16 + i, lane);
-        }
+        copy_b_tiles<kStrips * 4>(kept_b, meetings[head.part][0].slices.first_b, head.column / 16,
+                                  head_dim / 16, lane);
       }
     }
     commit_copies();
@@ -193,7 +191,8 @@ __global__ void __launch_bounds__(kThreads, kStrips <= 2 ? 2 : 1)
       const Meeting meeting =
           m < known ? meetings[head.part][m] : look_up(lists, begin + m, head.part);
       for (int32_t group = 0; group < meeting.slices.num_groups; ++group) {
-        const SliceAddress slice = group == 0 ? meeting.slices.first_b : meeting.slices.groups[group].b;
+        const SliceAddress slice =
+            group == 0 ? meeting.slices.first_b : meeting.slices.groups[group].b;
         const uint2 upper = load_v(part_v, meeting.pair, group, g);
         const uint2 lower = load_v(part_v, meeting.pair, group, g + 8);
 #pragma unroll

@@ -18,17 +18,19 @@ namespace lorax::cuda {
 constexpr int kStripColumns = 32;
 constexpr int kTileRows = 16;
 
-// `load(eight, row)`: of the tile that has columns 8 eight .. 8 eight + 7, this lane's part of outs
-// row and row + 8.
+// `tiles`: of a slice, the first that of column 0.
 template <typename Load>
-__device__ __forceinline__ void load_b_with(int32_t first_column, int32_t columns, const Load& load,
+__device__ __forceinline__ void load_b_with(const uint8_t* tiles, bool is_half,
+                                            int32_t first_column, int32_t columns, const Load& load,
                                             uint2 (&out)[4]) {
   const int g = threadIdx.x % 32 / 4;
-  const int32_t eight = first_column / 8 + g / 2;
+  const int32_t eight = first_column / 8 + g / 2;  // half a tile of 16
+  const uint8_t* from = tiles + int64_t{eight / 2} * (is_half ? 256 : 512) +
+                        b_part_at(is_half, g % 2, threadIdx.x % 4);
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     uint4 both = make_uint4(0, 0, 0, 0);
-    if (eight * 8 < columns) both = load(eight, g % 2 + 2 * j);
+    if (eight * 8 < columns) both = load(from + j * 2 * b_row_bytes(is_half));
     out[j] = eight % 2 == 1 ? make_uint2(both.y, both.w) : make_uint2(both.x, both.z);
   }
 }
@@ -37,27 +39,17 @@ __device__ __forceinline__ void load_b_with(int32_t first_column, int32_t column
 // `columns`: fragment j, column n of the mma is column 8 (n / 2) + 2 j + n % 2.
 __device__ __forceinline__ void load_b(SliceAddress b, int32_t first_column, int32_t columns,
                                        uint2 (&out)[4]) {
-  const bool is_half = b.is_half();
-  const int t = threadIdx.x % 4;
   load_b_with(
-      first_column, columns,
-      [&](int32_t eight, int row) {
-        const uint8_t* from = b.b_tile(eight / 2) + b_part_at(is_half, row, t);
-        return __ldg(reinterpret_cast<const uint4*>(from));
-      },
-      out);
+      b.b_tile(0), b.is_half(), first_column, columns,
+      [](const uint8_t* from) { return __ldg(reinterpret_cast<const uint4*>(from)); }, out);
 }
 
 // The same of whole tiles in shared memory, the first of which is that of column 0.
 __device__ __forceinline__ void load_shared_b(const uint8_t* b, int32_t first_column,
                                               int32_t columns, uint2 (&out)[4]) {
   load_b_with(
-      first_column, columns,
-      [&](int32_t eight, int row) {
-        const uint8_t* from = b + eight / 2 * 512 + b_part_at(false, row, threadIdx.x % 4);
-        return *reinterpret_cast<const uint4*>(from);
-      },
-      out);
+      b, false, first_column, columns,
+      [](const uint8_t* from) { return *reinterpret_cast<const uint4*>(from); }, out);
 }
 
 // v of this lane's row (bit `row` of the pair's mask) and ranks; zeros where the segment has it

@@ -79,11 +79,11 @@ struct Slots {
   }
 };
 
-struct Chunk {    // of slots, in shared memory
-  int32_t total;  // slots of the segment
+struct Chunk {        // of slots, in shared memory
+  int32_t total = 0;  // slots of the segment
   SliceAddress a[kMaxGroups];
-  __nv_bfloat16* v[kMaxGroups];  // of the tile's first row
-  float scale[kMaxGroups];
+  __nv_bfloat16* v[kMaxGroups] = {};  // of the tile's first row
+  float scale[kMaxGroups] = {};
 };
 
 // What a thread copies of x: 16 bytes of each of four rows a stage.

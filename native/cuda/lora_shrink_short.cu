@@ -30,10 +30,13 @@ struct Units {
   uint4 low[kUnits], high[kUnits];
 
   __device__ __forceinline__ void load(SliceAddress a, int32_t unit, int32_t end) {
+    const uint8_t* from = a.a_block(unit) + threadIdx.x % 32 * 16;
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
       if (unit + i >= end) break;
-      load_a_block(a, unit + i, threadIdx.x % 32, low[i], high[i]);
+      low[i] = load_streaming(from);
+      high[i] = load_streaming_or_zero(from + 512, !a.is_half());
+      from += a.a_block_bytes();
     }
   }
 };

@@ -133,6 +133,11 @@ __device__ __forceinline__ void store_shared_float(uint32_t address, float value
   asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
 }
 
+__device__ __forceinline__ int load_shared_int(uint32_t address) {
+  int value;
+  asm volatile("ld.shared.s32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+  return value;
+}
 
 __device__ __forceinline__ int4 load_shared_int4(uint32_t address) {
   int4 value;

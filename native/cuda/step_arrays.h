@@ -157,11 +157,12 @@ struct alignas(16) LoraChunk {
   int32_t first_row = 0;  // a multiple of kRows
 };
 
-// One row of an item: v[row] = factor * A x[row].
+// One row of an item: v[row] = factor * A x[row], of ranks 8 to 15 high_factor * A x[row].
 struct alignas(16) LoraRow {
   int32_t unit_row = 0;  // unit * kMaxRows + its place there
   int32_t at = 0;        // in its set: chunk * LoraChunk::kRows + row of the chunk
   float factor = 0.0f;
+  float high_factor = 0.0f;  // 0 where the slice is a half
 };
 
 // Chunks of one part that the streaming GEMM takes at a time, and their rows.

@@ -131,14 +131,14 @@ struct StreamConsumer {
   };
   static constexpr int kNoPair = 1 << 16;
 
-  // `group`: this warp's of the tile's groups of rows of B.
-  __device__ __forceinline__ Term load_term(int slot, int group) const {
+  // `group`: this warp's of the tile's groups of rows of B; `halves`: which slots have half slices.
+  __device__ __forceinline__ Term load_term(int slot, int group, int halves) const {
     Term term;
     const uint32_t at = block.lora_slot(lora_ring.index, slot);
-    const int2 meta = ptx::load_shared_int2(block.lora_meta(lora_ring.index, slot));
-    term.pair = meta.x;
-    term.b = ptx::load_shared_int4(at + group * (kBGroupBytes >> meta.y) +
-                                   b_part_at(meta.y != 0, lane / 4, lane % 4));
+    const int is_half = halves >> slot & 1;
+    term.pair = ptx::load_shared_int(block.lora_meta(lora_ring.index, slot));
+    term.b = ptx::load_shared_int4(at + (group * kBGroupBytes >> is_half) +
+                                   b_part_at(is_half != 0, lane / 4, lane % 4));
     const int2 low = ptx::load_shared_int2(block.lora_v(at) + lane * 8);
     const int2 high = ptx::load_shared_int2(block.lora_v(at) + kVBlockBytes + lane * 8);
     term.v = make_int4(low.x, low.y, high.x, high.y);
@@ -149,17 +149,17 @@ struct StreamConsumer {
   // one or none a pair of blocks. The next chunk's loads are under way meanwhile.
   __device__ __forceinline__ void add_chunks() {
     const int4 meta = ptx::load_shared_int4(block.lora_meta(lora_ring.index, 0));
-    const int group = warp - (meta.w & 0xffff);
-    if (group < 0 || warp >= meta.w >> 16) return;
+    const int group = warp - (meta.z & 0xffff);
+    if (group < 0 || warp >= meta.z >> 16) return;
     int slot = 0;
-    Term next = load_term(0, group);
+    Term next = load_term(0, group, meta.w);
 #pragma unroll
     for (int pair = 0; pair < (kBlocks + 1) / 2; ++pair) {
 #pragma unroll 1
       while (next.pair == pair) {
         const Term term = next;
         next.pair = kNoPair;
-        if (++slot < meta.z) next = load_term(slot, group);
+        if (++slot < meta.y) next = load_term(slot, group, meta.w);
         mma_16x8x16(d + 8 * pair, term.b, term.v.x, term.v.y);
         if (2 * pair + 1 < kBlocks) {
           mma_16x8x16(d + 8 * pair + 4, term.b, term.v.z, term.v.w);

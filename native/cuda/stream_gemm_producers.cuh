@@ -127,8 +127,8 @@ __device__ void produce_b(const StreamBlock<kColumns>& block) {
     const uint32_t halves = __ballot_sync(~0u, has_chunk && chunk.b.is_half());
     if (has_chunk) {
       ptx::store_shared_int4(block.lora_meta(ring.index, lane),
-                             make_int4(chunk.first_row / LoraChunk::kRows, chunk.b.is_half(),
-                                       set.num_chunks, groups.x | groups.y << 16));
+                             make_int4(chunk.first_row / LoraChunk::kRows, set.num_chunks,
+                                       groups.x | groups.y << 16, static_cast<int>(halves)));
     }
     __syncwarp();
     if (lane == 0) {

@@ -148,8 +148,9 @@ class StreamShrink {
   };
   // Where the walk over this warp's share of A is.
   struct Place {
-    int piece = 0;  // of all units
-    SliceAddress a;
+    int piece = 0;                     // of all units
+    const uint8_t* a = nullptr;        // this lane's of its first block
+    int a_bits = 0;                    // of a block's bytes: 9 for 8 ranks, 10 for 16
     const __nv_bfloat16* x = nullptr;  // this lane's row, or null
     int k_block = 0;                   // of 32 columns
     int k_end = 0;
@@ -178,7 +179,8 @@ class StreamShrink {
   }
 
   __device__ void enter_unit(Place& place) const {
-    place.a = place.after.a;
+    place.a = place.after.a.a_block(0) + thread_ % 32 * 16;
+    place.a_bits = place.after.a.is_half() ? 9 : 10;
     place.x = nullptr;
     if (place.after.row != LoraUnit::kNoRow) {
       place.x = static_cast<const __nv_bfloat16*>(block_.p.x_rows) +
@@ -210,7 +212,9 @@ class StreamShrink {
     for (int i = 0; i < kBatch; ++i) {
       a.low[i] = a.high[i] = make_uint4(0, 0, 0, 0);
       if (exists(place, i)) {
-        load_a_block(place.a, place.k_block + i, thread_ % 32, a.low[i], a.high[i]);
+        const uint8_t* from = place.a + ((place.k_block + i) << place.a_bits);
+        a.low[i] = load_streaming(from);
+        a.high[i] = load_streaming(from + 512);  // of a half what follows: its factor is 0
       }
     }
   }
@@ -311,6 +315,7 @@ class StreamShrink {
 #pragma unroll
           for (int p = 0; p < LoraUnit::kPieces; ++p) piece[p] = ptx::load_whole(from + p * 32);
         }
+        const float factor = t < 2 ? row.factor : row.high_factor;
         float4 sum = unmarked(piece[0]);
 #pragma unroll
         for (int p = 1; p < LoraUnit::kPieces; ++p) {
@@ -320,8 +325,8 @@ class StreamShrink {
         ptx::store_shared_int2(
             block_.lora_v(block_.lora_slot(ring.index, row.at / LoraChunk::kRows)) +
                 row.at % LoraChunk::kRows * 32 + t * 8,
-            make_int2(bf16_pair(sum.x * row.factor, sum.y * row.factor),
-                      bf16_pair(sum.z * row.factor, sum.w * row.factor)));
+            make_int2(bf16_pair(sum.x * factor, sum.y * factor),
+                      bf16_pair(sum.z * factor, sum.w * factor)));
       }
       __syncwarp();
       ptx::barrier_arrive(block_.barriers.lora_full + 8 * ring.index);

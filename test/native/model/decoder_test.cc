@@ -263,7 +263,8 @@ TEST_P(DecoderTest, ManyAdaptersInAStepChangeNothing) {
 }
 
 // A backend may keep what it made of the rows of one step for the next: then the same adapters come
-// in another order, and others in their pages. Three adapters, and more than are handled in passing.
+// in another order, and others in their pages. Three adapters, and more than are handled in
+// passing.
 TEST_P(DecoderTest, StepsThatLookAlikeAreNotTheSame) {
   if (takes_minutes()) GTEST_SKIP() << "a wider model, element by element, under a sanitizer";
   constexpr int32_t kTokens = 3;
