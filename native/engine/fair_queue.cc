@@ -22,9 +22,13 @@ constexpr int64_t kOfLate = 1024;
 // other.
 constexpr int32_t kFloodShare = 4;
 // A line is long that would take one place in so many, a few requests aside, which are begun in one
-// step. A flood is known by it before it has filled the places, which takes a while.
+// step; or whose prompts, if they are more than two, are more than a step computes, and most of
+// what waits. A flood is known by it before it has filled the places, which takes a while, or its
+// first steps, which would be full ones.
 constexpr int32_t kLongLine = 16;
 constexpr int32_t kFewRequests = 8;
+constexpr size_t kFewPrompts = 2;
+constexpr double kMost = 0.8;
 
 float weight_of(const Ticket& ticket) { return std::clamp(ticket.weight, 1e-3f, 1e3f); }
 
@@ -121,7 +125,7 @@ Ticket* FairQueue::Order::next() {
   return &ticket;
 }
 
-void FairQueue::share_places(int32_t num_places, int32_t num_running) {
+void FairQueue::share_places(int32_t num_places, int32_t num_running, int32_t step_tokens) {
   // Each round those who need less than the level leave the rest to the others, which raises it.
   double level = 0;  // of a tenant of weight 1
   for (bool rises = true; rises;) {
@@ -138,13 +142,13 @@ void FairQueue::share_places(int32_t num_places, int32_t num_running) {
   for (const auto& [key, tenant] : tenants_) {
     if (tenant.num_open > 0) all_weights += tenant.weight;
   }
-  const auto longest_line = static_cast<size_t>(std::max(kFewRequests, num_places / kLongLine));
   bool any_light = false, any_heavy = false;
   int64_t num_light = 0;
   for (auto& [key, tenant] : tenants_) {
     tenant.part = std::max(1.0, num_running * tenant.weight / std::max(1e-9, all_weights));
     tenant.share = std::max(1.0, level * tenant.weight);
-    tenant.is_light = tenant.num_open <= tenant.share && tenant.waiting.size() <= longest_line;
+    tenant.is_light =
+        tenant.num_open <= tenant.share && !has_long_line(tenant, num_places, step_tokens);
     tenant.num_placed = 0;
     if (tenant.num_open > 0) tenant.seen = turn_;
     if (tenant.is_light) num_light += tenant.num_open;
@@ -155,6 +159,22 @@ void FairQueue::share_places(int32_t num_places, int32_t num_running) {
   }
   is_flooded_ = any_light && any_heavy &&
                 num_places - num_light >= (num_places + kFloodShare - 1) / kFloodShare;
+}
+
+bool FairQueue::has_long_line(const Tenant& tenant, int32_t num_places, int32_t step_tokens) const {
+  const auto most = static_cast<size_t>(std::max(kFewRequests, num_places / kLongLine));
+  if (tenant.waiting.size() > most) return true;
+  if (tenant.waiting.size() <= kFewPrompts) return false;
+  const auto tokens_of = [](const Tenant& each) {
+    int64_t num_tokens = 0;
+    for (const Ticket* ticket : each.waiting) num_tokens += ticket->num_new_tokens;
+    return num_tokens;
+  };
+  const int64_t num_tokens = tokens_of(tenant);
+  if (num_tokens <= step_tokens) return false;
+  int64_t of_all = 0;
+  for (const auto& [key, each] : tenants_) of_all += tokens_of(each);
+  return static_cast<double>(num_tokens) > kMost * static_cast<double>(of_all);
 }
 
 Ticket* FairQueue::last_of_longest() const {

@@ -97,7 +97,8 @@ class FairQueue {
 
   // Divides so many places among those with anything open: by weight, and what some do not need is
   // the others' (max-min fairness); and those that run by weight alone. Nobody is placed then.
-  void share_places(int32_t num_places, int32_t num_running);
+  // `step_tokens`: a step computes no more of prompts.
+  void share_places(int32_t num_places, int32_t num_running, int32_t step_tokens);
 
   // By that: some ask for more than their share, or have a long line, and have a good part of the
   // places; and there are others, or were of late, that have half their share at most.
@@ -114,6 +115,7 @@ class FairQueue {
 
  private:
   int64_t patience() const;
+  bool has_long_line(const Tenant& tenant, int32_t num_places, int32_t step_tokens) const;
   void remove(Ticket& ticket) noexcept;
   void forget_idle() noexcept;
 

@@ -66,7 +66,7 @@ Schedule SequenceTable::schedule(const StepCosts& costs) {
   adapters_.describe(&adapters, &handles_);
   std::vector<ScheduledSequence> running, waiting;
   const int32_t num_places = num_places_in_all();
-  queue_.share_places(num_places, static_cast<int32_t>(running_.size()));
+  queue_.share_places(num_places, static_cast<int32_t>(running_.size()), limits_.max_batch_tokens);
   for (const Sequence* sequence : running_) {
     running.push_back(describe(*sequence, sequence->num_computed, sequence->blocks.pages()));
   }

@@ -14,6 +14,8 @@ namespace {
 
 class FairQueueTest : public testing::Test {
  protected:
+  static constexpr int32_t kStepTokens = 2048;
+
   struct Request : Ticket {
     std::string tenant_name;
     int32_t id;
@@ -221,22 +223,22 @@ TEST_F(FairQueueTest, PlacesThatSomeDoNotNeedAreTheOthers) {
   open("a", 1);
   open("b", 3);
   open("c", 20);
-  queue_.share_places(12, 12);
+  queue_.share_places(12, 12, kStepTokens);
   for (const auto& [name, tenant] : tenants) EXPECT_DOUBLE_EQ(tenant->part, 4);
   EXPECT_DOUBLE_EQ(tenants["c"]->share, 8) << "twelve without one and three";
   EXPECT_GE(tenants["b"]->share, 3);
   open("d", 20, 3.0f);
-  queue_.share_places(12, 12);
+  queue_.share_places(12, 12, kStepTokens);
   EXPECT_DOUBLE_EQ(tenants["d"]->part, 6);
   EXPECT_DOUBLE_EQ(tenants["d"]->share, 3 * tenants["c"]->share);
   EXPECT_NEAR(tenants["d"]->share + tenants["c"]->share + tenants["b"]->share, 11, 1e-9);
-  queue_.share_places(0, 0);
+  queue_.share_places(0, 0, kStepTokens);
   for (const auto& [name, tenant] : tenants) EXPECT_DOUBLE_EQ(tenant->share, 1) << "one at least";
 }
 
 TEST_F(FairQueueTest, AFloodIsOneThatHasAGoodPartOfThePlacesBesideOthers) {
   const auto is_flooded = [this](int32_t num_places) {
-    queue_.share_places(num_places, 0);
+    queue_.share_places(num_places, 0, kStepTokens);
     return queue_.is_flooded();
   };
   for (int32_t i = 0; i < 100; ++i) add("f", 1);
@@ -256,16 +258,46 @@ TEST_F(FairQueueTest, AFloodIsOneThatHasAGoodPartOfThePlacesBesideOthers) {
   EXPECT_FALSE(is_flooded(16)) << "it is a crowd of tenants";
 }
 
+TEST_F(FairQueueTest, PromptsThatAreMoreThanAStepAreALongLine) {
+  const auto is_flooded = [this] {
+    queue_.share_places(200, 0, kStepTokens);
+    return queue_.is_flooded();
+  };
+  add("a", 1);
+  for (int32_t i = 0; i < 3; ++i) add("f", 600);
+  EXPECT_FALSE(is_flooded()) << "a step has room for them";
+  add("f", 600);
+  EXPECT_TRUE(is_flooded());
+  for (int32_t i = 0; i < 2; ++i) queue_.take_turn(*queue_.last_of_longest());
+  EXPECT_FALSE(is_flooded()) << "they do not wait any more";
+  add("f", 3000);
+  EXPECT_TRUE(is_flooded());
+}
+
+TEST_F(FairQueueTest, PromptsThatAreMoreThanAStepBesideOthersAreNone) {
+  for (int32_t i = 0; i < 4; ++i) add("f", 600);
+  for (const char* name : {"a", "b"}) add(name, 400);
+  queue_.share_places(200, 0, kStepTokens);
+  EXPECT_FALSE(queue_.is_flooded()) << "a fourth of what waits is others'";
+}
+
+TEST_F(FairQueueTest, TwoLongPromptsAreNoFlood) {
+  add("a", 1);
+  for (int32_t i = 0; i < 2; ++i) add("f", 3000);
+  queue_.share_places(200, 0, kStepTokens);
+  EXPECT_FALSE(queue_.is_flooded());
+}
+
 TEST_F(FairQueueTest, TenantsThatWantAboutTheSameAreNoFlood) {
   int32_t open = 0;
   for (const char* name : {"a", "b", "c", "d"}) {
     for (int32_t i = 0; i < 58 + 4 * open; ++i) queue_.take_turn(add(name, 1));
     ++open;
   }
-  queue_.share_places(240, 240);
+  queue_.share_places(240, 240, kStepTokens);
   EXPECT_FALSE(queue_.is_flooded()) << "58 to 70 beside each other";
   queue_.take_turn(add("e", 1));
-  queue_.share_places(240, 240);
+  queue_.share_places(240, 240, kStepTokens);
   EXPECT_TRUE(queue_.is_flooded()) << "one beside them";
 }
 
@@ -273,13 +305,13 @@ TEST_F(FairQueueTest, ATenantThatWasThereLongAgoIsFloodedByNobody) {
   queue_.close(add("a", 1));
   for (int32_t i = 0; i < 1200; ++i) add("f", 1);
   Request& other = add("a", 1);
-  queue_.share_places(16, 0);
+  queue_.share_places(16, 0, kStepTokens);
   queue_.take_turn(other);
   queue_.close(other);
-  queue_.share_places(16, 0);
+  queue_.share_places(16, 0, kStepTokens);
   EXPECT_TRUE(queue_.is_flooded());
   take(1100);
-  queue_.share_places(16, 0);
+  queue_.share_places(16, 0, kStepTokens);
   EXPECT_FALSE(queue_.is_flooded());
 }
 
@@ -289,7 +321,7 @@ TEST_F(FairQueueTest, ThoseWithinTheirShareComeFirst) {
   for (int32_t i = 0; i < 3; ++i) queue_.charge(add("a", 1), 1000);
   for (int32_t i = 0; i < 2; ++i) queue_.charge(add("b", 1), 900);
   EXPECT_EQ(order().substr(0, 4), "ffff") << "by their counters";
-  queue_.share_places(16, 0);
+  queue_.share_places(16, 0, kStepTokens);
   EXPECT_EQ(order().substr(0, 7), "bbaaaff");
 }
 
@@ -298,7 +330,7 @@ TEST_F(FairQueueTest, AFloodHasItsTurnsToo) {
   int32_t num_flood = 0;
   for (int32_t turn = 0; turn < 700; ++turn) {
     add("a", 1);
-    queue_.share_places(16, 0);
+    queue_.share_places(16, 0, kStepTokens);
     Request* next = take();
     num_flood += next->tenant_name == "f";
     queue_.close(*next);
@@ -312,7 +344,7 @@ TEST_F(FairQueueTest, AFloodThatRunsItsPartDoesNotStarve) {
   for (int32_t i = 0; i < 10; ++i) take();
   for (int32_t turn = 0; turn < 200; ++turn) {
     add("a", 1);
-    queue_.share_places(16, 11);
+    queue_.share_places(16, 11, kStepTokens);
     Request* next = take();
     ASSERT_EQ(next->tenant_name, "a") << "turn " << turn;
     queue_.close(*next);
