@@ -14,6 +14,9 @@
 namespace lorax::cuda {
 namespace {
 
+static_assert(a_block_bytes(kRankGroup) == SliceAddress::kABlockBytes);
+static_assert(b_slice_bytes(kBTileRows, kRankGroup) == SliceAddress::kBTileBytes);
+
 constexpr int64_t kTableAlignment = 16;
 
 int64_t align(int64_t offset, int64_t to) { return (offset + to - 1) / to * to; }

@@ -36,6 +36,42 @@ int64_t cost_of(const Ticket& ticket, int64_t num_tokens) {
   return num_tokens * static_cast<int64_t>(kToken / weight_of(ticket));
 }
 
+// All lines, to say which are long. No more than a few tickets of each are looked at.
+class Lines {
+ public:
+  Lines(const std::map<TenantKey, Tenant>& tenants, int32_t num_places, int32_t step_tokens)
+      : most_(static_cast<size_t>(std::max(kFewRequests, num_places / kLongLine))),
+        step_tokens_(step_tokens) {
+    for (const auto& [key, tenant] : tenants) {
+      if (tenant.waiting.size() > most_) {
+        any_has_more_ = true;
+      } else {
+        num_tokens_ += tokens_of(tenant);
+      }
+    }
+  }
+
+  bool has_long_one(const Tenant& tenant) const {
+    const size_t size = tenant.waiting.size();
+    if (size > most_ || size <= kFewPrompts || any_has_more_) return size > most_;
+    const int64_t num_tokens = tokens_of(tenant);
+    return num_tokens > step_tokens_ &&
+           static_cast<double>(num_tokens) > kMost * static_cast<double>(num_tokens_);
+  }
+
+ private:
+  static int64_t tokens_of(const Tenant& tenant) {
+    int64_t num_tokens = 0;
+    for (const Ticket* ticket : tenant.waiting) num_tokens += ticket->num_new_tokens;
+    return num_tokens;
+  }
+
+  const size_t most_;
+  const int32_t step_tokens_;
+  bool any_has_more_ = false;
+  int64_t num_tokens_ = 0;  // of all, where none has more
+};
+
 }  // namespace
 
 FairQueue::FairQueue() : forget_at_(kFewTenants) {}
@@ -138,6 +174,7 @@ void FairQueue::share_places(int32_t num_places, int32_t num_running, int32_t st
     rises = next > level;
     level = std::max(level, next);
   }
+  const Lines lines(tenants_, num_places, step_tokens);
   double all_weights = 0;
   for (const auto& [key, tenant] : tenants_) {
     if (tenant.num_open > 0) all_weights += tenant.weight;
@@ -147,8 +184,7 @@ void FairQueue::share_places(int32_t num_places, int32_t num_running, int32_t st
   for (auto& [key, tenant] : tenants_) {
     tenant.part = std::max(1.0, num_running * tenant.weight / std::max(1e-9, all_weights));
     tenant.share = std::max(1.0, level * tenant.weight);
-    tenant.is_light =
-        tenant.num_open <= tenant.share && !has_long_line(tenant, num_places, step_tokens);
+    tenant.is_light = tenant.num_open <= tenant.share && !lines.has_long_one(tenant);
     tenant.num_placed = 0;
     if (tenant.num_open > 0) tenant.seen = turn_;
     if (tenant.is_light) num_light += tenant.num_open;
@@ -159,22 +195,6 @@ void FairQueue::share_places(int32_t num_places, int32_t num_running, int32_t st
   }
   is_flooded_ = any_light && any_heavy &&
                 num_places - num_light >= (num_places + kFloodShare - 1) / kFloodShare;
-}
-
-bool FairQueue::has_long_line(const Tenant& tenant, int32_t num_places, int32_t step_tokens) const {
-  const auto most = static_cast<size_t>(std::max(kFewRequests, num_places / kLongLine));
-  if (tenant.waiting.size() > most) return true;
-  if (tenant.waiting.size() <= kFewPrompts) return false;
-  const auto tokens_of = [](const Tenant& each) {
-    int64_t num_tokens = 0;
-    for (const Ticket* ticket : each.waiting) num_tokens += ticket->num_new_tokens;
-    return num_tokens;
-  };
-  const int64_t num_tokens = tokens_of(tenant);
-  if (num_tokens <= step_tokens) return false;
-  int64_t of_all = 0;
-  for (const auto& [key, each] : tenants_) of_all += tokens_of(each);
-  return static_cast<double>(num_tokens) > kMost * static_cast<double>(of_all);
 }
 
 Ticket* FairQueue::last_of_longest() const {

@@ -115,7 +115,6 @@ class FairQueue {
 
  private:
   int64_t patience() const;
-  bool has_long_line(const Tenant& tenant, int32_t num_places, int32_t step_tokens) const;
   void remove(Ticket& ticket) noexcept;
   void forget_idle() noexcept;
 
