@@ -36,12 +36,11 @@ export function describeBrowser(server: () => NextServer): void {
       await chat.page.close();
     });
 
-    const idle = () =>
-      expect.poll(async () => isIdle(await server().status()), { timeout: 10_000 }).toBe(true);
+    const idle = () => expect.poll(async () => isIdle(await server().status())).toBe(true);
 
     /** The page draws at most every 50 ms: the last piece may come after the end. */
     const says = (side: SideName, answers: unknown[]) =>
-      expect.poll(() => chat.answers(side), { timeout: 2_000 }).toEqual(answers);
+      expect.poll(() => chat.answers(side)).toEqual(answers);
 
     test('two answers, and how fast they were', async () => {
       await chat.ask(QUESTION);
@@ -61,7 +60,7 @@ export function describeBrowser(server: () => NextServer): void {
         }
         return Math.min(lengths.left.size, lengths.right.size);
       };
-      await expect.poll(numLengths, { timeout: 15_000, interval: 20 }).toBeGreaterThan(5);
+      await expect.poll(numLengths, { interval: 20 }).toBeGreaterThan(5);
       expect((await server().status()).requests.running).toBe(2);
       await says('left', [expect.stringContaining(ANSWERS.base)]);
       await says('right', [expect.stringContaining(ANSWERS.pirate)]);
@@ -74,9 +73,9 @@ export function describeBrowser(server: () => NextServer): void {
       await chat.ask(QUESTION, { endless: true });
       await chat.bothHave(40);
       const active = async () => (await chat.adaptersThatAre('active')).sort();
-      await expect.poll(active, { timeout: 5_000 }).toEqual(['json', 'pirate']);
+      await expect.poll(active).toEqual(['json', 'pirate']);
       await chat.stop();
-      await expect.poll(active, { timeout: 5_000 }).toEqual([]);
+      await expect.poll(active).toEqual([]);
       expect(await chat.adaptersThatAre('resident')).toEqual(
         expect.arrayContaining(['json', 'pirate']),
       );

@@ -63,7 +63,7 @@ describe('next dev', () => {
 
   describeBrowser(running);
 
-  test('5 hot reloads leave one engine', { timeout: 120_000 }, async () => {
+  test('5 hot reloads leave one engine', { timeout: 180_000 }, async () => {
     const server = running();
     const file = path.join(app, 'lib/lorax.ts');
     const source = readFileSync(file, 'utf8');
@@ -71,9 +71,14 @@ describe('next dev', () => {
     try {
       for (let edits = 1; edits <= 5; edits++) {
         // The list of adapters becomes one shorter: it shows which version of the file answers.
-        writeFileSync(file, source.replace(/(ADAPTERS = \[.*\])/, `$1.slice(${edits})`));
-        const adapters = async () => (await server.status()).adapters.length;
-        await expect.poll(adapters, { timeout: 20_000 }).toBe(7 - edits);
+        const edited = source.replace(/(ADAPTERS = \[.*\])/, `$1.slice(${edits})`);
+        let saves = 0;
+        const adapters = async () => {
+          // Next's watcher may miss a file that is saved while it still compiles: saved again, as one would.
+          if (saves++ % 20 === 0) writeFileSync(file, edited);
+          return (await server.status()).adapters.length;
+        };
+        await expect.poll(adapters, { timeout: 60_000, interval: 200 }).toBe(7 - edits);
         expect(await (await server.ask('pirate', QUESTION)).text()).toContain('[DONE]');
         expect(server.numEngines()).toBe(1);
         // And it is the same one: it remembers all that it has finished.
