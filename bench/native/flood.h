@@ -33,6 +33,7 @@ struct Scenario {
   int32_t num_tenants = 4;  // that are light
   double times = 50;        // as many requests in the flood as of all of them
   int32_t row_tile = 1;     // rows are computed by so many
+  int32_t num_layers = 0;   // between which a step may be set aside; 0: it may not
 };
 
 struct Arrival {
@@ -116,15 +117,18 @@ class Play {
     costs.step_seconds = scenario.step_ms;
     costs.steps_ahead = scenario.steps_ahead;
     costs.row_tile = scenario.row_tile;
+    costs.num_layers = scenario.num_layers;
     auto model = std::make_unique<VirtualModel>(limits, 1, costs);
     model_ = model.get();
     model->on_step = [this](const StepPlan& plan, double begin, double end) {
       note(plan, begin, end);
     };
     model->on_awaited = [this] { submit_due(); };
+    model->on_layer = [this] { submit_due(); };
     engine_ = std::make_unique<Engine>(
         std::move(model),
-        EngineLimits{.max_batch_tokens = scenario.max_batch_tokens, .checks_itself = false}, [] {});
+        EngineLimits{.max_batch_tokens = scenario.max_batch_tokens, .checks_itself = false},
+        [this] { read_events(engine_->take_events()); });
   }
 
   // Until all have come and the light have their first tokens.
@@ -133,7 +137,6 @@ class Play {
       submit_due();
       const double before = model_->now();
       const bool worked = engine_->step();
-      read_events(engine_->take_events());
       if (!worked && next_ < arrivals_.size()) model_->wait_until(arrivals_[next_].at);
       idle = model_->now() > before ? 0 : idle + 1;
       if (idle > 1000) throw std::logic_error("flood: the clock stands still");

@@ -6,7 +6,8 @@
 //   copy  = bytes of the adapter / copy, one after another, beside the steps; who uses it sits out
 //           until it is over, or has a step alone that begins then
 //
-// One step runs while the next is planned, as on a GPU, or none. Used by trace_bench.cc and
+// One step runs while the next is planned, as on a GPU, or none; then it may be computed layer by
+// layer, and set aside between two of them. Used by trace_bench.cc and
 // flood.h.
 #pragma once
 
@@ -36,6 +37,7 @@ struct VirtualCosts {
   double step_seconds = 0;
   int32_t row_tile = 1;  // rows are computed by so many
   int32_t steps_ahead = 1;
+  int32_t num_layers = 0;  // between which steps may be set aside; without steps_ahead
 };
 
 class VirtualModel final : public Model {
@@ -43,6 +45,7 @@ class VirtualModel final : public Model {
   VirtualModel(const ModelLimits& limits, int32_t adapter_pages, const VirtualCosts& costs)
       : limits_(limits), adapter_pages_(adapter_pages), costs_(costs) {
     limits_.copies_beside_steps = true;
+    limits_.can_set_aside = costs_.num_layers > 0;
   }
 
   // ---- the clock, in seconds ----
@@ -113,7 +116,7 @@ class VirtualModel final : public Model {
     const double could_begin = std::max(now_, device_free_);
     const double begin = std::max(could_begin, arrived);
     const double took = seconds_of(plan);
-    device_free_ = begin + took;
+    device_free_ = (on_pause_ && !is_set_aside_ ? compute_layers(begin, took) : begin) + took;
     busy_ += took;
     waited_ += begin - could_begin;
     in_flight_.push_back({begin, device_free_, {}});
@@ -122,8 +125,12 @@ class VirtualModel final : public Model {
       in_flight_.back().tokens.push_back(static_cast<int32_t>(token % limits_.vocab_size));
     }
     note(plan, device_free_ - could_begin);
-    if (on_step) on_step(plan, begin, device_free_);
+    if (on_step) on_step(plan, device_free_ - took, device_free_);
   }
+
+  void set_on_pause(std::function<void()> on_pause) override { on_pause_ = std::move(on_pause); }
+  void set_aside() override { is_set_aside_ = true; }
+  void resume() override { is_set_aside_ = false; }
 
   void sample() override {}
 
@@ -139,9 +146,10 @@ class VirtualModel final : public Model {
 
   std::span<const float> pooled() const override { return {}; }
 
-  // Of each step: when it begins and when it is over.
+  // Of each step: when it begins, or would have had it not been set aside, and when it is over.
   std::function<void(const StepPlan&, double, double)> on_step;
   std::function<void()> on_awaited;  // the clock has moved, and the next step is not planned yet
+  std::function<void()> on_layer;    // likewise, and the next layer is not computed
 
  private:
   struct Placed : ResidentAdapter {
@@ -153,6 +161,18 @@ class VirtualModel final : public Model {
     double begin, end;
     std::vector<int32_t> tokens;
   };
+
+  // When it would have begun, had it not been set aside.
+  double compute_layers(double begin, double took) {
+    for (int32_t layer = 0; layer < costs_.num_layers; ++layer) {
+      const double at = begin + took * layer / costs_.num_layers;
+      wait_until(at);
+      if (on_layer) on_layer();
+      on_pause_();
+      begin += now_ - at;
+    }
+    return begin;
+  }
 
   double seconds_of(const StepPlan& plan) const {
     double seen = 0;   // positions, over all rows
@@ -185,6 +205,8 @@ class VirtualModel final : public Model {
   double now_ = 0, device_free_ = 0, copies_end_ = 0;
   double busy_ = 0, waited_ = 0, copying_ = 0;
   std::deque<InFlight> in_flight_;
+  std::function<void()> on_pause_;
+  bool is_set_aside_ = false;
   std::vector<Step> steps_;
 };
 

@@ -268,6 +268,13 @@ class Backend {
   // alone when the step did not sample. Throws what went wrong in it.
   virtual void collect(std::span<SampleResult> results) = 0;
 
+  // In a step whose operations compute at once, where nothing but its residual and that one's norm
+  // is needed any more: another is begun, ended and collected; resume() goes on
+  // with the first, which is as it was. Where `can_set_aside`.
+  virtual bool can_set_aside() const { return false; }
+  virtual void set_aside() {}
+  virtual void resume() {}
+
   // The sums that ended in the step collected last, in the order of its plan, [.., hidden]. Valid
   // until the next step begins or is collected.
   virtual std::span<const float> pooled() const = 0;

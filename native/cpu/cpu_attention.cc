@@ -39,7 +39,8 @@ void CpuBackend::rope_and_store_kv(Activation& qkv, int32_t layer, const Attenti
   const auto run_block = [&](const BlockRows& block) {
     const int32_t slot = block.first_position % kBlockTokens;
     const int32_t page_number =
-        plan_->block_tables[block.span->block_table_begin + block.first_position / kBlockTokens];
+        step_.plan
+            ->block_tables[block.span->block_table_begin + block.first_position / kBlockTokens];
     uint8_t* page = arena() + page_number * layout_.page_bytes();
     if (slot == 0) {
       // Masked rows meet V with p = 0, and 0 * garbage may be NaN. K needs no such care: its
@@ -51,8 +52,8 @@ void CpuBackend::rope_and_store_kv(Activation& qkv, int32_t layer, const Attenti
     for (int32_t i = 0; i < block.num_rows; ++i) {
       const int64_t row = block.first_row + i;
       float* heads = static_cast<float*>(qkv.data) + row * qkv.cols;
-      const float* cos = cos_.as<float>() + row * half_dim_;
-      const float* sin = sin_.as<float>() + row * half_dim_;
+      const float* cos = step_.cos.as<float>() + row * half_dim_;
+      const float* sin = step_.sin.as<float>() + row * half_dim_;
       for (int32_t h = 0; h < config.num_heads + config.num_kv_heads; ++h) {
         float* head = heads + h * dim;
         const float* gain = h < config.num_heads ? q_norm : k_norm;
@@ -71,12 +72,12 @@ void CpuBackend::rope_and_store_kv(Activation& qkv, int32_t layer, const Attenti
 
   // A decode row is a fraction of a microsecond's work per head: a few rows per task.
   constexpr int64_t kTaskRows = 4;
-  const auto count = static_cast<int64_t>(block_rows_.size());
+  const auto count = static_cast<int64_t>(step_.block_rows.size());
   const int64_t per_task =
-      std::max<int64_t>(1, kTaskRows * count / std::max<int64_t>(1, plan_->num_rows()));
+      std::max<int64_t>(1, kTaskRows * count / std::max<int64_t>(1, step_.plan->num_rows()));
   pool_.run((count + per_task - 1) / per_task, [&](int64_t task, int) {
     for (int64_t b = task * per_task; b < std::min(count, (task + 1) * per_task); ++b) {
-      run_block(block_rows_[static_cast<size_t>(b)]);
+      run_block(step_.block_rows[static_cast<size_t>(b)]);
     }
   });
 }
@@ -96,9 +97,9 @@ Activation CpuBackend::attention(const Activation& qkv, int32_t layer,
           : attention_scratch_floats(std::max(kTileRows, kBlockTokens), dim, kBlockTokens);
   attention_scratch_.ensure(scratch_floats * pool_.size() * 4);
 
-  const auto count = static_cast<int64_t>(block_rows_.size());
+  const auto count = static_cast<int64_t>(step_.block_rows.size());
   pool_.run(count * config.num_kv_heads, [&](int64_t task, int thread) {
-    const BlockRows& block = block_rows_[static_cast<size_t>(task / config.num_kv_heads)];
+    const BlockRows& block = step_.block_rows[static_cast<size_t>(task / config.num_kv_heads)];
     const auto kv_head = static_cast<int32_t>(task % config.num_kv_heads);
     AttentionArgs args;
     args.q_stride = qkv.cols;
@@ -111,7 +112,7 @@ Activation CpuBackend::attention(const Activation& qkv, int32_t layer,
     args.page_bytes = layout_.page_bytes();
     args.k_offset = layout_.k_offset(layer, kv_head);
     args.v_offset = layout_.v_offset(layer, kv_head);
-    args.block_table = plan_->block_tables.data() + block.span->block_table_begin;
+    args.block_table = step_.plan->block_tables.data() + block.span->block_table_begin;
     args.block_tokens = kBlockTokens;
     args.out_stride = cols;
     args.scratch = attention_scratch_.as<float>() + thread * scratch_floats;

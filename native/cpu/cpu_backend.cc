@@ -59,7 +59,7 @@ void CpuBackend::reserve(const KvLayout& layout, const RopeConfig& rope, int32_t
   layout_ = {layout, bf16() ? 2 : 4};
   rope_ = rope;
   // Buffers grow to what a step needs when it needs it; only the plan's own arrays are sized here.
-  block_rows_.reserve(static_cast<size_t>(std::max(max_rows, max_logits_rows)));
+  step_.block_rows.reserve(static_cast<size_t>(std::max(max_rows, max_logits_rows)));
 }
 
 int32_t CpuBackend::allocate_pages(int64_t memory_bytes, int32_t context_tokens) {
@@ -109,20 +109,20 @@ std::unique_ptr<ResidentAdapter> CpuBackend::place_adapter(const AdapterImage& i
 }
 
 void CpuBackend::begin_step(const StepPlan& plan) {
-  plan_ = &plan;
-  samples_.clear();
-  ended_sums_.clear();
-  block_rows_.clear();
+  step_.plan = &plan;
+  step_.samples.clear();
+  step_.ended_sums.clear();
+  step_.block_rows.clear();
   for (const SequenceSpan& span : plan.spans) {
     for (int32_t row = 0; row < span.num_rows;) {
       const int32_t position = span.first_position + row;
       const int32_t count = std::min(span.num_rows - row, kBlockTokens - position % kBlockTokens);
-      block_rows_.push_back({&span, span.first_row + row, count, position});
+      step_.block_rows.push_back({&span, span.first_row + row, count, position});
       row += count;
     }
   }
   // The longest first, so that the threads end together.
-  std::stable_sort(block_rows_.begin(), block_rows_.end(),
+  std::stable_sort(step_.block_rows.begin(), step_.block_rows.end(),
                    [](const BlockRows& a, const BlockRows& b) {
                      return a.first_position / kBlockTokens > b.first_position / kBlockTokens;
                    });
@@ -130,11 +130,11 @@ void CpuBackend::begin_step(const StepPlan& plan) {
   // The angle is rounded to float32 as in the reference implementations, its cosine is exact.
   half_dim_ = static_cast<int32_t>(rope_.inv_freq.size());
   const int64_t bytes = int64_t{plan.num_rows()} * half_dim_ * 4;
-  cos_.ensure(bytes);
-  sin_.ensure(bytes);
+  step_.cos.ensure(bytes);
+  step_.sin.ensure(bytes);
   for_rows(plan.num_rows(), half_dim_ * 16, [&](int32_t row) {
-    float* cos = cos_.as<float>() + int64_t{row} * half_dim_;
-    float* sin = sin_.as<float>() + int64_t{row} * half_dim_;
+    float* cos = step_.cos.as<float>() + int64_t{row} * half_dim_;
+    float* sin = step_.sin.as<float>() + int64_t{row} * half_dim_;
     for (int32_t i = 0; i < half_dim_; ++i) {
       const float angle = static_cast<float>(plan.positions[row]) * rope_.inv_freq[i];
       cos[i] = static_cast<float>(std::cos(double{angle})) * rope_.magnitude;
@@ -144,8 +144,8 @@ void CpuBackend::begin_step(const StepPlan& plan) {
 }
 
 Activation CpuBackend::rms_norm(const Activation& residual, const Vector& gain, float eps) {
-  norm_out_.ensure(int64_t{residual.rows} * residual.cols * 4);
-  float* out = norm_out_.as<float>();
+  step_.norm_out.ensure(int64_t{residual.rows} * residual.cols * 4);
+  float* out = step_.norm_out.as<float>();
   float* in = static_cast<float*>(residual.data);
   const float* g = static_cast<const FloatVector&>(gain).values.data();
   for_rows(residual.rows, residual.cols, [&](int32_t row) {
@@ -161,10 +161,10 @@ Activation CpuBackend::add_rms_norm(Activation& residual, const Activation& delt
   float* x = static_cast<float*>(residual.data);
   const float* d = static_cast<const float*>(delta.data);
   const float* g = static_cast<const FloatVector&>(gain).values.data();
-  const std::vector<int32_t>& rows = plan_->logits_rows;
+  const std::vector<int32_t>& rows = step_.plan->logits_rows;
   const int32_t out_rows = sampled_rows ? static_cast<int32_t>(rows.size()) : residual.rows;
-  norm_out_.ensure(int64_t{out_rows} * cols * 4);
-  float* out = norm_out_.as<float>();
+  step_.norm_out.ensure(int64_t{out_rows} * cols * 4);
+  float* out = step_.norm_out.as<float>();
   for_rows(residual.rows, cols, [&](int32_t row) {
     const int64_t at = int64_t{row} * cols;
     kernels_.rms_norm(x + at, d + at, g, eps, cols, sampled_rows ? nullptr : out + at);
@@ -192,9 +192,9 @@ Activation CpuBackend::silu_mul(const Activation& gate_up) {
 
 void CpuBackend::sample(const Activation& logits) {
   const float* rows = static_cast<const float*>(logits.data);
-  samples_.resize(plan_->samples.size());
-  pool_.run(static_cast<int64_t>(samples_.size()), [&](int64_t i, int) {
-    sample_row(rows + i * logits.cols, logits.cols, plan_->samples[i], &samples_[i]);
+  step_.samples.resize(step_.plan->samples.size());
+  pool_.run(static_cast<int64_t>(step_.samples.size()), [&](int64_t i, int) {
+    sample_row(rows + i * logits.cols, logits.cols, step_.plan->samples[i], &step_.samples[i]);
   });
 }
 
@@ -204,7 +204,7 @@ void CpuBackend::read_logits(const Activation& logits, std::span<float> out) {
 }
 
 void CpuBackend::collect(std::span<SampleResult> results) {
-  std::move(samples_.begin(), samples_.end(), results.begin());
+  std::move(step_.samples.begin(), step_.samples.end(), results.begin());
 }
 
 }  // namespace cpu

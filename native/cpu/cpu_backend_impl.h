@@ -61,7 +61,10 @@ class CpuBackend final : public Backend {
   void read_logits(const Activation& logits, std::span<float> out) override;
   void end_step() override {}
   void collect(std::span<SampleResult> results) override;
-  std::span<const float> pooled() const override { return ended_sums_; }
+  bool can_set_aside() const override { return true; }
+  void set_aside() override { std::swap(step_, aside_); }
+  void resume() override { std::swap(step_, aside_); }
+  std::span<const float> pooled() const override { return step_.ended_sums; }
 
  private:
   // Rows of one segment, as the x of a site has them.
@@ -97,6 +100,17 @@ class CpuBackend final : public Backend {
     int32_t first_row = 0;
     int32_t num_rows = 0;
     int32_t first_position = 0;
+  };
+  // What is needed of a step from one layer to the next, and its results.
+  struct Step {
+    const StepPlan* plan = nullptr;
+    std::vector<BlockRows> block_rows;  // longest KV first
+    HostBuffer cos;                     // [num_rows, head_dim / 2]
+    HostBuffer sin;
+    HostBuffer embed_out;
+    HostBuffer norm_out;
+    std::vector<SampleResult> samples;
+    std::vector<float> ended_sums;  // [.., hidden]
   };
 
   bool bf16() const { return precision_ == Precision::kBFloat16; }
@@ -138,14 +152,10 @@ class CpuBackend final : public Backend {
   int32_t num_pages_ = 0;
   RecentRate page_loads_{1 << 12};
 
-  const StepPlan* plan_ = nullptr;
-  std::vector<BlockRows> block_rows_;  // of the step, longest KV first
+  Step step_;
+  Step aside_;  // the one that was set aside
   int32_t half_dim_ = 0;
-  HostBuffer cos_;  // [num_rows, head_dim / 2]
-  HostBuffer sin_;
 
-  HostBuffer embed_out_;
-  HostBuffer norm_out_;
   HostBuffer linear_out_;
   HostBuffer attention_out_;
   HostBuffer silu_out_;
@@ -153,11 +163,9 @@ class CpuBackend final : public Backend {
   HostBuffer linear_scratch_;     // [threads, linear_scratch_floats_]
   HostBuffer attention_scratch_;  // [threads, attention_scratch_floats]
 
-  std::vector<SampleResult> samples_;     // of the step
   std::vector<int32_t> pooled_rows_;      // of the step
   HostBuffer pooled_out_;                 // [pooled_rows_.size(), hidden]
   std::vector<std::vector<float>> sums_;  // by slot, [hidden]; as many as were ever wanted
-  std::vector<float> ended_sums_;         // of the step, [.., hidden]
 
   std::vector<LoraPart> lora_parts_;      // of the linear being computed, by segment, then part
   std::vector<AffinePart> affine_parts_;  // likewise

@@ -31,30 +31,30 @@ void read_token(const PlacedAdapter& adapter, SliceRange range, int32_t token, b
 // v[i] = A[:, token of row i]
 void CpuBackend::look_up(const LoraPart& part) {
   for_rows(part.num_rows, part.rank * 4, [&](int32_t i) {
-    read_token(*part.adapter, part.module->a, plan_->token_ids[part.rows[i]], bf16(),
+    read_token(*part.adapter, part.module->a, step_.plan->token_ids[part.rows[i]], bf16(),
                v_of(part, i));
   });
 }
 
 Activation CpuBackend::embed(const Weight& table, const LoraSite* site) {
   const auto& weight = static_cast<const PackedWeight&>(table);
-  const int32_t rows = plan_->num_rows();
+  const int32_t rows = step_.plan->num_rows();
   const auto hidden = static_cast<int32_t>(weight.k);
-  embed_out_.ensure(int64_t{rows} * hidden * 4);
-  float* out = embed_out_.as<float>();
+  step_.embed_out.ensure(int64_t{rows} * hidden * 4);
+  float* out = step_.embed_out.as<float>();
   for_rows(rows, hidden * 4, [&](int32_t row) {
-    unpack_row(weight, plan_->token_ids[row], bf16(), out + int64_t{row} * hidden);
+    unpack_row(weight, step_.plan->token_ids[row], bf16(), out + int64_t{row} * hidden);
   });
   const Activation result{out, rows, hidden};
-  if (site == nullptr || plan_->segments.empty()) return result;
+  if (site == nullptr || step_.plan->segments.empty()) return result;
 
-  for (const LoraSegment& segment : plan_->segments) {
+  for (const LoraSegment& segment : step_.plan->segments) {
     const auto& adapter = static_cast<const PlacedAdapter&>(*segment.adapter);
     const AdaptedModule* module = adapter.table->find(site->layer, site->parts[0].module);
     if (module == nullptr || module->whole.empty()) continue;
-    const int32_t* segment_rows = plan_->segment_rows.data() + segment.rows_begin;
+    const int32_t* segment_rows = step_.plan->segment_rows.data() + segment.rows_begin;
     for_rows(segment.rows_end - segment.rows_begin, hidden * 4, [&](int32_t i) {
-      read_token(adapter, module->whole, plan_->token_ids[segment_rows[i]], bf16(),
+      read_token(adapter, module->whole, step_.plan->token_ids[segment_rows[i]], bf16(),
                  out + int64_t{segment_rows[i]} * hidden);
     });
   }

@@ -41,7 +41,7 @@ Activation CpuBackend::linear(const Activation& x, const Weight& base, const Lor
 
   lora_parts_.clear();
   affine_parts_.clear();
-  if (site != nullptr && !plan_->segments.empty()) {
+  if (site != nullptr && !step_.plan->segments.empty()) {
     collect_lora_parts(*site, x.cols, n);
     shrink(x);
   }

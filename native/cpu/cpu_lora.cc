@@ -19,14 +19,14 @@ int32_t divide_up(int32_t a, int32_t b) { return (a + b - 1) / b; }
 CpuBackend::PartRows CpuBackend::rows_at(const LoraSite& site, const LoraSegment& segment) {
   const int32_t begin = segment.rows_begin;
   const int32_t count = segment.rows_end - begin;
-  const int32_t* rows = plan_->segment_rows.data() + begin;
-  const float* weights = plan_->segment_weights.data() + begin;
+  const int32_t* rows = step_.plan->segment_rows.data() + begin;
+  const float* weights = step_.plan->segment_weights.data() + begin;
   if (!site.sampled_rows) return {rows, weights, count};
   // Enough for all segments: earlier parts point into it.
-  sampled_segment_rows_.reserve(plan_->segment_rows.size());
-  sampled_segment_weights_.reserve(plan_->segment_rows.size());
+  sampled_segment_rows_.reserve(step_.plan->segment_rows.size());
+  sampled_segment_weights_.reserve(step_.plan->segment_rows.size());
   const size_t at = sampled_segment_rows_.size();
-  const std::vector<int32_t>& sampled = plan_->logits_rows;
+  const std::vector<int32_t>& sampled = step_.plan->logits_rows;
   for (int32_t i = 0, s = 0; i < count; ++i) {
     while (s < static_cast<int32_t>(sampled.size()) && sampled[s] < rows[i]) ++s;
     if (s == static_cast<int32_t>(sampled.size())) break;
@@ -44,7 +44,7 @@ void CpuBackend::collect_lora_parts(const LoraSite& site, int32_t d_in, int32_t 
   sampled_segment_rows_.clear();
   sampled_segment_weights_.clear();
   int64_t v_floats = 0;
-  for (const LoraSegment& segment : plan_->segments) {
+  for (const LoraSegment& segment : step_.plan->segments) {
     if (segment.adapter == nullptr || segment.rows_end <= segment.rows_begin) continue;
     const auto* adapter = static_cast<const PlacedAdapter*>(segment.adapter);
     for (const SitePart& site_part : site.parts) {

@@ -15,7 +15,7 @@ void CpuBackend::pool(const Activation& residual, Activation& delta, const Vecto
   const float* g = static_cast<const FloatVector&>(gain).values.data();
 
   pooled_rows_.clear();
-  for (const PooledSpan& span : plan_->pooled) {
+  for (const PooledSpan& span : step_.plan->pooled) {
     for (int32_t i = 0; i < span.num_rows; ++i) pooled_rows_.push_back(span.first_row + i);
     const auto slots = static_cast<size_t>(span.slot) + 1;
     if (sums_.size() < slots) sums_.resize(slots);
@@ -34,7 +34,7 @@ void CpuBackend::pool(const Activation& residual, Activation& delta, const Vecto
 
   constexpr int32_t kColumns = 64;  // of one task
   const int32_t parts = (cols + kColumns - 1) / kColumns;
-  for (const PooledSpan& span : plan_->pooled) {
+  for (const PooledSpan& span : step_.plan->pooled) {
     float* sum = sums_[span.slot].data();
     for_rows(parts, int64_t{span.num_rows} * kColumns, [&](int32_t part) {
       const int32_t begin = part * kColumns;
@@ -44,7 +44,7 @@ void CpuBackend::pool(const Activation& residual, Activation& delta, const Vecto
       }
     });
     out += int64_t{span.num_rows} * cols;
-    if (span.ends) ended_sums_.insert(ended_sums_.end(), sum, sum + cols);
+    if (span.ends) step_.ended_sums.insert(step_.ended_sums.end(), sum, sum + cols);
   }
 }
 

@@ -45,6 +45,18 @@ StepsInFlight::Collected StepsInFlight::collect() {
   return {step, results_, model_.pooled()};
 }
 
+StepsInFlight::Collected StepsInFlight::compute_aside() {
+  results_.resize(aside_.sampled.size());
+  model_.set_aside();
+  model_.submit(aside_.plan);
+  model_.sample();
+  model_.collect(results_);
+  const std::span<const float> sums = model_.pooled();
+  model_.resume();
+  aside_.adapters.clear();
+  return {aside_, results_, sums};
+}
+
 void StepsInFlight::abandon() noexcept {
   try {
     if (!sampled_) sample();
@@ -59,6 +71,7 @@ void StepsInFlight::abandon() noexcept {
     }
   }
   next().adapters.clear();
+  aside_.adapters.clear();
   pool_.completed(newest_step_);
 }
 

@@ -73,6 +73,12 @@ class StepsInFlight {
   };
   Collected collect();
 
+  // To be planned into, for a step that is computed whole while the newest is set aside: its masks
+  // are filled by then. No page that was dropped since that one was submitted is used again before
+  // it is over, so the fence need not know of it. The rest as of next() and collect().
+  StepInFlight& aside() { return aside_; }
+  Collected compute_aside();
+
   // Waits for all of them and forgets what they sampled.
   void abandon() noexcept;
 
@@ -89,6 +95,7 @@ class StepsInFlight {
   PagePool& pool_;
   const int32_t ahead_;
   std::array<StepInFlight, kMaxAhead + 1> slots_;  // a ring of size_ from first_ on
+  StepInFlight aside_;
   int32_t first_ = 0;
   int32_t size_ = 0;
   bool sampled_ = true;  // newest() is, if there is one

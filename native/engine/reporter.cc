@@ -65,6 +65,12 @@ void Reporter::collected(const EngineStats::Step& step, Clock::time_point begin)
   ++stats_.steps;
   collected_ = step;
   collected_begin_ = begin;
+  collected_is_aside_ = false;
+}
+
+void Reporter::collected_aside(const EngineStats::Step& step, Clock::time_point begin) {
+  collected(step, begin);
+  collected_is_aside_ = true;
 }
 
 void Reporter::tell(SequenceTable& sequences) {
@@ -88,9 +94,14 @@ void Reporter::tell(SequenceTable& sequences) {
     // Steps that follow one another without a gap take the time from one's end to the next's; a
     // step that found nothing in flight counts from the turn that planned it.
     const Clock::time_point now = Clock::now();
-    const int64_t us = microseconds(now - std::max(collected_begin_, last_step_told_));
-    collected_->us = static_cast<int32_t>(us);
-    last_step_told_ = now;
+    Clock::duration took = now - std::max(collected_begin_, last_step_told_);
+    if (collected_is_aside_) {
+      aside_ += took;
+    } else {
+      took -= std::exchange(aside_, Clock::duration(0));
+      last_step_told_ = now;
+    }
+    collected_->us = static_cast<int32_t>(microseconds(took));
   }
   board_.publish(stats_, std::exchange(collected_, std::nullopt), changes);
   commands_.forget(events_.ended());

@@ -39,6 +39,8 @@ class Reporter {
 
   // A step that began with the turn at `begin` was collected.
   void collected(const EngineStats::Step& step, Clock::time_point begin);
+  // Likewise, with the one that was set aside for it still to come, which does not take its time.
+  void collected_aside(const EngineStats::Step& step, Clock::time_point begin);
 
   void paced(const QueuePace& pace) { stats_.admission_us = pace.admission_ns() / 1000; }
 
@@ -55,6 +57,8 @@ class Reporter {
   EngineStats stats_;
   std::optional<EngineStats::Step> collected_;
   Clock::time_point collected_begin_;
+  bool collected_is_aside_ = false;
+  Clock::duration aside_{0};  // what those took, of the step that was set aside
   Clock::time_point last_step_told_;
   bool owes_notice_ = false;
 };

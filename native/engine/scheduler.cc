@@ -122,6 +122,7 @@ int32_t max_running_sequences(int32_t max_sequences, int32_t max_batch_tokens) {
 
 Schedule make_schedule(const SchedulerState& state) {
   const SchedulerLimits& limits = state.limits;
+  const bool only_light = state.kind == StepKind::kLight;
   Schedule schedule;
   Ledger ledger(state);
   int32_t budget = limits.max_batch_tokens;
@@ -133,7 +134,7 @@ Schedule make_schedule(const SchedulerState& state) {
   // its row; what is left of their half goes to those with more tokens, the oldest first.
   int32_t spare = limits.max_batch_tokens / 2 -
                   static_cast<int32_t>(std::ranges::count_if(state.running, decodes));
-  for (int32_t i = 0; i < num_running && budget > 0; ++i) {
+  for (int32_t i = 0; i < num_running && budget > 0 && !only_light; ++i) {
     const ScheduledSequence& sequence = state.running[i];
     if (!decodes(sequence) || ledger.awaits_adapter(sequence)) continue;
     const int32_t missing =
@@ -179,6 +180,9 @@ Schedule make_schedule(const SchedulerState& state) {
     budget -= more;
     light_rows += more - few;
   }
+  const auto is_for_others = [&](const ScheduledSequence& sequence) {
+    return sequence.is_light && state.kind == StepKind::kWithoutLight;
+  };
   const auto rows_for = [&](const ScheduledSequence& sequence) {
     if (sequence.is_light) return budget + light_rows;
     return sequence.keeps ? std::max(budget, few) : budget;
@@ -195,7 +199,9 @@ Schedule make_schedule(const SchedulerState& state) {
   const auto prefill = [&](bool light) {
     for (int32_t i = 0; i < num_stayed; ++i) {
       const ScheduledSequence& sequence = state.running[i];
-      if (decodes(sequence) || sequence.is_light != light || rows_for(sequence) <= 0) continue;
+      if (only_light ? sequence.generates || sequence.is_set_aside : decodes(sequence)) continue;
+      if (sequence.is_light != light || rows_for(sequence) <= 0) continue;
+      if (is_for_others(sequence)) continue;
       if (!ledger.awaits_adapter(sequence)) add_chunk(i, sequence);
     }
   };
@@ -218,7 +224,7 @@ Schedule make_schedule(const SchedulerState& state) {
       ledger.admit(sequence, cost);
       ++num_running;
       ++schedule.num_admitted;
-      if (ledger.awaits_adapter(sequence)) continue;
+      if (is_for_others(sequence) || ledger.awaits_adapter(sequence)) continue;
       add_chunk(static_cast<int32_t>(state.running.size()) + i, sequence);
     }
   };
@@ -231,8 +237,7 @@ Schedule make_schedule(const SchedulerState& state) {
     schedule.others_wait = true;
     few = 0;
   }
-  prefill(false);
-  admit(false);
+  if (!only_light) prefill(false), admit(false);
   // The newest of those that yield do.
   for (auto chunk = schedule.chunks.end(); budget < 0 && chunk != schedule.chunks.begin();) {
     --chunk;
@@ -242,7 +247,9 @@ Schedule make_schedule(const SchedulerState& state) {
     budget += chunk->num_tokens;
     chunk = schedule.chunks.erase(chunk);
   }
-  if (schedule.chunks.empty()) schedule_one_that_waits(state, &ledger, &schedule);
+  if (schedule.chunks.empty() && state.kind == StepKind::kAll) {
+    schedule_one_that_waits(state, &ledger, &schedule);
+  }
 
   schedule.num_taken_pages = ledger.num_taken();
   const auto by_arrival = [](const Chunk& a, const Chunk& b) { return a.sequence < b.sequence; };

@@ -5,14 +5,15 @@
 // first; then requests are admitted, in the order that fair_queue.h finds. But what a tenant runs
 // beyond its share gives its rows to the prompts of tenants that are within theirs, decodes too: so
 // a tenant that keeps all places busy does not make the first tokens of others late; and while one
-// floods the engine, steps are shorter (step_length.h), but for those prompts. Always holds: every
-// running sequence had its turn before every waiting one, so the oldest is never preempted and
-// finishes, whatever the others do: no deadlock, no livelock, no starvation. While a step is in
-// flight, pages that a sequence gives up are nobody's until it is over: who needs one of them waits
-// for the schedule after this one. What nobody uses counts as free: adapters and prefixes stay in
-// pages until somebody takes those; which ones go, the eviction queue says. Who runs but whose
-// adapter has not arrived sits out, so that its copy holds nobody up; one goes on in a step of its
-// own, when nobody else has anything to compute.
+// floods the engine, steps are shorter (step_length.h), but for those prompts; or, where a step can
+// be set aside for another one between two of its layers, those prompts are in such steps alone.
+// Always holds: every running sequence had its turn before every waiting one, so the oldest is
+// never preempted and finishes, whatever the others do: no deadlock, no livelock, no starvation.
+// While a step is in flight, pages that a sequence gives up are nobody's until it is over: who
+// needs one of them waits for the schedule after this one. What nobody uses counts as free:
+// adapters and prefixes stay in pages until somebody takes those; which ones go, the eviction queue
+// says. Who runs but whose adapter has not arrived sits out, so that its copy holds nobody up; one
+// goes on in a step of its own, when nobody else has anything to compute.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +41,7 @@ struct ScheduledSequence {
   bool generates = false;              // what is not computed was generated since it was admitted
   bool is_light = false;               // within its tenant's share
   bool keeps = false;                  // its rows: it is of its tenant's part of what runs
+  bool is_set_aside = false;           // with the step that has rows of it
 };
 
 struct ScheduledAdapter {
@@ -47,6 +49,13 @@ struct ScheduledAdapter {
   bool resident = false;
   int32_t num_running = 0;   // running sequences that use it
   bool has_arrived = false;  // else it is on its way into its pages
+};
+
+// Whose prompts a step computes, and whether it computes anything else.
+enum class StepKind : uint8_t {
+  kAll,
+  kWithoutLight,  // admits them, for others to compute
+  kLight,         // their prompts alone, while another step is set aside
 };
 
 struct SchedulerState {
@@ -61,6 +70,7 @@ struct SchedulerState {
   int32_t light_places = 0;    // of max_running, those for the light alone
   int32_t flood_rows = 0;      // rows of a step, prompts of the light aside; 0: of all
   bool others_waited = false;  // Schedule::others_wait of the step before
+  StepKind kind = StepKind::kAll;
 };
 
 // `sequence` counts the running ones first, then the waiting ones.

@@ -89,6 +89,7 @@ struct Sequence : Ticket {
   int32_t num_cached = 0;  // of the prompt, found when it started
   int32_t num_in_flight = 0;
   int32_t newest_sample = -1;  // index in the newest step that sampled it
+  int64_t newest_step = 0;     // that has rows of it; 0: none yet
   bool uses_adapters = false;  // keeps them in pages
   int64_t turn = 0;            // ascends with first admission; 0 = it was never admitted
   bool started = false;        // was admitted once; preemption does not undo it

@@ -60,30 +60,59 @@ Sequence& SequenceTable::add(Request request, Clock::time_point submitted, int32
 // ---- schedules ----
 
 Schedule SequenceTable::schedule(const StepCosts& costs) {
-  evictable_.refresh();
-  ++num_schedules_;
-  std::vector<ScheduledAdapter> adapters;
-  adapters_.describe(&adapters, &handles_);
-  std::vector<ScheduledSequence> running, waiting;
-  const int32_t num_places = num_places_in_all();
-  queue_.share_places(num_places, static_cast<int32_t>(running_.size()), limits_.max_batch_tokens);
-  for (const Sequence* sequence : running_) {
-    running.push_back(describe(*sequence, sequence->num_computed, sequence->blocks.pages()));
+  SchedulerState state = describe_all();
+  if (model_limits_.can_set_aside && queue_.is_flooded()) {
+    state.kind = StepKind::kWithoutLight;
+  } else {
+    state.flood_rows = flood_rows(costs);
   }
-  describe_waiting(&waiting);
-  const bool in_flight = pool_.in_flight();
-  const int32_t available = pool_.num_free() + evictable_.num_ready_pages();
-  const int32_t coming = pool_.counts().retiring + evictable_.num_fresh_pages();
-  const int32_t light_places = queue_.num_tenants() > 1 ? limits_.max_running / kLightShare : 0;
-  Schedule schedule =
-      make_schedule({limits_, available, running, waiting, adapters, in_flight, coming,
-                     light_places, flood_rows(num_places, costs), others_waited_});
+  Schedule schedule = make_schedule(state);
+  if (schedule.chunks.empty() && state.kind == StepKind::kWithoutLight) {
+    // Nothing would be set aside for the light.
+    state.kind = StepKind::kAll;
+    schedule = make_schedule(state);
+  }
   others_waited_ = schedule.others_wait;
-  any_ready_ = !running.empty() || !waiting.empty();
-  if (schedule.chunks.empty() && schedule.pool_full < 0 && any_ready_ && !in_flight) {
+  any_ready_ = !state.running.empty() || !state.waiting.empty();
+  if (schedule.chunks.empty() && schedule.pool_full < 0 && any_ready_ && !state.in_flight) {
     broken("there are sequences but nothing to schedule");
   }
   return schedule;
+}
+
+Schedule SequenceTable::schedule_light(int32_t max_rows) {
+  SchedulerState state = describe_all();
+  if (!queue_.is_flooded()) return {};
+  state.kind = StepKind::kLight;
+  state.limits.max_batch_tokens = max_rows;
+  return make_schedule(state);
+}
+
+// As it is; what it refers to is this table's until the next one.
+SchedulerState SequenceTable::describe_all() {
+  evictable_.refresh();
+  ++num_schedules_;
+  adapters_.describe(&described_adapters_, &handles_);
+  queue_.share_places(num_places_in_all(), static_cast<int32_t>(running_.size()),
+                      limits_.max_batch_tokens);
+  described_running_.clear();
+  for (const Sequence* sequence : running_) {
+    described_running_.push_back(
+        describe(*sequence, sequence->num_computed, sequence->blocks.pages()));
+  }
+  described_waiting_.clear();
+  describe_waiting(&described_waiting_);
+  SchedulerState state;
+  state.limits = limits_;
+  state.available_pages = pool_.num_free() + evictable_.num_ready_pages();
+  state.running = described_running_;
+  state.waiting = described_waiting_;
+  state.adapters = described_adapters_;
+  state.in_flight = pool_.in_flight();
+  state.coming_pages = pool_.counts().retiring + evictable_.num_fresh_pages();
+  state.light_places = queue_.num_tenants() > 1 ? limits_.max_running / kLightShare : 0;
+  state.others_waited = others_waited_;
+  return state;
 }
 
 // With as many pages each as those that run have.
@@ -96,9 +125,9 @@ int32_t SequenceTable::num_places_in_all() const {
   return static_cast<int32_t>(std::min<int64_t>(limits_.max_running, num_running + more));
 }
 
-int32_t SequenceTable::flood_rows(int32_t num_places, const StepCosts& costs) const {
+int32_t SequenceTable::flood_rows(const StepCosts& costs) const {
   if (!queue_.is_flooded()) return 0;
-  const int32_t full = step_length_.full(num_places, limits_.max_batch_tokens);
+  const int32_t full = step_length_.full(num_places_in_all(), limits_.max_batch_tokens);
   return StepLength::beside_flood(full, limits_.max_batch_tokens, model_limits_.row_tile, costs);
 }
 
@@ -120,6 +149,7 @@ ScheduledSequence SequenceTable::describe(const Sequence& sequence, int32_t num_
                               num_first(pages),
                               {},
                               sequence.generates};
+  described.is_set_aside = pool_.in_flight() && sequence.newest_step == pool_.submitted_step();
   Tenant& tenant = sequence.tenant->second;
   described.keeps = tenant.num_placed++ < tenant.part;
   // Its prompts come first too, where they make no step longer than others are.

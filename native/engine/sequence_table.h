@@ -46,6 +46,12 @@ class SequenceTable {
   // What make_schedule says of the state as it is, on a device of which steps take that.
   Schedule schedule(const StepCosts& costs);
 
+  // Likewise of a step for which the one in flight is set aside, of so many rows: nothing, unless
+  // one tenant floods the engine.
+  Schedule schedule_light(int32_t max_rows);
+
+  // That have anything open, or had while others had.
+  int32_t num_tenants() const { return queue_.num_tenants(); }
   // Whether one tenant floods the engine beside others.
   bool is_flooded() const { return queue_.is_flooded(); }
 
@@ -116,8 +122,9 @@ class SequenceTable {
   // One place in so many is kept for tenants that are within their share.
   static constexpr int32_t kLightShare = 16;
 
+  SchedulerState describe_all();
   int32_t num_places_in_all() const;
-  int32_t flood_rows(int32_t num_places, const StepCosts& costs) const;
+  int32_t flood_rows(const StepCosts& costs) const;
   ScheduledSequence describe(const Sequence& sequence, int32_t num_computed,
                              std::span<const int32_t> pages);
   void describe_waiting(std::vector<ScheduledSequence>* waiting);
@@ -142,6 +149,8 @@ class SequenceTable {
   std::deque<Sequence*> preempted_;
   FairQueue queue_;  // those that were never admitted
   // Of the schedule being made; buffers are reused.
+  std::vector<ScheduledAdapter> described_adapters_;
+  std::vector<ScheduledSequence> described_running_, described_waiting_;
   std::vector<int32_t> handles_;           // [adapters]
   std::vector<Sequence*> next_;            // waiting sequences described
   std::vector<PrefixCache::Found> found_;  // [next_]

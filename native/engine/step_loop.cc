@@ -38,6 +38,7 @@ StepLoop::StepLoop(Model& model, const EngineLimits& limits, const Shared& share
                   model_limits_.block_tokens, model_limits_.copies_beside_steps},
                  HostTier(model, commands_, shared.host_budget, shared.readers)),
       in_flight_(model, sequences_.pool()) {
+  if (model_limits_.can_set_aside) model_.set_on_pause([this] { serve_light(); });
   reporter_.tell(sequences_);
 }
 
@@ -58,6 +59,7 @@ bool StepLoop::step() {
       if (in_flight_.size() > (submitted ? 1 : 0)) collect_oldest();
       if (!in_flight_.is_sampled()) sample_newest();
       if (in_flight_.size() > (submitted ? in_flight_.ahead() : 0)) collect_oldest();
+      cancel_later();
 #ifndef NDEBUG
       if (limits_.checks_itself) check_invariants();
 #endif
@@ -106,7 +108,12 @@ void StepLoop::handle(SubmitCommand& command) {
 }
 
 void StepLoop::handle(CancelCommand& command) {
-  Sequence* sequence = sequences_.find(command.id);
+  if (is_paused_) return cancelled_.push_back(command.id);
+  cancel(command.id);
+}
+
+void StepLoop::cancel(int32_t id) {
+  Sequence* sequence = sequences_.find(id);
   if (sequence == nullptr) return;
   reporter_.aborted(*sequence);
   sequences_.close(*sequence);
@@ -150,10 +157,11 @@ bool StepLoop::submit_next(Clock::time_point begin) {
   refuse_overflow();
   pace_.observe(begin, sequences_.admitted(), sequences_.num_waiting() > 0);
   reporter_.paced(pace_);
-  if (scheduled_.empty()) return false;
+  if (planning_.scheduled.empty()) return false;
   StepInFlight& step = in_flight_.next();
   step.begin = begin;
   plan(schedule, &step);
+  begin_serving_light();
   in_flight_.submit();
   note_submitted();
   if (step.masks.empty()) in_flight_.sample();
@@ -164,8 +172,8 @@ void StepLoop::apply(const Schedule& schedule) {
   if (schedule.pool_full >= 0) {
     finish(sequences_.running(schedule.pool_full), FinishReason::kPool);
   }
-  scheduled_ = sequences_.apply(schedule);
-  for (Sequence* sequence : scheduled_) {
+  planning_.scheduled = sequences_.apply(schedule);
+  for (Sequence* sequence : planning_.scheduled) {
     if (sequence->started) continue;
     sequence->num_cached = std::min(sequence->num_computed, sequence->num_prompt);
     reporter_.started(*sequence);
@@ -185,13 +193,15 @@ void StepLoop::refuse_overflow() {
 }
 
 void StepLoop::plan(const Schedule& schedule, StepInFlight* step) {
-  planned_.clear();
+  ++step_number_;
+  planning_.sequences.clear();
   step->stats = {};
   step->adapters.clear();
   plan_adapters(step);
-  std::span<const PlannedAdapter> adapters_left = planned_adapters_;
-  for (size_t i = 0; i < scheduled_.size(); ++i) {
-    const Sequence& sequence = *scheduled_[i];
+  std::span<const PlannedAdapter> adapters_left = planning_.adapters;
+  for (size_t i = 0; i < planning_.scheduled.size(); ++i) {
+    Sequence& sequence = *planning_.scheduled[i];
+    sequence.newest_step = step_number_;
     PlannedSequence planned;
     planned.tokens = sequence.tokens;
     if (sequence.num_in_flight > 0) planned.unknown_token = sequence.newest_sample;
@@ -207,35 +217,35 @@ void StepLoop::plan(const Schedule& schedule, StepInFlight* step) {
       planned.samples = planned.first_position + planned.num_rows == sequence.num_tokens_ahead();
       if (planned.samples) planned.sample = sequence.sampler.row(planned.unknown_token);
     }
-    planned_.push_back(planned);
+    planning_.sequences.push_back(planned);
   }
-  make_step_plan(++step_number_, model_limits_.block_tokens, planned_, &step->plan, &sampled_,
-                 &embedded_);
+  make_step_plan(step_number_, model_limits_.block_tokens, planning_.sequences, &step->plan,
+                 &planning_.sampled, &planning_.embedded);
   step->stats.adapters = static_cast<int32_t>(step->plan.segments.size());
   make_masks(step);
 
   step->sampled.clear();
-  for (const int32_t chunk : sampled_) {
-    const Sequence& sequence = *scheduled_[chunk];
-    const bool decodes =
-        planned_[chunk].num_rows == 1 && sequence.num_tokens_ahead() > sequence.num_prompt;
+  for (const int32_t chunk : planning_.sampled) {
+    const Sequence& sequence = *planning_.scheduled[chunk];
+    const bool decodes = planning_.sequences[chunk].num_rows == 1 &&
+                         sequence.num_tokens_ahead() > sequence.num_prompt;
     step->sampled.push_back({sequence.id, sequence.arrival, decodes});
     if (decodes) ++step->stats.decode_tokens;
   }
   step->embedded.clear();
-  for (const int32_t chunk : embedded_) {
-    step->embedded.push_back({scheduled_[chunk]->id, scheduled_[chunk]->arrival});
+  for (const int32_t chunk : planning_.embedded) {
+    step->embedded.push_back({planning_.scheduled[chunk]->id, planning_.scheduled[chunk]->arrival});
   }
   step->stats.prefill_tokens = step->plan.num_rows() - step->stats.decode_tokens;
 }
 
 // Those of all chunks, one after the other.
 void StepLoop::plan_adapters(StepInFlight* step) {
-  planned_adapters_.clear();
-  for (const Sequence* sequence : scheduled_) {
+  planning_.adapters.clear();
+  for (const Sequence* sequence : planning_.scheduled) {
     for (const AdapterUse& use : sequence->adapters) {
       step->adapters.push_back(sequences_.adapters().resident(use.handle));
-      planned_adapters_.push_back(
+      planning_.adapters.push_back(
           {use.handle, use.weight, step->adapters.back().get(), use.first_position});
     }
   }
@@ -243,20 +253,20 @@ void StepLoop::plan_adapters(StepInFlight* step) {
 
 // From here on the step counts as done, but for the tokens it samples and the sums it ends.
 void StepLoop::note_submitted() {
-  for (size_t i = 0; i < scheduled_.size(); ++i) {
-    scheduled_[i]->num_computed += planned_[i].num_rows;
-    sequences_.publish(*scheduled_[i]);
+  for (size_t i = 0; i < planning_.scheduled.size(); ++i) {
+    planning_.scheduled[i]->num_computed += planning_.sequences[i].num_rows;
+    sequences_.publish(*planning_.scheduled[i]);
   }
-  for (size_t i = 0; i < sampled_.size(); ++i) {
-    Sequence& sequence = *scheduled_[sampled_[i]];
+  for (size_t i = 0; i < planning_.sampled.size(); ++i) {
+    Sequence& sequence = *planning_.scheduled[planning_.sampled[i]];
     ++sequence.num_in_flight;
     sequence.generates = true;
     sequences_.charge_output(sequence);
     sequence.newest_sample = static_cast<int32_t>(i);
     if (sequence.is_complete()) sequences_.expect_end(sequence);
   }
-  for (const int32_t chunk : embedded_) {
-    Sequence& sequence = *scheduled_[chunk];
+  for (const int32_t chunk : planning_.embedded) {
+    Sequence& sequence = *planning_.scheduled[chunk];
     ++sequence.num_in_flight;
     sequences_.expect_end(sequence);
   }
@@ -265,7 +275,13 @@ void StepLoop::note_submitted() {
 // ---- the oldest step ----
 
 void StepLoop::collect_oldest() {
-  const auto [step, results, sums] = in_flight_.collect();
+  const StepsInFlight::Collected collected = in_flight_.collect();
+  accept(collected);
+  reporter_.collected(collected.step.stats, collected.step.begin);
+}
+
+void StepLoop::accept(const StepsInFlight::Collected& collected) {
+  const auto& [step, results, sums] = collected;
   // First tokens are told first: the others' readers have some already.
   for (const bool decodes : {false, true}) {
     for (size_t i = 0; i < results.size(); ++i) {
@@ -288,7 +304,6 @@ void StepLoop::collect_oldest() {
       accept(*sequence, sums.subspan(i * hidden, hidden));
     }
   }
-  reporter_.collected(step.stats, step.begin);
 }
 
 void StepLoop::accept(Sequence& sequence, const SampleResult& result) {
@@ -378,6 +393,8 @@ void StepLoop::fail_all(const Failure& failure) noexcept {
 void StepLoop::lose(const std::exception& error) noexcept {
   if (!lost_) lost_ = engine_lost(error, step_number_);
   is_lost_ = true;
+  is_paused_ = false;
+  cancelled_.clear();
   in_flight_.abandon();
   fail_all(*lost_);
 }

@@ -2,6 +2,8 @@
 //
 // A turn plans as if the step in flight were over, whatever it samples. Where a grammar governs,
 // the mask of what a step samples waits for the step before it and is found while the step runs.
+// Where submitting computes, a turn may go on between two layers: beside a flood, the prompts of
+// others are begun in steps of their own, for which the one under way is set aside.
 // Always holds: an error ends the engine, every open request hears of it, and no exception leaves a
 // turn. Engine thread.
 #pragma once
@@ -57,6 +59,7 @@ class StepLoop {
   bool drain_commands();
   void handle(SubmitCommand& command);
   void handle(CancelCommand& command);
+  void cancel(int32_t id);
   void handle(AddAdapterCommand& command);
   void handle(RemoveAdapterCommand& command);
   void handle(RelocateAdapterCommand& command);
@@ -72,14 +75,22 @@ class StepLoop {
   void note_submitted();
 
   void collect_oldest();
+  void accept(const StepsInFlight::Collected& collected);
   void accept(Sequence& sequence, const SampleResult& result);
   void accept(Sequence& sequence, std::span<const float> sum);
   void finish_if_over(Sequence& sequence);
   void tell() noexcept;
 
+  // step_loop_aside.cc
+  void begin_serving_light();
+  void serve_light();
+  void cancel_later();
+  void compute_aside(const Schedule& schedule);
+
   // step_loop_grammar.cc
   void begin_governed(Sequence& sequence);
   void make_masks(StepInFlight* step);
+  void fill_masks(StepInFlight* step);
   void sample_newest();
   void fill_mask(Sequence& sequence, std::span<uint32_t> mask);
   void accept_none(Sequence& sequence);
@@ -114,13 +125,23 @@ class StepLoop {
   std::vector<Command> in_hand_;  // taken from the queue; those before num_handled_ are done
   size_t num_handled_ = 0;
 
-  // Of the step being planned; buffers are reused.
-  std::vector<Sequence*> scheduled_;              // by chunk
-  std::vector<PlannedSequence> planned_;          // by chunk
-  std::vector<PlannedAdapter> planned_adapters_;  // of all chunks
-  std::vector<int32_t> sampled_;                  // [logits rows] -> chunk
-  std::vector<int32_t> embedded_;                 // [sums that end] -> chunk
-  std::vector<float> embedding_;                  // being told
+  // Of the step being planned, until it was submitted; buffers are reused.
+  struct Planning {
+    std::vector<Sequence*> scheduled;        // by chunk
+    std::vector<PlannedSequence> sequences;  // by chunk
+    std::vector<PlannedAdapter> adapters;    // of all chunks
+    std::vector<int32_t> sampled;            // [logits rows] -> chunk
+    std::vector<int32_t> embedded;           // [sums that end] -> chunk
+  };
+  Planning planning_;
+  std::vector<float> embedding_;  // being told
+
+  // Of the step whose layers are being computed; step_loop_aside.cc.
+  Planning planning_aside_;
+  bool is_paused_ = false;
+  bool has_looked_ = false;         // for prompts of the light
+  int32_t rows_left_ = 0;           // for those
+  std::vector<int32_t> cancelled_;  // meanwhile: ids
 };
 
 }  // namespace lorax

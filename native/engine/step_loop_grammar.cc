@@ -32,13 +32,16 @@ void StepLoop::begin_governed(Sequence& sequence) try {
 
 // Room for the masks of what the step samples, empty yet.
 void StepLoop::make_masks(StepInFlight* step) {
-  const auto governed = [&](int32_t chunk) { return scheduled_[chunk]->matcher != nullptr; };
-  const auto num_masks = std::count_if(sampled_.begin(), sampled_.end(), governed);
+  const auto governed = [&](int32_t chunk) {
+    return planning_.scheduled[chunk]->matcher != nullptr;
+  };
+  const auto num_masks =
+      std::count_if(planning_.sampled.begin(), planning_.sampled.end(), governed);
   const size_t num_words = grammar::num_words(model_limits_.vocab_size);
   step->masks.assign(static_cast<size_t>(num_masks) * num_words, 0);
   const uint32_t* next = step->masks.data();
-  for (size_t i = 0; i < sampled_.size(); ++i) {
-    if (!governed(sampled_[i])) continue;
+  for (size_t i = 0; i < planning_.sampled.size(); ++i) {
+    if (!governed(planning_.sampled[i])) continue;
     step->plan.samples[i].mask = next;
     next += num_words;
   }
@@ -46,14 +49,18 @@ void StepLoop::make_masks(StepInFlight* step) {
 
 // All that is known before it has been sampled is known by now.
 void StepLoop::sample_newest() {
-  StepInFlight& step = in_flight_.newest();
+  fill_masks(&in_flight_.newest());
+  in_flight_.sample();
+}
+
+void StepLoop::fill_masks(StepInFlight* step) {
   const size_t num_words = grammar::num_words(model_limits_.vocab_size);
-  std::span<uint32_t> rest(step.masks);
-  for (size_t i = 0; i < step.sampled.size(); ++i) {
-    if (step.plan.samples[i].mask == nullptr) continue;
+  std::span<uint32_t> rest(step->masks);
+  for (size_t i = 0; i < step->sampled.size(); ++i) {
+    if (step->plan.samples[i].mask == nullptr) continue;
     const std::span<uint32_t> mask = rest.first(num_words);
     rest = rest.subspan(num_words);
-    Sequence* sequence = sequences_.find(step.sampled[i].id, step.sampled[i].arrival);
+    Sequence* sequence = sequences_.find(step->sampled[i].id, step->sampled[i].arrival);
     if (sequence == nullptr) continue;
     try {
       fill_mask(*sequence, mask);
@@ -63,7 +70,6 @@ void StepLoop::sample_newest() {
       std::fill(mask.begin(), mask.end(), 0u);
     }
   }
-  in_flight_.sample();
 }
 
 // A stop token ends the output, so it may come where the output may end, and where the grammar

@@ -90,6 +90,7 @@ Decoder::Decoder(std::unique_ptr<Backend> backend, const ModelSpec& spec,
   limits_.block_tokens = backend_->block_tokens();
   limits_.row_tile = backend_->row_tile();
   limits_.copies_beside_steps = backend_->copies_beside_steps();
+  limits_.can_set_aside = backend_->can_set_aside();
 }
 
 ModelLimits Decoder::limits() const { return limits_; }
@@ -142,6 +143,10 @@ Decoder::Wants Decoder::wants_of(const StepPlan& plan) {
 }
 
 std::optional<Activation> Decoder::issue(Wants wants) {
+  // Nothing but the residual and its norm is needed from here on.
+  const auto pause = [this] {
+    if (on_pause_ && !is_set_aside_) on_pause_();
+  };
   Backend& backend = *backend_;
   const float eps = config_.rms_norm_eps;
 
@@ -149,6 +154,7 @@ std::optional<Activation> Decoder::issue(Wants wants) {
   Activation residual = backend.embed(*weights_.embedding, &embedding_site);  // [rows, hidden]
   Activation x = backend.rms_norm(residual, *weights_.layers[0].attention_norm, eps);
   for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
+    pause();
     const LayerWeights& weights = weights_.layers[layer];
     const bool last = layer + 1 == config_.num_layers;
     const LoraSite qkv_site{layer, qkv_parts_};
@@ -164,7 +170,7 @@ std::optional<Activation> Decoder::issue(Wants wants) {
     const Activation mixed = backend.attention(qkv, layer, attention_);
     const Activation o = backend.linear(mixed, *weights.o, &o_site);  // [rows, hidden]
     x = backend.add_rms_norm(residual, o, *weights.mlp_norm, eps, false);
-
+    pause();
     const Activation gate_up = backend.linear(x, *weights.gate_up, &gate_up_site);
     const Activation inner = backend.silu_mul(gate_up);                  // [rows, inner]
     Activation down = backend.linear(inner, *weights.down, &down_site);  // [rows, hidden]
@@ -174,6 +180,7 @@ std::optional<Activation> Decoder::issue(Wants wants) {
         last ? *weights_.final_norm : *weights_.layers[layer + 1].attention_norm;
     x = backend.add_rms_norm(residual, down, next_norm, eps, last);
   }
+  pause();
   const LoraSite head_site{0, head_parts_, true};
   return backend.linear(x, weights_.head(), &head_site);  // [logits rows, vocab]
 }
@@ -196,6 +203,20 @@ void Decoder::sample() {
 void Decoder::collect(std::span<SampleResult> results) {
   backend_->collect(results);
   timer_.collected(StepTimer::Clock::now());
+}
+
+void Decoder::set_on_pause(std::function<void()> on_pause) { on_pause_ = std::move(on_pause); }
+
+void Decoder::set_aside() {
+  timer_.set_aside(StepTimer::Clock::now());
+  backend_->set_aside();
+  is_set_aside_ = true;
+}
+
+void Decoder::resume() {
+  is_set_aside_ = false;
+  backend_->resume();
+  timer_.resume(StepTimer::Clock::now());
 }
 
 void Decoder::forward_logits(const StepPlan& plan, std::span<float> out) {

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -45,6 +46,9 @@ class Decoder : public Model {
   void submit(const StepPlan& plan) override;
   void sample() override;
   void collect(std::span<SampleResult> results) override;
+  void set_on_pause(std::function<void()> on_pause) override;
+  void set_aside() override;
+  void resume() override;
   std::span<const float> pooled() const override { return backend_->pooled(); }
 
   // A whole step that gives the logits themselves: out [plan.logits_rows.size(), vocab].
@@ -79,6 +83,8 @@ class Decoder : public Model {
   ModelLimits limits_;
   StepTimer timer_;
   std::optional<Activation> logits_;  // of the step submitted last, if it samples
+  std::function<void()> on_pause_;
+  bool is_set_aside_ = false;  // a step is
   std::string device_reason_;
 };
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -24,6 +25,7 @@ struct ModelLimits {
   int32_t row_tile = 1;              // Backend::row_tile()
   int32_t hidden_size = 0;           // of an embedding
   bool copies_beside_steps = false;  // Backend::copies_beside_steps()
+  bool can_set_aside = false;        // Backend::can_set_aside()
 };
 
 // What it takes to bring back what was given up, as measured here; 0: nothing was measured yet.
@@ -72,6 +74,13 @@ class Model {
   // Waits for the oldest step sampled; results [its samples.size()]. Once for every sample that
   // returned; a step that throws here is over.
   virtual void collect(std::span<SampleResult> results) = 0;
+
+  // Where limits().can_set_aside: what submit calls before the attention and the MLP of each layer
+  // that it computes, and before the head. From there the step may be set aside for another one,
+  // which is submitted, sampled and collected without such calls; resume() goes on with the first.
+  virtual void set_on_pause(std::function<void()> on_pause) = 0;
+  virtual void set_aside() = 0;
+  virtual void resume() = 0;
 
   // Backend::pooled().
   virtual std::span<const float> pooled() const = 0;

@@ -3,7 +3,8 @@
 //
 // From it: how long a token takes that is computed with others, in steps that mostly prefill, which
 // is what it costs to compute a prefix again; what a step takes by its rows; and until when the one
-// behind the one in flight need not be planned. Owned by the decoder; engine thread.
+// behind the one in flight need not be planned. A step that is set aside does not take the time of
+// those that are computed meanwhile. Owned by the decoder; engine thread.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +12,8 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <tuple>
+#include <utility>
 
 #include "backend/recent_rate.h"
 #include "backend/step_plan.h"
@@ -43,6 +46,16 @@ class StepTimer {
     fit_.add(step.num_rows, took.count());
     if (step.prefills) tokens_.add(step.num_rows, took.count());
     if (step.was_awaited && step.was_late) lead_.observe(*step.was_late, took);
+  }
+
+  // All in flight are, until they resume.
+  void set_aside(Clock::time_point at) {
+    aside_ = {std::exchange(steps_, {}), last_collected_};
+    last_collected_ = set_aside_at_ = at;
+  }
+  void resume(Clock::time_point at) {
+    std::tie(steps_, last_collected_) = std::move(aside_);
+    for (Step& step : steps_) step.submitted += at - set_aside_at_;
   }
 
   // 0: nothing was measured yet.
@@ -81,6 +94,8 @@ class StepTimer {
 
   std::deque<Step> steps_;
   Clock::time_point last_collected_;
+  std::pair<std::deque<Step>, Clock::time_point> aside_;  // both
+  Clock::time_point set_aside_at_;
   RecentRate tokens_{1 << 14};
   StepFit fit_;
   StepLead lead_;

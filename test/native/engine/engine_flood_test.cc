@@ -4,9 +4,11 @@
 #include <cmath>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/engine_fixture.h"
+#include "engine/expected_governed.h"
 
 namespace lorax {
 namespace {
@@ -138,6 +140,232 @@ TEST_P(EngineFloodTest, TheOthersFirstTokensComeNearlyAsSoonAndNothingIsLost) {
     EXPECT_GT(p99(unfair), 10 * p99(flood));
     EXPECT_GT(unfair.num_lost, 0);
   }
+}
+
+// Where submitting computes: who comes for a tenant within its share is begun between two layers.
+class EngineAsideTest : public EngineFixture {
+ protected:
+  EngineAsideTest() {
+    options_.limits.num_pages = 400;
+    options_.limits.can_set_aside = true;
+    options_.num_layers = 4;
+  }
+
+  static Request of(Request request, const std::string& tenant) {
+    request.tenant = tenant;
+    return request;
+  }
+
+  // A token each, from the space on.
+  static grammar::TokenBytes letters() {
+    grammar::TokenBytes out{.bytes = {}, .offsets = {0}};
+    for (uint32_t token = 0; token < 97; ++token) {
+      out.bytes.push_back(static_cast<uint8_t>(32 + token % 95));
+      out.offsets.push_back(token + 1);
+    }
+    return out;
+  }
+
+  // A flood that fills every step beside two others who have been served.
+  void flood(EngineLimits limits = {.max_batch_tokens = 32, .max_sequences = 16}) {
+    make(limits);
+    submit(of(request_of(1, prompt_of(8, 71), 2), "a"));
+    submit(of(request_of(2, prompt_of(8, 72), 2), "b"));
+    run();
+    for (int32_t id = 100; id < 160; ++id) {
+      flooding_.push_back(submit(of(request_of(id, prompt_of(30, id), 8), "flood")));
+    }
+    for (int32_t i = 0; i < 3; ++i) step();
+    EXPECT_EQ(model_->num_set_aside, 0);
+  }
+
+  // Once, before that layer of the next step.
+  void before_layer(int32_t layer, const std::function<void()>& act) {
+    model_->on_layer = [layer, act, done = false](int32_t at) mutable {
+      if (at == layer && !std::exchange(done, true)) act();
+    };
+  }
+
+  std::vector<Request> flooding_;
+};
+
+INSTANTIATE_TEST_SUITE_P(StepsAhead, EngineAsideTest, testing::Values(0));
+
+TEST_P(EngineAsideTest, WhoComesIsAnsweredBeforeTheStepGoesOn) {
+  flood();
+  const Request late = of(request_of(3, prompt_of(20, 73), 4), "a");
+  bool heard = false;
+  before_layer(1, [&] { submit(late); });
+  const int64_t before = model_->num_collects;
+  model_->on_collect = [&](const StepPlan& plan) {
+    if (model_->num_collects > before + 1) return;
+    EXPECT_EQ(plan.num_rows(), 20) << "its prompt alone";
+    EXPECT_EQ(model_->num_set_aside, 1);
+  };
+  const int32_t notified = notified_;
+  engine_->take_events();
+  model_->on_sample = [&](const StepPlan& plan) {
+    if (plan.num_rows() == 20) return;
+    heard |= notified_ > notified;
+  };
+  step();
+  EXPECT_TRUE(heard) << "its first token is told before the step that was set aside ends";
+  EXPECT_EQ(log_[3].tokens.size(), 1u);
+  model_->on_collect = nullptr;
+  run();
+  expect_finished(late);
+  for (const Request& request : flooding_) {
+    if (log_[request.id].ending != Ending::kFailed) expect_finished(request);
+  }
+  expect_all_free();
+}
+
+TEST_P(EngineAsideTest, WhoCameBeforeTheStepIsAnsweredBeforeItsFirstLayer) {
+  flood();
+  const Request early = submit(of(request_of(3, prompt_of(20, 73), 4), "a"));
+  before_layer(1, [&] { EXPECT_EQ(model_->num_set_aside, 1); });
+  step();
+  EXPECT_EQ(log_[3].tokens.size(), 1u);
+  run();
+  expect_finished(early);
+}
+
+// A prompt that takes more rows than a step has, and several that come together.
+TEST_P(EngineAsideTest, SeveralAreComputedTogetherAndLongPromptsInParts) {
+  flood();
+  const Request long_one = of(request_of(3, prompt_of(56, 73), 2), "a");
+  const Request second = of(request_of(4, prompt_of(8, 74), 2), "b");
+  before_layer(2, [&] { submit(long_one), submit(second); });
+  step();
+  EXPECT_EQ(model_->num_set_aside, 2);
+  EXPECT_EQ(log_[3].tokens.size(), 1u);
+  EXPECT_EQ(log_[4].tokens.size(), 1u);
+  run();
+  expect_finished(long_one);
+  expect_finished(second);
+}
+
+// What the step under way is still to compute is not there for others to begin with.
+TEST_P(EngineAsideTest, APrefixIsSharedOnceItIsComputed) {
+  flood();
+  const Ints system = prompt_of(40, 77);
+  const Request first = submit(of(request_of(3, system, 2), "flood"));
+  Request second = of(request_of(4, system, 2), "a");
+  model_->on_layer = [&](int32_t layer) {
+    if (layer != 1 || log_[4].started || model_->num_set_aside > 0) return;
+    submit(second);
+  };
+  run();
+  expect_finished(first);
+  expect_finished(second);
+  for (const Request& request : flooding_) {
+    if (log_[request.id].ending != Ending::kFailed) expect_finished(request);
+  }
+}
+
+TEST_P(EngineAsideTest, WhoIsCancelledMeanwhileStaysUntilTheStepIsOver) {
+  flood();
+  const Request late = of(request_of(3, prompt_of(20, 73), 4), "a");
+  before_layer(1, [&] {
+    for (const Request& request : flooding_) engine_->cancel(request.id);
+    submit(late);
+    engine_->cancel(late.id);
+  });
+  step();
+  EXPECT_EQ(log_[3].tokens.size(), 1u);
+  EXPECT_EQ(log_[3].ending, Ending::kAborted);
+  run();
+  for (const Request& request : flooding_) EXPECT_EQ(log_[request.id].ending, Ending::kAborted);
+  expect_all_free();
+}
+
+TEST_P(EngineAsideTest, AdaptersComeAndGoMeanwhile) {
+  flood();
+  int32_t handle = -1;
+  Request late, with_removed;
+  before_layer(1, [&] {
+    handle = engine_->add_adapter(fake_adapter("pirate", 3));
+    late = submit(of(request_of(3, prompt_of(20, 73), 4, handle), "a"));
+  });
+  step();
+  EXPECT_EQ(log_[3].tokens.size(), 1u);
+  before_layer(0, [&] {
+    engine_->remove_adapter(handle);
+    with_removed = submit(of(request_of(4, prompt_of(8, 74), 4, handle), "b"));
+  });
+  run();
+  expect_finished(late, "pirate");
+  EXPECT_EQ(log_[4].failure.code, "ADAPTER_NOT_FOUND");
+  expect_all_free();
+}
+
+TEST_P(EngineAsideTest, EmbeddingsAndGovernedOutputsAreAnsweredToo) {
+  flood();
+  engine_->set_vocabulary(letters());
+  const Request embedded = of(embedding_of(3, prompt_of(20, 73)), "a");
+  Request governed = of(request_of(4, prompt_of(8, 74), 6), "b");
+  governed.grammar = engine_->compile_grammar("root ::= [0-9]{4}");
+  before_layer(3, [&] { submit(embedded), submit(governed); });
+  step();
+  expect_embedded(embedded);
+  EXPECT_GE(log_[4].tokens.size(), 1u);
+  run();
+  EXPECT_EQ(log_[4].ending, Ending::kFinished) << log_[4].failure.message;
+  EXPECT_EQ(log_[4].tokens, expected_governed(governed, {}, options_.limits, 0).tokens);
+}
+
+// However many come, a step of the others gets on: it has one row in sixteen.
+TEST_P(EngineAsideTest, TheOthersGetOnWhateverComes) {
+  options_.num_layers = 8;
+  flood();
+  int32_t id = 1000, rows = 0;
+  model_->on_layer = [&](int32_t) {
+    for (const char* tenant : {"a", "b", "a", "b"}) {
+      Ints prompt(30);
+      for (int32_t i = 0; i < 30; ++i) prompt[i] = (id * (i + 1)) % 97;
+      submit(of(request_of(++id, prompt, 1), tenant));
+    }
+  };
+  model_->on_forward = [&](const StepPlan& plan) { rows += plan.num_rows(); };
+  step();
+  EXPECT_EQ(rows, 16 * 32) << "theirs are one row in sixteen";
+  model_->on_layer = nullptr;
+  run();
+  expect_all_free();
+}
+
+TEST_P(EngineAsideTest, AFaultMeanwhileEndsEveryRequestOnce) {
+  flood();
+  submit(of(request_of(3, prompt_of(20, 73), 4), "a"));
+  before_layer(1, [&] {
+    engine_->cancel(1000);  // nobody
+    submit(of(request_of(4, prompt_of(20, 74), 4), "b"));
+  });
+  model_->on_forward = [&](const StepPlan&) {
+    if (model_->num_set_aside == 2) throw std::runtime_error("no layer like this");
+  };
+  run();
+  EXPECT_EQ(log_[3].tokens.size(), 1u) << "it was told before";
+  for (const auto& [id, log] : log_.requests) {
+    if (log.ending == Ending::kFinished) continue;
+    EXPECT_TRUE(log.failure.code == "ENGINE_LOST" || log.failure.code == "QUEUE_FULL")
+        << log.failure.code;
+  }
+  EXPECT_EQ(log_[4].failure.code, "ENGINE_LOST");
+  submit(of(request_of(5, prompt_of(8, 75), 4), "a"));
+  engine_->cancel(5);
+  run();
+  EXPECT_EQ(log_[5].failure.code, "ENGINE_LOST");
+  expect_all_free();
+}
+
+// Without a flood nobody is put before anybody.
+TEST_P(EngineAsideTest, EqualTenantsWaitForTheStep) {
+  make({.max_batch_tokens = 32, .max_sequences = 16});
+  submit(of(request_of(1, prompt_of(40, 71), 8), "a"));
+  before_layer(1, [&] { submit(of(request_of(2, prompt_of(8, 72), 8), "b")); });
+  run();
+  EXPECT_EQ(model_->num_set_aside, 0);
 }
 
 class EnginePlansLateTest : public EngineFixture {};

@@ -54,6 +54,7 @@ TEST_P(EngineSteady, RandomSteps) {
   }
   EXPECT_GT(tally.governed, times(1000));
   EXPECT_GT(tally.mixed, times(300));
+  EXPECT_GE(tally.set_aside, GetParam() == 0 ? times(500) : 0);
   EXPECT_GT(tally.cached, times(500));
   EXPECT_GT(tally.cached_of_answers, times(100));
   EXPECT_GT(tally.prefix_evictions, times(10000));
@@ -72,6 +73,7 @@ TEST_P(EngineSteady, RandomSteps) {
   record("prefix_evictions", tally.prefix_evictions);
   record("adapter_evictions", tally.evictions);
   record("mixed", tally.mixed);
+  record("set_aside", tally.set_aside);
   record("longest_wait_steps", tally.longest_wait);
   record("longest_wait_percent_of_bound", std::lround(100 * tally.worst_wait_of_bound));
 }

@@ -94,6 +94,7 @@ struct FakeModelOptions {
   int32_t max_batch_tokens = 512;
   int32_t max_logits_rows = 256;
   int32_t steps_ahead = 0;
+  int32_t num_layers = 0;       // before each of which a step may be set aside; without steps_ahead
   int32_t turns_to_arrive = 0;  // of an adapter placed; with limits.copies_beside_steps
   ReloadCosts costs = {.page_ns = 1000, .token_ns = 1000};
   StepCosts step_costs = {};
@@ -110,7 +111,7 @@ inline AdapterSpec fake_adapter(const std::string& name, int32_t num_pages) {
 class FakeModel : public Model {
  public:
   explicit FakeModel(FakeModelOptions options)
-      : options_(options),
+      : options_(std::move(options)),
         arena_(static_cast<size_t>(options.limits.num_pages) * options.limits.block_tokens) {}
 
   ModelLimits limits() const override { return options_.limits; }
@@ -130,9 +131,11 @@ class FakeModel : public Model {
                                                  std::span<const int32_t> pages) override {
     const auto& fake = static_cast<const Image&>(image);
     if (static_cast<int32_t>(pages.size()) != fake.num_pages) fault("wrong number of pages");
-    for (const InFlight& step : in_flight_) {
-      for (const int32_t page : pages) {
-        if (step.uses(page)) fault("an adapter was placed on a page of a step in flight");
+    for (const std::deque<InFlight>* steps : {&in_flight_, &aside_}) {
+      for (const InFlight& step : *steps) {
+        for (const int32_t page : pages) {
+          if (step.uses(page)) fault("an adapter was placed on a page of a step in flight");
+        }
       }
     }
     auto resident = std::make_unique<Resident>(*this, pages);
@@ -178,6 +181,31 @@ class FakeModel : public Model {
     in_flight_.push_back(std::move(step));
     ++num_unsampled_;
     if (num_unsampled_ > 1) fault("the step before was not sampled");
+    if (!on_pause_ || is_set_aside_) return;
+    for (int32_t layer = 0; layer < options_.num_layers; ++layer) {
+      if (on_layer) on_layer(layer);
+      on_pause_();
+    }
+  }
+
+  void set_on_pause(std::function<void()> on_pause) override {
+    if (!options_.limits.can_set_aside) fault("a step cannot be set aside");
+    on_pause_ = std::move(on_pause);
+  }
+
+  // Nothing of it is there yet: whoever reads what it is to write finds the marks.
+  void set_aside() override {
+    if (is_set_aside_ || in_flight_.size() != 1) fault("no step to be set aside");
+    is_set_aside_ = true;
+    ++num_set_aside;
+    aside_.swap(in_flight_);
+    num_unsampled_ = 0;
+  }
+  void resume() override {
+    if (!is_set_aside_ || !in_flight_.empty()) fault("no step to go on with");
+    is_set_aside_ = false;
+    aside_.swap(in_flight_);
+    num_unsampled_ = 1;
   }
 
   void sample() override {
@@ -210,6 +238,8 @@ class FakeModel : public Model {
   std::function<void(const StepPlan&)> on_sample;   // with its masks filled
   std::function<void(const StepPlan&)> on_collect;
   std::function<void()> on_await;
+  std::function<void(int32_t)> on_layer;  // before it; of a step that may be set aside
+  int64_t num_set_aside = 0;
   int64_t num_awaited = 0;
   int64_t num_forwards = 0;
   int64_t num_collects = 0;
@@ -229,9 +259,11 @@ class FakeModel : public Model {
         : model_(model), pages_(pages.begin(), pages.end()) {}
     // Its pages must still be its own: whoever got them too early now reads this.
     ~Resident() override {
-      for (const InFlight& step : model_.in_flight_) {
-        for (const LoraSegment& segment : step.plan->segments) {
-          if (segment.adapter == this) model_.problem_ = "an adapter in flight was dropped";
+      for (const std::deque<InFlight>* steps : {&model_.in_flight_, &model_.aside_}) {
+        for (const InFlight& step : *steps) {
+          for (const LoraSegment& segment : step.plan->segments) {
+            if (segment.adapter == this) model_.problem_ = "an adapter in flight was dropped";
+          }
         }
       }
       fill(0xDEADu);
@@ -410,10 +442,12 @@ class FakeModel : public Model {
     check_segments(plan);
     check_pooled(plan, options_.max_logits_rows);
     check_unknown_tokens(plan, in_flight_.empty() ? nullptr : in_flight_.back().plan);
-    for (const InFlight& other : in_flight_) {
-      check_pages_against(*other.plan, plan, options_.limits.block_tokens);
-      for (const int32_t page : plan.block_tables) {
-        if (other.adapter_pages.count(page)) fault("an adapter's page in flight became KV");
+    for (const std::deque<InFlight>* steps : {&in_flight_, &aside_}) {
+      for (const InFlight& other : *steps) {
+        check_pages_against(*other.plan, plan, options_.limits.block_tokens, steps == &aside_);
+        for (const int32_t page : plan.block_tables) {
+          if (other.adapter_pages.count(page)) fault("an adapter's page in flight became KV");
+        }
       }
     }
   }
@@ -421,6 +455,9 @@ class FakeModel : public Model {
   const FakeModelOptions options_;
   std::vector<uint64_t> arena_;  // [num_pages, block_tokens]
   std::deque<InFlight> in_flight_;
+  std::deque<InFlight> aside_;  // while another step is computed
+  bool is_set_aside_ = false;
+  std::function<void()> on_pause_;
   std::vector<int32_t> sampled_;                // of the newest step collected
   std::map<int32_t, std::vector<float>> sums_;  // by slot
   std::vector<float> ended_sums_;               // of the newest step collected

@@ -35,7 +35,9 @@ INSTANTIATE_TEST_SUITE_P(
     Loads, FloodTest,
     testing::Values(FloodCase{kCpuChat, 0.1, 98}, FloodCase{kCpuChat, 0.6, 100},
                     FloodCase{kGpuChat, 0.3, 101}, FloodCase{kGpuTiles, 0.3, 103},
-                    FloodCase{kGpuTrace, 0.6, 105}, FloodCase{kProportional, 0.3, 109}));
+                    FloodCase{kGpuTrace, 0.6, 105}, FloodCase{kProportional, 0.3, 109},
+                    FloodCase{kCpuLayers, 0.1, 111}, FloodCase{kCpuLayers, 0.6, 112},
+                    FloodCase{kCpuShortLayers, 0.3, 113}));
 
 TEST_P(FloodTest, TheOthersFirstTokensComeNearlyAsSoonAndTokensAreAsMany) {
   LORAX_SKIP_UNDER_A_SANITIZER();

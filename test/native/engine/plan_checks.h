@@ -122,7 +122,7 @@ inline void check_unknown_tokens(const StepPlan& plan, const StepPlan* before) {
 // A page of a step in flight is still its sequences': who names it goes on where one of them ends,
 // or only reads what is whole when that step is over.
 inline void check_pages_against(const StepPlan& in_flight, const StepPlan& plan,
-                                int32_t block_tokens) {
+                                int32_t block_tokens, bool is_set_aside = false) {
   struct Use {
     const SequenceSpan* span;
     int32_t block;
@@ -138,10 +138,12 @@ inline void check_pages_against(const StepPlan& in_flight, const StepPlan& plan,
       const int32_t page = plan.block_tables[span.block_table_begin + i];
       const auto [first, last] = uses.equal_range(page);
       for (auto use = first; use != last; ++use) {
-        const int32_t end = use->second.span->first_position + use->second.span->num_rows;
+        const SequenceSpan& other = *use->second.span;
+        const int32_t end = other.first_position + (is_set_aside ? 0 : other.num_rows);
         const int32_t block_end = (i + 1) * block_tokens;
         const bool whole = block_end <= end && block_end <= span.first_position;
-        if (use->second.block != i || (!whole && span.first_position != end)) {
+        const bool follows = !is_set_aside && span.first_position == end;
+        if (use->second.block != i || !(whole || follows)) {
           fault("a page of a step in flight was given to another sequence");
         }
       }

@@ -274,6 +274,39 @@ TEST(Scheduler, NoStepHasMoreRowsThanThereAre) {
   }
 }
 
+// Where a step can be set aside, prompts of the light are admitted with one step and computed by
+// others, before it goes on.
+TEST(Scheduler, PromptsOfTheLightHaveStepsOfTheirOwn) {
+  const ScheduledSequence decode{5, 4, 2, 2, {}, true, true}, prompt{40, 0, 10, 10, {}};
+  const ScheduledSequence begun{9, 4, 3, 3, {}, false, true};
+  ScheduledSequence aside = begun;
+  aside.is_set_aside = true;
+  const ScheduledSequence light{20, 0, 0, 0, {}, false, true},
+      one_token{9, 8, 2, 0, {}, false, true};
+  const ScheduledSequence other{6, 0, 0, 0, {}};
+  const auto schedule = [](StepKind kind, const std::vector<ScheduledSequence>& running,
+                           const std::vector<ScheduledSequence>& waiting, int32_t rows = 32,
+                           int32_t pages = 90) {
+    SchedulerState state{{rows, 16, 4}, pages, running, waiting, {}};
+    state.kind = kind;
+    return text(make_schedule(state));
+  };
+  const auto without = [&](const auto&... of) { return schedule(StepKind::kWithoutLight, of...); };
+  const auto only = [&](const auto&... of) { return schedule(StepKind::kLight, of...); };
+  using Sequences = std::vector<ScheduledSequence>;
+  EXPECT_EQ(without(Sequences{decode, begun, prompt}, Sequences{light, other}),
+            "admit 1; take 5; 0:1 2:31 ");
+  EXPECT_EQ(without(Sequences{decode}, Sequences{light, other}), "admit 2; take 7; 0:1 2:6 ");
+  EXPECT_EQ(without(Sequences{begun}, Sequences{light}), "admit 1; take 5; ")
+      << "nothing but what others compute";
+  EXPECT_EQ(only(Sequences{decode, begun, prompt, aside}, Sequences{light, other}),
+            "admit 1; take 5; 1:5 4:20 ");
+  EXPECT_EQ(only(Sequences{decode, prompt}, Sequences{other, light}), "") << "turns are kept";
+  EXPECT_EQ(only(Sequences{decode, prompt}, Sequences{one_token}), "admit 1; take 1; 2:1 ");
+  EXPECT_EQ(only(Sequences{begun}, Sequences{light, light}, 12), "admit 1; take 5; 0:5 1:7 ");
+  EXPECT_EQ(only(Sequences{decode}, Sequences{light}, 32, 5), "") << "a page stays in reserve";
+}
+
 TEST(Scheduler, SomePlacesAreForTheLightAlone) {
   const std::vector<ScheduledSequence> running(3, {5, 4, 2, 2, {}, true, false});
   const ScheduledSequence light{4, 0, 0, 0, {}, false, true}, other{4, 0, 0, 0, {}, false, false};

@@ -22,7 +22,7 @@ namespace lorax {
 // What came to pass over all episodes, to see that everything was tried.
 struct SteadyTally {
   int64_t steps = 0, requests = 0, finished = 0, aborted = 0, preemptions = 0, evictions = 0;
-  int64_t embedded = 0, chunked_embeddings = 0;
+  int64_t embedded = 0, chunked_embeddings = 0, set_aside = 0;
   std::map<std::string, int64_t> failures;
   std::map<FinishReason, int64_t> reasons;
   int64_t chunked_prefills = 0, longest_wait = 0, governed = 0, mixed = 0;
@@ -44,11 +44,14 @@ class SteadyEpisode {
     limits_ = {.max_batch_tokens = between(1, 24),
                .max_queued = between(0, 12),
                .max_sequences = between(1, 9)};
+    if (steps_ahead == 0) options_.num_layers = between(0, 3);
+    options_.limits.can_set_aside = options_.num_layers > 0;
     options_.costs = {.page_ns = between(0, 2000), .token_ns = between(0, 2000)};
     options_.max_batch_tokens = limits_.max_batch_tokens;
     options_.max_logits_rows = limits_.max_sequences;
     auto model = std::make_unique<FakeModel>(options_);
     model_ = model.get();
+    model_->on_layer = [this](int32_t) { ask(0.3); };
     engine_ = std::make_unique<Engine>(std::move(model), limits_, [] {});
     engine_->set_vocabulary(vocabulary());
   }
@@ -56,19 +59,18 @@ class SteadyEpisode {
   void run(int64_t num_steps) {
     while (model_->num_forwards < num_steps && !testing::Test::HasFailure()) {
       if (turn_ % 300 == 0) arrivals_ = std::vector{0.02, 0.15, 0.5}[random_() % 3];
-      while (chance(arrivals_)) submit();
-      if (chance(0.04)) cancel();
-      if (chance(0.02)) add_adapter();
-      if (chance(0.02)) remove_adapter();
+      ask(1);
       step();
       if (chance(0.6) || turn_ - last_take_ >= kLate) take();
     }
+    model_->on_layer = nullptr;
     for (int32_t i = 0; step(); ++i) {
       ASSERT_LT(i, 100000) << "the engine does not come to rest";
       take();
     }
     take();
     tally_->steps += model_->num_forwards;
+    tally_->set_aside += model_->num_set_aside;
     check_requests();
     check_no_leak();
   }
@@ -86,6 +88,13 @@ class SteadyEpisode {
     return low + static_cast<int32_t>(random_() % static_cast<uint32_t>(high - low + 1));
   }
   bool chance(double p) { return static_cast<double>(random_()) < p * 4294967296.0; }
+
+  void ask(double how_often) {
+    while (chance(how_often * arrivals_)) submit();
+    if (chance(how_often * 0.04)) cancel();
+    if (chance(how_often * 0.02)) add_adapter();
+    if (chance(how_often * 0.02)) remove_adapter();
+  }
 
   void submit() {
     Submitted submitted;

@@ -226,6 +226,47 @@ TEST_P(DecoderTest, NeighboursChangeNothingInAWiderModel) {
   neighbours_change_nothing(wider_config(), {150, 31, 170, 64, 40, 90, 1}, 18);
 }
 
+// At any of its pauses, for one of more rows and for one of fewer; with what it samples and what
+// it sums.
+TEST_P(DecoderTest, AStepThatIsSetAsideForAnotherIsTheSame) {
+  const TinyModel model(tiny_config());
+  StepRunner runner(GetParam().make(), model.write());
+  Decoder& decoder = runner.decoder();
+  if (!decoder.limits().can_set_aside) GTEST_SKIP() << "its steps cannot be set aside";
+  const auto* adapter = runner.add_adapter(
+      model.write_adapter(model.random_adapter(7, 5, kAllModules), "adapter.bin"));
+  const auto tokens = [&](int32_t seed, int32_t count) {
+    return random_tokens(seed, count, model.config().vocab_size);
+  };
+  const std::vector<int32_t> sampled = tokens(1, 19), summed = tokens(2, 8);
+  const auto sampled_alone = runner.run_alone(sampled, adapter, 19);
+  const auto summed_alone = runner.pool_alone(summed, nullptr, 8);
+  for (const int32_t count : {3, 60}) {
+    const std::vector<int32_t> other = tokens(3, count), other_summed = tokens(4, count);
+    const auto other_alone = runner.run_alone(other, adapter, count);
+    const auto other_summed_alone = runner.pool_alone(other_summed, adapter, count);
+    for (int32_t at = 0; at <= 2 * model.config().num_layers; ++at) {
+      SCOPED_TRACE(std::to_string(count) + " tokens at pause " + std::to_string(at));
+      std::vector<float> meanwhile, meanwhile_summed;
+      decoder.set_on_pause([&, pause = 0]() mutable {
+        if (pause++ != at) return;
+        TestSequence a{adapter, {}}, b{adapter, {}};
+        decoder.set_aside();
+        meanwhile = runner.step({{&a, other}, {&b, other_summed, false, 1, 0, true}}).at(0);
+        meanwhile_summed = runner.pooled();
+        decoder.resume();
+      });
+      TestSequence a{adapter, {}}, b;
+      const auto logits = runner.step({{&a, sampled}, {&b, summed, false, 0, 0, true}}).at(0);
+      decoder.set_on_pause(nullptr);
+      expect_same(logits, sampled_alone, "logits");
+      expect_same(runner.pooled(), summed_alone, "a sum");
+      expect_same(meanwhile, other_alone, "the other's logits");
+      expect_same(meanwhile_summed, other_summed_alone, "the other's sum");
+    }
+  }
+}
+
 // More adapters than a backend may care to handle in passing, a row or two each.
 TEST_P(DecoderTest, ManyAdaptersInAStepChangeNothing) {
   if (takes_minutes()) GTEST_SKIP() << "a wider model, element by element, under a sanitizer";

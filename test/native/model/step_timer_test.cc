@@ -49,6 +49,18 @@ TEST_F(StepTimerTest, CountsStepsThatMostlyPrefill) {
   EXPECT_EQ(timer_.token_ns(), 200000 / 40) << "the larger one counts for more";
 }
 
+// 1,000 us of its own, 700 of another's.
+TEST_F(StepTimerTest, AStepThatIsSetAsideDoesNotTakeTheOthersTime) {
+  step({10}, 0, 100);
+  submit({10}, 1000);
+  timer_.set_aside(at(1600));
+  step({5}, 1650, 2250);
+  timer_.resume(at(2300));
+  EXPECT_EQ(timer_.token_ns(), 700000 / 15);
+  collect(2700);
+  EXPECT_EQ(timer_.token_ns(), 1700000 / 25);
+}
+
 // The second was submitted while the first ran: it takes from that one's end to its own.
 TEST_F(StepTimerTest, AStepBeginsWhenTheOneBeforeIsOver) {
   submit({10}, 0);
