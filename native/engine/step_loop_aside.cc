@@ -30,8 +30,6 @@ void StepLoop::serve_light() {
     if (sequences_.num_tenants() < 2) continue;
     const Schedule schedule =
         sequences_.schedule_light(std::min(rows_left_, limits_.max_batch_tokens));
-    // Among equals nobody comes before others: there is nothing to look for until the next step.
-    if (!sequences_.is_flooded()) rows_left_ = 0;
     apply(schedule);
     if (!planning_.scheduled.empty()) compute_aside(schedule);
   }
