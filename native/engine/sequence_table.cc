@@ -68,7 +68,7 @@ Schedule SequenceTable::schedule(const StepCosts& costs) {
   }
   Schedule schedule = make_schedule(state);
   if (schedule.chunks.empty() && state.kind == StepKind::kWithoutLight) {
-    // Nothing would be set aside for the light.
+    // Nobody else has anything to compute: it is their step.
     state.kind = StepKind::kAll;
     schedule = make_schedule(state);
   }

@@ -16,10 +16,11 @@ constexpr int32_t kMostRows = 15;  // for each of the step that is set aside
 
 }  // namespace
 
-// The others get on too, whatever comes: they have one row in sixteen.
+// The others get on too, whatever comes: they have one row in sixteen, or what of them is fewer
+// rows goes on beside a full step.
 void StepLoop::begin_serving_light() {
   has_looked_ = false;
-  rows_left_ = kMostRows * in_flight_.next().plan.num_rows();
+  rows_left_ = std::max(kMostRows * in_flight_.next().plan.num_rows(), limits_.max_batch_tokens);
 }
 
 void StepLoop::serve_light() {

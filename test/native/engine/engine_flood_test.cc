@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/allocation_faults.h"
 #include "engine/engine_fixture.h"
 #include "engine/expected_governed.h"
 
@@ -357,6 +358,38 @@ TEST_P(EngineAsideTest, AFaultMeanwhileEndsEveryRequestOnce) {
   run();
   EXPECT_EQ(log_[5].failure.code, "ENGINE_LOST");
   expect_all_free();
+}
+
+// One allocation fails of the turn in which a step is set aside, or all from it on.
+TEST_P(EngineAsideTest, OutOfMemoryAnywhere) {
+  int32_t num_lost = 0, num_set_aside = 0;
+  for (const int64_t count : {int64_t{1}, int64_t{1} << 60}) {
+    for (int64_t first = 0, last = 1; first < last; ++first) {
+      SCOPED_TRACE("allocation " + std::to_string(first));
+      log_.requests.clear();
+      flooding_.clear();
+      flood();
+      const int32_t handle = engine_->add_adapter(fake_adapter("pirate", 3));
+      const Request light = submit(of(request_of(3, prompt_of(20, 73), 4, handle), "a"));
+      engine_->cancel(100);
+      {
+        const AllocationFaults faults(first, count);
+        engine_->step();
+        last = AllocationFaults::num_allocations();
+      }
+      num_set_aside += model_->num_set_aside > 0;
+      log_.add(engine_->take_events(), ++turn_);
+      run();
+      run();  // what waited for memory is told by now
+      num_lost += log_[3].ending == Ending::kFailed;
+      if (log_[3].ending != Ending::kFailed) expect_finished(light, "pirate");
+      for (const auto& [id, log] : log_.requests) ASSERT_NE(log.ending, Ending::kOpen) << id;
+      expect_all_free();
+      if (HasFailure()) return;
+    }
+  }
+  EXPECT_GT(num_set_aside, 100);
+  EXPECT_GT(num_lost, num_set_aside / 2);
 }
 
 // Without a flood nobody is put before anybody.

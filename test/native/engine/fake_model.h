@@ -182,9 +182,14 @@ class FakeModel : public Model {
     ++num_unsampled_;
     if (num_unsampled_ > 1) fault("the step before was not sampled");
     if (!on_pause_ || is_set_aside_) return;
-    for (int32_t layer = 0; layer < options_.num_layers; ++layer) {
-      if (on_layer) on_layer(layer);
-      on_pause_();
+    try {
+      for (int32_t layer = 0; layer < options_.num_layers; ++layer) {
+        if (on_layer) on_layer(layer);
+        on_pause_();
+      }
+    } catch (...) {  // it was not submitted, and nothing is in its place
+      for (std::deque<InFlight>* steps : {&in_flight_, &aside_}) steps->clear();
+      throw;
     }
   }
 
