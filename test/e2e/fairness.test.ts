@@ -22,7 +22,7 @@ beforeAll(async () => {
 });
 afterAll(() => engine.dispose());
 
-/** Ids in the order in which requests were admitted. */
+/** Ids in the order of their first tokens. */
 const started: string[] = [];
 
 async function run(id: string, more: Partial<GenerateRequest>): Promise<number[]> {
@@ -30,8 +30,9 @@ async function run(id: string, more: Partial<GenerateRequest>): Promise<number[]
   const sampling = { maxOutputTokens: 40, temperature: 0, ignoreEos: true };
   const prompt = `Where is my order ${id}? `;
   for await (const event of engine.generate({ prompt, sampling, ...more } as GenerateRequest)) {
-    if (event.type === 'start') started.push(id);
-    if (event.type === 'delta') tokens.push(...event.tokenIds);
+    if (event.type !== 'delta') continue;
+    if (tokens.length === 0) started.push(id);
+    tokens.push(...event.tokenIds);
   }
   return tokens;
 }

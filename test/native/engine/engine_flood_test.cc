@@ -249,16 +249,28 @@ TEST_P(EngineAsideTest, SeveralAreComputedTogetherAndLongPromptsInParts) {
 // What the step under way is still to compute is not there for others to begin with.
 TEST_P(EngineAsideTest, APrefixIsSharedOnceItIsComputed) {
   flood();
-  const Ints system = prompt_of(40, 77);
+  const Ints system = prompt_of(28, 77);
   const Request first = submit(of(request_of(3, system, 2), "flood"));
-  Request second = of(request_of(4, system, 2), "a");
-  model_->on_layer = [&](int32_t layer) {
-    if (layer != 1 || log_[4].started || model_->num_set_aside > 0) return;
-    submit(second);
+  const Request second = of(request_of(4, system, 2), "a"),
+                third = of(request_of(5, system, 2), "b");
+  bool is_computed = false, is_submitted = false;  // the first, and the second
+  // No other prompt begins with that token.
+  const auto begins = [&](const StepPlan& plan, const SequenceSpan& span) {
+    return span.first_position == 0 && plan.token_ids[span.first_row] == system[0];
+  };
+  model_->on_forward = [&](const StepPlan& plan) {
+    is_computed = std::ranges::any_of(plan.spans, [&](const auto& s) { return begins(plan, s); });
+  };
+  model_->on_layer = [&](int32_t) {
+    if (is_computed && !std::exchange(is_submitted, true)) submit(second);
   };
   run();
   expect_finished(first);
   expect_finished(second);
+  EXPECT_EQ(log_[4].cached_tokens, 0) << "it came while that was computed";
+  submit(third);
+  run();
+  EXPECT_EQ(log_[5].cached_tokens, 24);
   for (const Request& request : flooding_) {
     if (log_[request.id].ending != Ending::kFailed) expect_finished(request);
   }

@@ -111,7 +111,7 @@ inline AdapterSpec fake_adapter(const std::string& name, int32_t num_pages) {
 class FakeModel : public Model {
  public:
   explicit FakeModel(FakeModelOptions options)
-      : options_(std::move(options)),
+      : options_(options),
         arena_(static_cast<size_t>(options.limits.num_pages) * options.limits.block_tokens) {}
 
   ModelLimits limits() const override { return options_.limits; }
