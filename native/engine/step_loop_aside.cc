@@ -16,8 +16,8 @@ constexpr int32_t kMostRows = 15;  // for each of the step that is set aside
 
 }  // namespace
 
-// The others get on too, whatever comes: they have one row in sixteen, or what of them is fewer
-// rows goes on beside a full step.
+// The others get on too, whatever comes: they have one row in sixteen. For a step of few rows the
+// light may have one full step, as it would have been beside their prompts.
 void StepLoop::begin_serving_light() {
   has_looked_ = false;
   rows_left_ = std::max(kMostRows * in_flight_.next().plan.num_rows(), limits_.max_batch_tokens);

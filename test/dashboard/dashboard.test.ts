@@ -340,6 +340,14 @@ describe.skipIf(!executable)('in Chromium', { timeout: 60_000 }, () => {
     expect(await dashboard.page.locator('#adapter-detail h3').textContent()).toBe(HOSTILE);
     await dashboard.page.locator('#adapters-scroll').evaluate((node) => (node.scrollTop = 1e6));
     await expect.poll(() => dashboard.names()).toContain('customer-1999');
+    for (const [text, first] of [
+      ['customer-19', 'customer-1900'],
+      ['', HOSTILE],
+    ] as const) {
+      await dashboard.page.getByLabel('Filter adapters').fill(text);
+      await expect.poll(() => dashboard.names()).toContain(first);
+      expect((await dashboard.names()).length).toBeLessThan(60);
+    }
     expect(await dashboard.page.locator('img').count()).toBe(0);
     expect(await dashboard.page.title()).toBe(`${HOSTILE} · lorax-js`);
     expect(dashboard.errors).toEqual([]);
